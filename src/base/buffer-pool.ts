@@ -1,0 +1,102 @@
+/**
+ * Page-aligned buffers. O_DIRECT refuses memory that is not aligned to the device's block, and ordinary Buffers are
+ * not; a WebAssembly.Memory is page-aligned by construction. The arena has a fixed size and never grows (growing would
+ * detach every view): an empty pool means waiting, and that wait is the back-pressure.
+ */
+import { alignUp } from './bytes.js';
+import { BlockError } from './errors.js';
+
+export const PAGE = 4096;
+const WASM_PAGE = 65536;
+
+export interface Lease {
+  /** Page-aligned; exactly the asked length. */
+  readonly buffer: Uint8Array;
+  /** Gives the memory back. A second call does nothing. */
+  release(): void;
+}
+
+interface Waiter {
+  readonly size: number;
+  readonly grant: (start: number) => void;
+}
+
+const arenas = new WeakSet<ArrayBufferLike>();
+
+/** True where the buffer's address and length fit O_DIRECT at the given alignment (known for arena memory only). */
+export function isAlignedBuffer(buffer: Uint8Array, alignment: number): boolean {
+  if (alignment === 1) return true;
+  return arenas.has(buffer.buffer) && buffer.byteOffset % alignment === 0 && buffer.byteLength % alignment === 0;
+}
+
+export class BufferPool {
+  readonly bytes: number;
+  readonly #memory: Uint8Array;
+  /** Free extents, ascending by start and never adjacent. */
+  #free: { start: number; bytes: number }[];
+  #waiters: Waiter[] = [];
+
+  constructor(bytes: number) {
+    this.bytes = alignUp(bytes, WASM_PAGE);
+    const pages = this.bytes / WASM_PAGE;
+    this.#memory = new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
+    arenas.add(this.#memory.buffer);
+    this.#free = [{ start: 0, bytes: this.bytes }];
+  }
+
+  get bytesFree(): number { return this.#free.reduce((sum, extent) => sum + extent.bytes, 0); }
+
+  /** Leases `bytes` page-aligned bytes (content undefined); waits, first come first served, while the pool is empty. */
+  lease(bytes: number): Promise<Lease> | Lease {
+    const size = Math.max(alignUp(bytes, PAGE), PAGE);
+    if (size > this.bytes) {
+      throw new BlockError('INVALID_ARGUMENT', `a buffer of ${bytes} bytes does not fit in a pool of ${this.bytes}`);
+    }
+    const start = this.#waiters.length === 0 ? this.#take(size) : -1;
+    if (start >= 0) return this.#leaseAt(start, size, bytes);
+    return new Promise((resolve) => {
+      this.#waiters.push({ size, grant: (at) => resolve(this.#leaseAt(at, size, bytes)) });
+    });
+  }
+
+  #leaseAt(start: number, size: number, bytes: number): Lease {
+    let held = true;
+    return {
+      buffer: this.#memory.subarray(start, start + bytes),
+      release: () => {
+        if (!held) return;
+        held = false;
+        this.#give(start, size);
+      },
+    };
+  }
+
+  #take(size: number): number {
+    const index = this.#free.findIndex((extent) => extent.bytes >= size);
+    if (index < 0) return -1;
+    const extent = this.#free[index]!;
+    const { start } = extent;
+    if (extent.bytes === size) this.#free.splice(index, 1);
+    else this.#free[index] = { start: start + size, bytes: extent.bytes - size };
+    return start;
+  }
+
+  #give(start: number, bytes: number): void {
+    let index = this.#free.findIndex((extent) => extent.start > start);
+    if (index < 0) index = this.#free.length;
+    const before = this.#free[index - 1];
+    const after = this.#free[index];
+    const joinsBefore = before !== undefined && before.start + before.bytes === start;
+    const joinsAfter = after !== undefined && start + bytes === after.start;
+    const merged = {
+      start: joinsBefore ? before.start : start,
+      bytes: bytes + (joinsBefore ? before.bytes : 0) + (joinsAfter ? after.bytes : 0),
+    };
+    this.#free.splice(index - (joinsBefore ? 1 : 0), (joinsBefore ? 1 : 0) + (joinsAfter ? 1 : 0), merged);
+    while (this.#waiters.length > 0) {
+      const at = this.#take(this.#waiters[0]!.size);
+      if (at < 0) return;
+      this.#waiters.shift()!.grant(at);
+    }
+  }
+}

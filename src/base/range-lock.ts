@@ -1,0 +1,59 @@
+/**
+ * Exclusive and shared locks over byte ranges, granted first come, first served: a request waits for every earlier
+ * overlapping one it conflicts with, so no request starves. Two shared locks may overlap.
+ */
+export interface RangeHold {
+  readonly start: number;
+  readonly end: number;
+  readonly exclusive: boolean;
+}
+
+interface Waiter {
+  readonly hold: RangeHold;
+  readonly grant: () => void;
+}
+
+function conflict(a: RangeHold, b: RangeHold): boolean {
+  return (a.exclusive || b.exclusive) && a.start < b.end && b.start < a.end;
+}
+
+export class RangeLock {
+  readonly #held = new Set<RangeHold>();
+  #queue: Waiter[] = [];
+
+  get heldCount(): number { return this.#held.size; }
+
+  /** Takes the range at once, or returns null where that would mean waiting. No allocation beyond the hold itself. */
+  tryAcquire(start: number, end: number, exclusive = true): RangeHold | null {
+    const hold: RangeHold = { start, end, exclusive };
+    for (const waiter of this.#queue) if (conflict(waiter.hold, hold)) return null;
+    for (const other of this.#held) if (conflict(other, hold)) return null;
+    this.#held.add(hold);
+    return hold;
+  }
+
+  async acquire(start: number, end: number, exclusive = true): Promise<RangeHold> {
+    const now = this.tryAcquire(start, end, exclusive);
+    if (now !== null) return now;
+    const hold: RangeHold = { start, end, exclusive };
+    await new Promise<void>((grant) => this.#queue.push({ hold, grant }));
+    return hold;
+  }
+
+  release(hold: RangeHold): void {
+    this.#held.delete(hold);
+    if (this.#queue.length === 0) return;
+    const still: Waiter[] = [];
+    for (const waiter of this.#queue) {
+      const blocked = still.some((earlier) => conflict(earlier.hold, waiter.hold)) ||
+        [...this.#held].some((other) => conflict(other, waiter.hold));
+      if (blocked) {
+        still.push(waiter);
+      } else {
+        this.#held.add(waiter.hold);
+        waiter.grant();
+      }
+    }
+    this.#queue = still;
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * Fits requests to a driver that wants aligned offsets, lengths and memory (O_DIRECT): bounces through page-aligned
+ * buffers, pads reads, and turns unaligned writes into read-modify-write under a range lock.
+ */
+import { alignDown, alignUp, MiB } from '../base/bytes.js';
+import { BufferPool, isAlignedBuffer } from '../base/buffer-pool.js';
+import { RangeLock } from '../base/range-lock.js';
+import type { BlockDriver, BlockLimits } from './driver.js';
+import { makeRequest, type BlockRequest } from './request.js';
+
+const BOUNCE_BYTES = MiB;
+/** Shared by all nodes: a lease is held only across one host I/O, which never needs another, so waiting cannot deadlock. */
+let bouncePool: BufferPool | null = null;
+
+function bounce(bytes: number): ReturnType<BufferPool['lease']> {
+  bouncePool ??= new BufferPool(16 * MiB);
+  return bouncePool.lease(bytes);
+}
+
+export function needsPadding(limits: BlockLimits): boolean {
+  return limits.requestAlignment > 1 || limits.memoryAlignment > 1 || limits.maxTransfer !== Infinity;
+}
+
+export class AlignedIo {
+  readonly #driver: BlockDriver;
+  readonly #issue: (request: BlockRequest) => Promise<void>;
+  readonly #onRmw: (offset: number, bytes: number) => void;
+  /** Aligned writes hold their range shared, padded ones exclusive: a read-modify-write never undoes a neighbour. */
+  readonly #ranges = new RangeLock();
+
+  constructor(driver: BlockDriver, issue: (request: BlockRequest) => Promise<void>, onRmw: (offset: number, bytes: number) => void) {
+    this.#driver = driver;
+    this.#issue = issue;
+    this.#onRmw = onRmw;
+  }
+
+  async read(request: BlockRequest): Promise<void> {
+    for (const part of this.#split(request)) {
+      if (this.#fits(part)) {
+        await this.#issue(part);
+        continue;
+      }
+      const align = this.#driver.limits.requestAlignment;
+      const start = alignDown(part.offset, align);
+      const end = alignUp(part.offset + part.bytes, align);
+      const lease = await bounce(end - start);
+      try {
+        await this.#readPadded(start, lease.buffer, part);
+        part.buffer!.set(lease.buffer.subarray(part.offset - start, part.offset - start + part.bytes));
+      } finally {
+        lease.release();
+      }
+    }
+  }
+
+  async write(request: BlockRequest): Promise<void> {
+    const align = this.#driver.limits.requestAlignment;
+    for (const part of this.#split(request)) {
+      const start = alignDown(part.offset, align);
+      const end = alignUp(part.offset + part.bytes, align);
+      const unaligned = start !== part.offset || end !== part.offset + part.bytes;
+      const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#ranges.acquire(start, end, unaligned);
+      try {
+        if (this.#fits(part)) await this.#issue(part);
+        else await this.#writeBounced(part, start, end);
+      } finally {
+        this.#ranges.release(hold);
+      }
+    }
+  }
+
+  async #writeBounced(part: BlockRequest, start: number, end: number): Promise<void> {
+    const align = this.#driver.limits.requestAlignment;
+    const lease = await bounce(end - start);
+    try {
+      const { buffer } = lease;
+      const head = part.offset - start;
+      const tail = end - (part.offset + part.bytes);
+      if (head > 0 || tail > 0) this.#onRmw(part.offset, part.bytes);
+      if (head > 0 || (tail > 0 && end - start === align)) await this.#readPadded(start, buffer.subarray(0, align), part);
+      if (tail > 0 && end - start > align) await this.#readPadded(end - align, buffer.subarray(buffer.byteLength - align), part);
+      buffer.set(part.buffer!, head);
+      await this.#issue(makeRequest('write', start, end - start, buffer, part.flags, part.ioClass));
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Reads an aligned range whose end may lie past the end of the node: what is not there is zeros. */
+  async #readPadded(start: number, into: Uint8Array, cause: BlockRequest): Promise<void> {
+    if (start >= this.#driver.length()) {
+      into.fill(0);
+      return;
+    }
+    await this.#issue(makeRequest('read', start, into.byteLength, into, 0, cause.ioClass));
+  }
+
+  #fits(request: BlockRequest): boolean {
+    const { requestAlignment: align, memoryAlignment } = this.#driver.limits;
+    return request.offset % align === 0 && request.bytes % align === 0 && isAlignedBuffer(request.buffer!, memoryAlignment);
+  }
+
+  /** Cuts by the driver's largest transfer, and by the bounce size where a bounce is needed. */
+  *#split(request: BlockRequest): Generator<BlockRequest> {
+    const { maxTransfer, requestAlignment: align } = this.#driver.limits;
+    const limit = this.#fits(request) ? maxTransfer : Math.min(maxTransfer, BOUNCE_BYTES);
+    let done = 0;
+    while (done < request.bytes) {
+      const offset = request.offset + done;
+      const bytes = Math.min(request.bytes - done, limit === Infinity ? Infinity : alignDown(offset + limit, align) - offset);
+      yield done === 0 && bytes === request.bytes
+        ? request
+        : makeRequest(request.op, offset, bytes, request.buffer!.subarray(done, done + bytes), request.flags, request.ioClass);
+      done += bytes;
+    }
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * What a protocol or format writes. A driver may assume all that its BlockNode checked: the request lies inside the
+ * node, is writable, and offset, length and memory are aligned to `limits`. An absent capability means "not supported";
+ * there are no throwing stubs.
+ */
+import type { BlockRequest } from './request.js';
+import type { BlockNode } from './node.js';
+
+export interface BlockLimits {
+  /** Offset and length of every read and write are multiples of this (1 = any). */
+  readonly requestAlignment: number;
+  /** Address alignment of buffers (1 = any). */
+  readonly memoryAlignment: number;
+  /** Largest read or write in one request, a multiple of requestAlignment; Infinity = none. */
+  readonly maxTransfer: number;
+}
+
+export const NO_LIMITS: BlockLimits = { requestAlignment: 1, memoryAlignment: 1, maxTransfer: Infinity };
+
+/** What a range is in *this* layer: `unallocated` defers to the backing node (zeros where there is none). */
+export interface BlockStatus {
+  readonly kind: 'data' | 'zero' | 'unallocated';
+  /** The answer holds for this many bytes from the asked offset: 1 … asked. */
+  readonly bytes: number;
+  /** Where the data lies in the file below, if it lies there as it is. */
+  readonly hostOffset?: number | undefined;
+  readonly compressed?: boolean | undefined;
+}
+
+export interface BlockDriver {
+  readonly kind: 'protocol' | 'format' | 'filter';
+  /** QEMU's driver name: `file`, `host_device`, `qcow2`, `raw`, … */
+  readonly formatName: string;
+  readonly limits: BlockLimits;
+  /** True where a write past the end extends the node (regular files, memory). */
+  readonly growable: boolean;
+  /** Current length in bytes. */
+  length(): number;
+  /** One verb for all I/O. Rejects with BlockError; NOT_SUPPORTED for write-zeroes means "write the zeros yourself". */
+  submit(request: BlockRequest): Promise<void>;
+  /** Own layer only; 0 < bytes, inside the node. */
+  blockStatus(offset: number, bytes: number): Promise<BlockStatus>;
+  /** Releases everything. Called once, when no request is in flight. */
+  close(): Promise<void>;
+  readonly backing?: BlockNode | null;
+  readonly resize?: (bytes: number) => Promise<void>;
+  readonly snapshots?: SnapshotTable;
+  readonly vmState?: VmStateArea;
+  readonly check?: (options: CheckOptions) => Promise<CheckResult>;
+  /** Facts for `image info`. */
+  readonly describe?: () => Promise<Readonly<Record<string, unknown>>>;
+  /** Bytes the host really allocated for it. */
+  readonly allocatedBytes?: () => Promise<number>;
+}
+
+export interface SnapshotInfo {
+  readonly id: string;
+  readonly name: string;
+  /** Bytes of RAM state; 0 = disk only. */
+  readonly vmStateSize: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  /** Guest run time in nanoseconds; a bigint, since it is a full u64 on disk. */
+  readonly vmClockNs: bigint;
+  /** Instruction count, or null where none was recorded. */
+  readonly icount: bigint | null;
+  /** Virtual disk size at the snapshot. */
+  readonly diskSize: number;
+}
+
+export interface CreateSnapshot {
+  readonly name: string;
+  readonly vmStateSize: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly vmClockNs?: bigint | undefined;
+  readonly icount?: bigint | null | undefined;
+}
+
+/** RAM state of one snapshot, read where it lies: nothing is reverted or written. */
+export interface VmStateSource {
+  readonly size: number;
+  /** Reads up to `into.length` bytes from `position`; returns how many (0 at the end). */
+  load(position: number, into: Uint8Array): Promise<number>;
+}
+
+/** Internal snapshots. Every verb is called on a drained node and is atomic: after a crash, old or new, never half. */
+export interface SnapshotTable {
+  list(): readonly SnapshotInfo[];
+  /** Takes the pending VM state (VmStateArea) into the new snapshot if vmStateSize > 0. Durable when it resolves. */
+  create(snapshot: CreateSnapshot): Promise<SnapshotInfo>;
+  /** Makes the snapshot's disk the active one (QEMU: goto). */
+  apply(id: string): Promise<void>;
+  delete(id: string): Promise<void>;
+  openVmState(id: string): Promise<VmStateSource>;
+}
+
+/**
+ * RAM state being written for the *next* snapshot. It is private until SnapshotTable.create takes it: a crash before
+ * that leaves leaked clusters, never a state that a later snapshot could pick up.
+ */
+export interface VmStateArea {
+  readonly clusterSize: number;
+  /** Writes at byte `position` of the pending state. Chunks of whole clusters at cluster-aligned positions cost one host write. */
+  save(position: number, data: Uint8Array): Promise<void>;
+  load(position: number, into: Uint8Array): Promise<number>;
+  /** Drops the pending state and frees its clusters. */
+  discard(): Promise<void>;
+}
+
+export interface CheckOptions {
+  readonly repair?: 'none' | 'leaks' | 'all';
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+export interface CheckResult {
+  readonly corruptions: number;
+  readonly leaks: number;
+  readonly checkErrors: number;
+  readonly corruptionsFixed: number;
+  readonly leaksFixed: number;
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+  readonly imageEndOffset: number;
+  /** One sentence each, at most 1000. */
+  readonly messages: readonly string[];
+}

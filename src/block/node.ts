@@ -1,0 +1,221 @@
+/**
+ * A node of the block graph: the one checked door over a driver. Bounds, permission, alignment (padding with
+ * read-modify-write), overlap of unaligned writes, in-flight counting, drain and tracing happen here and nowhere else.
+ */
+import { assert } from '../base/assert.js';
+import { formatRange } from '../base/bytes.js';
+import { BlockError, errnoOf } from '../base/errors.js';
+import type { TraceSink } from '../trace/sink.js';
+import { AlignedIo, needsPadding } from './aligned-io.js';
+import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
+import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
+
+export interface BlockNodeOptions {
+  readonly name: string;
+  readonly driver: BlockDriver;
+  /** Closed after this node, in order (file, backing). */
+  readonly children?: readonly BlockNode[];
+  readonly readOnly?: boolean;
+  /** Every write is on stable storage before it completes (cache modes writethrough and directsync). */
+  readonly writethrough?: boolean;
+  /** Drop flushes (cache mode unsafe). */
+  readonly noFlush?: boolean;
+  readonly trace?: TraceSink | null;
+}
+
+export class BlockNode {
+  readonly name: string;
+  readonly driver: BlockDriver;
+  readonly readOnly: boolean;
+  readonly children: readonly BlockNode[];
+  trace: TraceSink | null;
+  readonly #writethrough: boolean;
+  readonly #noFlush: boolean;
+  readonly #aligned: AlignedIo | null;
+  #inFlight = 0;
+  #drainDepth = 0;
+  #idleWaiters: (() => void)[] = [];
+  #resumeWaiters: (() => void)[] = [];
+  #closing: Promise<void> | null = null;
+
+  constructor(options: BlockNodeOptions) {
+    this.name = options.name;
+    this.driver = options.driver;
+    this.children = options.children ?? [];
+    this.readOnly = options.readOnly ?? false;
+    this.trace = options.trace ?? null;
+    this.#writethrough = options.writethrough ?? false;
+    this.#noFlush = options.noFlush ?? false;
+    this.#aligned = needsPadding(this.driver.limits)
+      ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
+      : null;
+  }
+
+  get limits(): BlockLimits { return this.driver.limits; }
+  get backing(): BlockNode | null { return this.driver.backing ?? null; }
+  get inFlight(): number { return this.#inFlight; }
+  length(): number { return this.driver.length(); }
+
+  read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
+    return this.submit(makeRequest('read', offset, buffer.byteLength, buffer, 0, ioClass));
+  }
+
+  write(offset: number, buffer: Uint8Array, flags = 0, ioClass?: IoClass): Promise<void> {
+    return this.submit(makeRequest('write', offset, buffer.byteLength, buffer, flags, ioClass));
+  }
+
+  writeZeroes(offset: number, bytes: number, flags = 0): Promise<void> {
+    return this.submit(makeRequest('write-zeroes', offset, bytes, null, flags));
+  }
+
+  discard(offset: number, bytes: number): Promise<void> {
+    return this.submit(makeRequest('discard', offset, bytes, null));
+  }
+
+  /** All writes completed before this call are on stable storage when it resolves. */
+  flush(): Promise<void> {
+    return this.submit(makeRequest('flush', 0, 0, null));
+  }
+
+  async submit(request: BlockRequest): Promise<void> {
+    this.#validate(request);
+    while (this.#drainDepth > 0) {
+      await new Promise<void>((resume) => this.#resumeWaiters.push(resume));
+      this.#validate(request);
+    }
+    this.#inFlight++;
+    try {
+      await this.#dispatch(request);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    this.#validateRange(offset, bytes, this.length());
+    assert(bytes > 0, 'block status of no bytes');
+    this.#inFlight++;
+    try {
+      return await this.driver.blockStatus(offset, bytes);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** Runs `section` while no request is in flight; new requests wait until it ends. Sections nest. */
+  async drained<T>(section: () => Promise<T>): Promise<T> {
+    this.#drainDepth++;
+    try {
+      while (this.#inFlight > 0) await new Promise<void>((idle) => this.#idleWaiters.push(idle));
+      return await section();
+    } finally {
+      this.#drainDepth--;
+      if (this.#drainDepth === 0) for (const resume of this.#resumeWaiters.splice(0)) resume();
+    }
+  }
+
+  /** Waits for requests in flight, closes the driver, then the children; collects all errors, throws the first. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    const errors: unknown[] = [];
+    await this.drained(async () => {
+      await this.driver.close().catch((error: unknown) => errors.push(error));
+    });
+    for (const child of this.children) await child.close().catch((error: unknown) => errors.push(error));
+    if (errors.length > 0) throw errors[0];
+  }
+
+  #validate(request: BlockRequest): void {
+    if (this.#closing !== null) throw new BlockError('CLOSED', `'${this.name}' is closed`, { node: this.name });
+    const { op } = request;
+    if (op === 'flush') return;
+    const writes = op !== 'read';
+    if (writes && this.readOnly) {
+      throw new BlockError('READ_ONLY', `'${this.name}' is read-only`, { node: this.name, offset: request.offset, bytes: request.bytes });
+    }
+    this.#validateRange(request.offset, request.bytes, op === 'write' || op === 'write-zeroes' ? this.#writeLimit() : this.length());
+    assert(request.buffer === null || request.buffer.byteLength === request.bytes, `buffer length of ${op}`);
+  }
+
+  #writeLimit(): number {
+    return this.driver.growable ? Number.MAX_SAFE_INTEGER : this.length();
+  }
+
+  #validateRange(offset: number, bytes: number, limit: number): void {
+    const valid = Number.isSafeInteger(offset) && Number.isSafeInteger(bytes) && offset >= 0 && bytes >= 0 && bytes <= limit - offset;
+    if (valid) return;
+    throw new BlockError('OUT_OF_RANGE', `${formatRange(offset, bytes)} is outside '${this.name}', which has ${limit} bytes`,
+      { node: this.name, offset, bytes, errno: 'EINVAL' });
+  }
+
+  async #dispatch(request: BlockRequest): Promise<void> {
+    switch (request.op) {
+      case 'read':
+        if (request.bytes === 0) return;
+        return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
+      case 'write':
+        if (request.bytes > 0) await (this.#aligned === null ? this.#issue(request) : this.#aligned.write(request));
+        return this.#persist(request);
+      case 'write-zeroes':
+        if (request.bytes > 0) await this.#writeZeroes(request);
+        return this.#persist(request);
+      case 'discard':
+        if (request.bytes > 0) await this.#issue(request);
+        return;
+      case 'flush':
+        if (!this.#noFlush) await this.#issue(request);
+    }
+  }
+
+  /** FUA and writethrough: no driver here has a cheaper way than a flush. */
+  async #persist(request: BlockRequest): Promise<void> {
+    const durable = this.#writethrough || (request.flags & RequestFlag.FUA) !== 0;
+    if (durable && !this.#noFlush) await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
+  }
+
+  async #writeZeroes(request: BlockRequest): Promise<void> {
+    try {
+      await this.#issue(request);
+    } catch (error) {
+      if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED') throw error;
+      await this.#writeExplicitZeroes(request);
+    }
+  }
+
+  async #writeExplicitZeroes(request: BlockRequest): Promise<void> {
+    const zeros = new Uint8Array(Math.min(request.bytes, 1024 * 1024));
+    for (let done = 0; done < request.bytes; done += zeros.byteLength) {
+      const part = zeros.subarray(0, Math.min(zeros.byteLength, request.bytes - done));
+      const write = makeRequest('write', request.offset + done, part.byteLength, part, 0, request.ioClass);
+      await (this.#aligned === null ? this.#issue(write) : this.#aligned.write(write));
+    }
+  }
+
+  #issue(request: BlockRequest): Promise<void> {
+    return this.trace === null ? this.driver.submit(request) : this.#traced(request, this.trace);
+  }
+
+  async #traced(request: BlockRequest, trace: TraceSink): Promise<void> {
+    trace.issue(this.name, request);
+    try {
+      await this.driver.submit(request);
+    } catch (error) {
+      trace.complete(this.name, request, errnoOf(error) ?? 'EIO');
+      throw error;
+    }
+    trace.complete(this.name, request, null);
+  }
+
+  #leave(): void {
+    this.#inFlight--;
+    if (this.#inFlight === 0 && this.#idleWaiters.length > 0) for (const idle of this.#idleWaiters.splice(0)) idle();
+  }
+}

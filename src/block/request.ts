@@ -1,0 +1,36 @@
+/** One I/O. The same object is scheduled, throttled, tracked and traced on its way down. */
+export type BlockOp = 'read' | 'write' | 'write-zeroes' | 'discard' | 'flush';
+
+/** Who asks; the scheduler of a BlockBackend orders by it. */
+export type IoClass = 'interactive' | 'background' | 'metadata';
+
+export const RequestFlag = {
+  /** The write is on stable storage before it completes (NBD_CMD_FLAG_FUA). */
+  FUA: 1,
+  /** write-zeroes may deallocate instead of writing (QEMU: BDRV_REQ_MAY_UNMAP). */
+  MAY_UNMAP: 2,
+} as const;
+
+export interface BlockRequest {
+  readonly op: BlockOp;
+  /** Bytes from the start of the node. 0 for flush. */
+  readonly offset: number;
+  readonly bytes: number;
+  /** Exactly `bytes` long for read and write, null otherwise; lent to the driver until the promise settles. */
+  readonly buffer: Uint8Array | null;
+  /** RequestFlag bits. */
+  readonly flags: number;
+  readonly ioClass: IoClass;
+  readonly id: number;
+  /** Ends waiting before the request reaches the host; it never settles an I/O that the host still holds. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+let lastId = 0;
+
+export function makeRequest(
+  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive',
+): BlockRequest {
+  lastId = lastId === Number.MAX_SAFE_INTEGER ? 1 : lastId + 1;
+  return { op, offset, bytes, buffer, flags, ioClass, id: lastId };
+}

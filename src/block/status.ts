@@ -1,0 +1,25 @@
+import type { BlockNode } from './node.js';
+import type { BlockStatus } from './driver.js';
+
+export interface ChainStatus extends BlockStatus {
+  /** 0 = the node itself, 1 = its backing node, … */
+  readonly depth: number;
+  /** The node whose layer gave the answer; null where no layer has the range (it reads as zeros). */
+  readonly node: BlockNode | null;
+}
+
+/** Status of a range through the backing chain: `unallocated` means that no layer has it, so it reads as zeros. */
+export async function chainStatus(top: BlockNode, offset: number, bytes: number): Promise<ChainStatus> {
+  let node: BlockNode | null = top;
+  let span = bytes;
+  for (let depth = 0; node !== null; depth++) {
+    if (offset >= node.length()) return { kind: 'unallocated', bytes: span, depth, node: null };
+    const inside = Math.min(span, node.length() - offset);
+    const status: BlockStatus = await node.blockStatus(offset, inside);
+    span = status.bytes;
+    if (status.kind !== 'unallocated') return { ...status, depth, node };
+    node = node.backing;
+    if (node === null) return { kind: 'unallocated', bytes: span, depth, node: null };
+  }
+  return { kind: 'unallocated', bytes: span, depth: 0, node: null };
+}
