@@ -1,0 +1,63 @@
+/** Progress on standard error, for people only: without a terminal nothing is shown and cli-progress is not loaded. */
+import type { SingleBar } from 'cli-progress';
+import { formatSize } from '../src/index.js';
+
+export interface Progress {
+  /** Begins a bar over `total` bytes (null = not known), ending the one before. */
+  start(total: number | null, label: string): void;
+  /** `done` bytes of the total, not the growth. Cheap: drawn ten times a second at most. */
+  update(done: number): void;
+  /** Ends the bar and leaves it as it is. Does nothing where none runs. */
+  stop(): void;
+}
+
+const silent: Progress = { start: () => undefined, update: () => undefined, stop: () => undefined };
+
+export async function createProgress(stream: NodeJS.WriteStream = process.stderr): Promise<Progress> {
+  if (!stream.isTTY) return silent;
+  const { default: { SingleBar } } = await import('cli-progress');
+  return new ProgressBars((total) => new SingleBar({
+    stream, format: total === null ? OPEN_FORMAT : FORMAT, fps: 10, hideCursor: true, etaBuffer: 50,
+    barCompleteChar: '█', barIncompleteChar: '░', stopOnComplete: false, gracefulExit: false,
+  }));
+}
+
+const FORMAT = '{label} {bar} {percentage}%  {done} of {size}  {rate}/s  ETA {eta_formatted}';
+const OPEN_FORMAT = '{label}  {done}  {rate}/s';
+
+class ProgressBars implements Progress {
+  readonly #open: (total: number | null) => SingleBar;
+  #bar: SingleBar | null = null;
+  #total: number | null = null;
+  #startedMs = 0;
+  #done = 0;
+
+  constructor(open: (total: number | null) => SingleBar) {
+    this.#open = open;
+  }
+
+  start(total: number | null, label: string): void {
+    this.stop();
+    this.#startedMs = performance.now();
+    this.#total = total;
+    this.#done = 0;
+    this.#bar = this.#open(total);
+    this.#bar.start(total ?? 1, 0, { label, size: formatSize(total ?? 0), ...this.#facts() });
+  }
+
+  update(done: number): void {
+    this.#done = done;
+    this.#bar?.update(this.#total === null ? 0 : Math.min(done, this.#total), this.#facts());
+  }
+
+  stop(): void {
+    this.#bar?.update(this.#facts());
+    this.#bar?.stop();
+    this.#bar = null;
+  }
+
+  #facts(): { done: string; rate: string } {
+    const seconds = Math.max((performance.now() - this.#startedMs) / 1000, 0.001);
+    return { done: formatSize(this.#done), rate: formatSize(Math.round(this.#done / seconds)) };
+  }
+}

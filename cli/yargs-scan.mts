@@ -1,0 +1,83 @@
+/** The same command lines through yargs, for commands where its 50 ms do not matter; and shell completion. */
+import yargs, { type Argv, type Options } from 'yargs';
+import { UsageError, type CommandSpec, type OptionSpec } from './command.mjs';
+import type { CommandEntry } from './commands.mjs';
+import { missingValue, unknownOption, type RawArgs } from './options.mjs';
+
+function toYargs(option: OptionSpec): Options {
+  const value: Options = option.type === 'boolean' ? { type: 'boolean' } : { type: 'string', requiresArg: true };
+  return {
+    ...value,
+    ...(option.alias === undefined ? {} : { alias: option.alias }),
+    ...(option.choices === undefined ? {} : { choices: option.choices }),
+    array: option.array ?? false,
+    description: option.help,
+  };
+}
+
+/** Like options.scan. Types are left to `interpret`, so that both ways give the same values and messages. */
+export async function scanWithYargs(spec: CommandSpec, argv: readonly string[]): Promise<RawArgs> {
+  const parser = yargs([...argv]).detectLocale(false).help(false).version(false).exitProcess(false).showHelpOnFail(false)
+    .parserConfiguration({
+      'camel-case-expansion': false, 'dot-notation': false, 'boolean-negation': false, 'parse-numbers': false,
+      'parse-positional-numbers': false, 'duplicate-arguments-array': true, 'flatten-duplicate-arrays': true, 'strip-aliased': true,
+    })
+    .fail((message: string, error: Error | undefined) => { throw translate(spec, message, error); });
+  for (const [name, option] of Object.entries(spec.options)) {
+    const { choices: _interpretChecksThem, ...declared } = toYargs(option);
+    parser.option(name, declared);
+  }
+  const parsed: Record<string, unknown> = await parser.parseAsync();
+  return { words: asList(parsed['_']), values: collect(spec, parsed) };
+}
+
+function collect(spec: CommandSpec, parsed: Record<string, unknown>): Map<string, string[]> {
+  const values = new Map<string, string[]>();
+  for (const [name, value] of Object.entries(parsed)) {
+    if (name === '_' || name === '$0') continue;
+    if (!Object.hasOwn(spec.options, name)) throw unknownOption(spec, name);
+    if (value !== undefined) values.set(name, asList(value));
+  }
+  return values;
+}
+
+function asList(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(String) : [String(value)];
+}
+
+function translate(spec: CommandSpec, message: string, error: Error | undefined): Error {
+  const name = /^Not enough arguments following: (\S+)/.exec(message)?.[1];
+  const found = Object.entries(spec.options).find(([long, option]) => long === name || option.alias === name);
+  return found === undefined ? (error ?? new UsageError(message)) : missingValue(...found);
+}
+
+async function describeCommands(entries: Readonly<Record<string, CommandEntry>>): Promise<Argv> {
+  const root = yargs().scriptName('quiesce').detectLocale(false).help(false).version(false).exitProcess(false)
+    .completion('completion', false);
+  const groups = new Map<string, [string, CommandEntry, CommandSpec][]>();
+  for (const [path, entry] of Object.entries(entries)) {
+    const [group, verb] = path.split(' ') as [string, string?];
+    const { spec } = (await entry.load()).command;
+    if (verb === undefined) root.command(group, entry.summary, (y) => withOptions(y, spec));
+    else groups.set(group, [...(groups.get(group) ?? []), [verb, entry, spec]]);
+  }
+  for (const [group, verbs] of groups) {
+    root.command(group, `${group} commands`, (y) => verbs.reduce<Argv>(
+      (inner, [verb, entry, spec]) => inner.command(verb, entry.summary, (own) => withOptions(own, spec)), y));
+  }
+  return root;
+}
+
+function withOptions(parser: Argv, spec: CommandSpec): Argv {
+  return Object.entries(spec.options).reduce<Argv>((y, [name, option]) => y.option(name, toYargs(option)), parser);
+}
+
+/** What may follow the words typed so far (`quiesce` first), for the script of `quiesce completion`. */
+export async function complete(entries: Readonly<Record<string, CommandEntry>>, words: readonly string[]): Promise<readonly string[]> {
+  const parser = await describeCommands(entries);
+  return parser.getCompletion([...words]);
+}
+
+export async function completionScript(entries: Readonly<Record<string, CommandEntry>>): Promise<void> {
+  (await describeCommands(entries)).showCompletionScript();
+}
