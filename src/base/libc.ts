@@ -1,0 +1,249 @@
+/**
+ * Host calls that Node lacks, through koffi. koffi loads at the first use and not at import: commands that never touch
+ * an image must not pay for it. Where it does not load, `capabilities()` says why, and callers do without.
+ */
+import { createRequire } from 'node:module';
+import { constants } from 'node:os';
+import type { KoffiFunc } from 'koffi';
+import { assert } from './assert.js';
+
+export interface Capabilities {
+  /** Open-file-description locks, the kind that QEMU takes. */
+  readonly locks: boolean;
+  /** Finding holes (SEEK_DATA, SEEK_HOLE). */
+  readonly seekData: boolean;
+  readonly punchHole: boolean;
+  readonly zeroRange: boolean;
+  /** Size, sector size and discard of block devices. */
+  readonly ioctl: boolean;
+  /** Why they are missing; null where they are there. A single file system may still refuse a call. */
+  readonly whyNot: string | null;
+}
+
+interface Libc {
+  readonly fcntl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
+  readonly lseek: KoffiFunc<(fd: number, offset: number, whence: number) => number>;
+  readonly fallocate: KoffiFunc<(fd: number, mode: number, offset: number, bytes: number) => number>;
+  readonly ioctl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
+  readonly statx: KoffiFunc<(fd: number, path: string, flags: number, mask: number, into: Buffer) => number>;
+  errno(): number;
+}
+
+/** struct flock and the ioctl numbers below are those of Linux on these processors. */
+const KNOWN_PROCESSORS: readonly string[] = ['x64', 'arm64', 'riscv64', 'loong64'];
+
+let loaded: Libc | null = null;
+let known: Capabilities | null = null;
+
+function load(): Libc {
+  const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
+  const libc = koffi.load(null);
+  // fcntl and ioctl are variadic in C; on these processors one pointer is passed the same way
+  return {
+    fcntl: libc.func('int fcntl(int fd, int command, void *argument)'),
+    lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
+    fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t bytes)'),
+    ioctl: libc.func('int ioctl(int fd, unsigned long command, void *argument)'),
+    statx: libc.func('int statx(int fd, const char *path, int flags, uint32_t mask, void *into)'),
+    errno: () => koffi.errno(),
+  };
+}
+
+function whyUnavailable(): string | null {
+  if (process.env['QUIESCE_NO_LIBC'] === '1') return 'QUIESCE_NO_LIBC=1 turns host calls off';
+  if (process.platform !== 'linux' || !KNOWN_PROCESSORS.includes(process.arch)) {
+    return `host calls are not known on ${process.platform}-${process.arch}`;
+  }
+  try {
+    loaded = load();
+    return null;
+  } catch (error) {
+    return `koffi does not load: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`;
+  }
+}
+
+export function capabilities(): Capabilities {
+  if (known !== null) return known;
+  const whyNot = whyUnavailable();
+  const has = whyNot === null;
+  known = { locks: has, seekData: has, punchHole: has, zeroRange: has, ioctl: has, whyNot };
+  return known;
+}
+
+function libc(): Libc {
+  const { whyNot } = capabilities();
+  assert(loaded !== null, `a host call without its capability (${whyNot})`);
+  return loaded;
+}
+
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+/** Shaped like Node's own: `code` is the errno's name, so that errnoOf and wrapHostError understand it. */
+class HostError extends Error {
+  readonly code: string;
+
+  constructor(call: string, errno: number) {
+    const code = ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+    super(`${call}: ${code}`);
+    this.name = 'HostError';
+    this.code = code;
+  }
+}
+
+function check(call: string, result: number): number {
+  if (result < 0) throw new HostError(call, libc().errno());
+  return result;
+}
+
+// -- locks ------------------------------------------------------------------------------------------------------------
+
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const LockType = { READ: 0, WRITE: 1, NONE: 2 } as const;
+
+/** struct flock for one byte: short type, short whence (SEEK_SET), padding, i64 start, i64 length, i32 pid (0 for OFD). */
+function flock(type: number, byte: number): Buffer {
+  const lock = Buffer.alloc(32);
+  lock.writeInt16LE(type, 0);
+  lock.writeBigInt64LE(BigInt(byte), 8);
+  lock.writeBigInt64LE(1n, 16);
+  return lock;
+}
+
+/** Takes a shared lock on one byte of the open file description. Fails with EAGAIN where another holds it exclusively. */
+export function lockShared(fd: number, byte: number): void {
+  check('fcntl(F_OFD_SETLK)', libc().fcntl(fd, F_OFD_SETLK, flock(LockType.READ, byte)));
+}
+
+export function unlock(fd: number, byte: number): void {
+  check('fcntl(F_OFD_SETLK)', libc().fcntl(fd, F_OFD_SETLK, flock(LockType.NONE, byte)));
+}
+
+/** True where someone else holds any lock on the byte. Takes nothing, and this description's own locks do not count. */
+export function lockedElsewhere(fd: number, byte: number): boolean {
+  const lock = flock(LockType.WRITE, byte);
+  check('fcntl(F_OFD_GETLK)', libc().fcntl(fd, F_OFD_GETLK, lock));
+  return lock.readInt16LE(0) !== LockType.NONE;
+}
+
+// -- holes ------------------------------------------------------------------------------------------------------------
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+function seek(fd: number, offset: number, whence: number): number | null {
+  const found = libc().lseek(fd, offset, whence);
+  if (found >= 0) return found;
+  const errno = libc().errno();
+  if (errno === constants.errno.ENXIO) return null;
+  throw new HostError('lseek', errno);
+}
+
+/** The first byte of data at or after `offset`; null where there is none before the end of the file. */
+export function seekData(fd: number, offset: number): number | null {
+  return seek(fd, offset, SEEK_DATA);
+}
+
+/** The first byte of a hole at or after `offset` (the end of the file is one); null past the end. */
+export function seekHole(fd: number, offset: number): number | null {
+  return seek(fd, offset, SEEK_HOLE);
+}
+
+// -- calls that may take long -----------------------------------------------------------------------------------------
+
+/** koffi keeps few stacks for asynchronous calls and refuses more than 256 at once, so the rest waits here. */
+const SLOW_CALLS = 8;
+let slowRunning = 0;
+const slowWaiters: (() => void)[] = [];
+
+/** Runs a call on the thread pool, so that a long one does not stop the event loop. */
+async function slowly(name: string, start: (done: (error: unknown, result: number) => void) => void): Promise<void> {
+  while (slowRunning >= SLOW_CALLS) await new Promise<void>((resume) => slowWaiters.push(resume));
+  slowRunning++;
+  try {
+    while (!await attempt(name, start)) { /* a signal interrupted the call before it did anything: once more */ }
+  } finally {
+    slowRunning--;
+    slowWaiters.shift()?.();
+  }
+}
+
+function attempt(name: string, start: (done: (error: unknown, result: number) => void) => void): Promise<boolean> {
+  return new Promise((resolve, reject) => start((error, result) => {
+    // koffi brings the call's own errno over from its thread, for this callback only
+    const errno = libc().errno();
+    if (error !== null) reject(error instanceof Error ? error : new Error(String(error)));
+    else if (result >= 0) resolve(true);
+    else if (errno === constants.errno.EINTR) resolve(false);
+    else reject(new HostError(name, errno));
+  }));
+}
+
+const FALLOC_KEEP_SIZE = 0x01;
+const FALLOC_PUNCH_HOLE = 0x02;
+const FALLOC_ZERO_RANGE = 0x10;
+
+function fallocate(fd: number, mode: number, offset: number, bytes: number): Promise<void> {
+  return slowly('fallocate', (done) => libc().fallocate.async(fd, mode, offset, bytes, done));
+}
+
+/** Deallocates the range, which then reads as zeros. Never changes the file's length. */
+export function punchHole(fd: number, offset: number, bytes: number): Promise<void> {
+  return fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, bytes);
+}
+
+/** Makes the range read as zeros and keeps it allocated; extends the file where the range ends past it, if asked. */
+export function zeroRange(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
+  return fallocate(fd, FALLOC_ZERO_RANGE | (options.extend ? 0 : FALLOC_KEEP_SIZE), offset, bytes);
+}
+
+/** Allocates what the range lacks and leaves its content alone; extends the file where the range ends past it, if asked. */
+export function preallocate(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
+  return fallocate(fd, options.extend ? 0 : FALLOC_KEEP_SIZE, offset, bytes);
+}
+
+// -- block devices and O_DIRECT ---------------------------------------------------------------------------------------
+
+const BLKROGET = 0x125e;
+const BLKSSZGET = 0x1268;
+const BLKDISCARD = 0x1277;
+const BLKGETSIZE64 = 0x8008_1272;
+
+function ioctlWord(fd: number, name: string, command: number): Buffer {
+  const word = Buffer.alloc(8);
+  check(`ioctl(${name})`, libc().ioctl(fd, command, word));
+  return word;
+}
+
+export function deviceBytes(fd: number): number {
+  return Number(ioctlWord(fd, 'BLKGETSIZE64', BLKGETSIZE64).readBigUInt64LE());
+}
+
+export function deviceSectorBytes(fd: number): number {
+  return ioctlWord(fd, 'BLKSSZGET', BLKSSZGET).readInt32LE();
+}
+
+/** True for a device set read-only by blockdev(8): it still opens for writing, and then every write fails. */
+export function deviceIsReadOnly(fd: number): boolean {
+  return ioctlWord(fd, 'BLKROGET', BLKROGET).readInt32LE() !== 0;
+}
+
+/** Tells the device that the range is not needed; what it reads as afterwards is the device's choice. */
+export function deviceDiscard(fd: number, offset: number, bytes: number): Promise<void> {
+  const range = Buffer.alloc(16);
+  range.writeBigUInt64LE(BigInt(offset), 0);
+  range.writeBigUInt64LE(BigInt(bytes), 8);
+  return slowly('ioctl(BLKDISCARD)', (done) => libc().ioctl.async(fd, BLKDISCARD, range, done));
+}
+
+const AT_EMPTY_PATH = 0x1000;
+const STATX_DIOALIGN = 0x2000;
+
+/** The offset and length alignment that O_DIRECT wants on this file; null where the kernel does not tell (before 6.1). */
+export function directIoAlignment(fd: number): number | null {
+  const info = Buffer.alloc(256);
+  if (libc().statx(fd, '', AT_EMPTY_PATH, STATX_DIOALIGN, info) < 0) return null;
+  const told = (info.readUInt32LE(0) & STATX_DIOALIGN) !== 0;
+  const alignment = info.readUInt32LE(156);
+  return told && alignment > 0 ? alignment : null;
+}

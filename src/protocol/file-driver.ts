@@ -1,0 +1,206 @@
+/** Regular files and block devices through their descriptor. */
+import fs from 'node:fs';
+import { assert } from '../base/assert.js';
+import { alignDown, alignUp, formatRange } from '../base/bytes.js';
+import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
+import { capabilities, deviceDiscard, punchHole, seekData, seekHole, zeroRange } from '../base/libc.js';
+import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
+import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
+import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
+
+export interface FileDriverOptions {
+  readonly fd: number;
+  readonly name: string;
+  readonly isDevice: boolean;
+  readonly bytes: number;
+  readonly limits: BlockLimits;
+  /** Alignment of write-zeroes on a device; 1 for files. */
+  readonly sectorBytes: number;
+}
+
+type SpaceCall = 'punch' | 'zero' | 'device discard';
+
+/** The file system or device lacks the call; it will lack it the next time too. */
+const UNSUPPORTED: readonly (string | undefined)[] = ['EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'ENODEV', 'ENOTTY'];
+
+export class FileDriver implements BlockDriver {
+  readonly kind = 'protocol';
+  readonly formatName: 'file' | 'host_device';
+  readonly limits: BlockLimits;
+  readonly growable: boolean;
+  readonly resize?: (bytes: number) => Promise<void>;
+  readonly #fd: number;
+  readonly #name: string;
+  readonly #sectorBytes: number;
+  /** Counts growing writes from the moment they are submitted, so that the next one sees where they end. */
+  #length: number;
+  /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
+  #syncError: BlockError | null = null;
+  /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
+  #flushesAsked = 0;
+  #flushesCovered = 0;
+  #syncing: Promise<void> | null = null;
+  readonly #lacking = new Set<SpaceCall>();
+  #closed = false;
+
+  constructor(options: FileDriverOptions) {
+    this.formatName = options.isDevice ? 'host_device' : 'file';
+    this.limits = options.limits;
+    this.growable = !options.isDevice;
+    this.#fd = options.fd;
+    this.#name = options.name;
+    this.#sectorBytes = options.sectorBytes;
+    this.#length = options.bytes;
+    const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
+    if (!punch) this.#lacking.add('punch');
+    if (!zero) this.#lacking.add('zero');
+    if (!ioctl) this.#lacking.add('device discard');
+    if (!options.isDevice) this.resize = (bytes) => this.#resize(bytes);
+  }
+
+  length(): number { return this.#length; }
+
+  async submit(request: BlockRequest): Promise<void> {
+    this.#refuse(request.op);
+    const end = request.offset + request.bytes;
+    try {
+      switch (request.op) {
+        case 'read':
+          return await readFully(this.#fd, request.buffer!, request.offset, this.limits.requestAlignment);
+        case 'write':
+          if (end > this.#length) this.#length = end;
+          return await writeFully(this.#fd, request.buffer!, request.offset);
+        case 'write-zeroes':
+          return await this.#writeZeroes(request, end);
+        case 'discard':
+          return await this.#discard(request.offset, end);
+        case 'flush':
+          return await this.#flush();
+      }
+    } catch (error) {
+      throw this.#failure(request.op, request.offset, request.bytes, error);
+    }
+  }
+
+  async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    this.#refuse('read');
+    const all: BlockStatus = { kind: 'data', bytes, hostOffset: offset };
+    if (this.formatName === 'host_device' || !capabilities().seekData) return all;
+    try {
+      const data = seekData(this.#fd, offset);
+      if (data === null) return { kind: 'zero', bytes, hostOffset: offset };
+      if (data > offset) return { kind: 'zero', bytes: Math.min(bytes, data - offset), hostOffset: offset };
+      const hole = seekHole(this.#fd, offset) ?? offset + bytes;
+      return { ...all, bytes: Math.min(bytes, Math.max(1, hole - offset)) };
+    } catch (error) {
+      if (errnoOf(error) === 'EINVAL') return all; // a file system without holes
+      throw this.#failure('read', offset, bytes, error);
+    }
+  }
+
+  async allocatedBytes(): Promise<number> {
+    this.#refuse('read');
+    return fs.fstatSync(this.#fd).blocks * 512;
+  }
+
+  /** Also drops the image locks, which live as long as the descriptor. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await closeFd(this.#fd).catch((error: unknown) => {
+      throw wrapHostError(error, `Could not close '${this.#name}'`, { node: this.#name });
+    });
+  }
+
+  #refuse(op: BlockOp): void {
+    if (this.#closed) throw new BlockError('CLOSED', `'${this.#name}' is closed`, { node: this.#name });
+    if (this.#syncError !== null && op !== 'read') throw this.#syncError;
+  }
+
+  #failure(op: BlockOp, offset: number, bytes: number, error: unknown): BlockError {
+    const what = op === 'flush' ? `Could not flush '${this.#name}'` : `Could not ${op} ${formatRange(offset, bytes)} of '${this.#name}'`;
+    return wrapHostError(error, what, { node: this.#name, offset, bytes });
+  }
+
+  /**
+   * One fdatasync at a time, shared by all flushes asked for before it starts. The kernel reports a lost write to one
+   * caller only, so of two running at once one could succeed on the other's failure.
+   */
+  async #flush(): Promise<void> {
+    const asked = ++this.#flushesAsked;
+    while (this.#flushesCovered < asked) await (this.#syncing ??= this.#sync());
+    if (this.#syncError !== null) throw this.#syncError;
+  }
+
+  async #sync(): Promise<void> {
+    const covered = this.#flushesAsked;
+    try {
+      await syncData(this.#fd);
+    } catch (error) {
+      this.#syncError ??= this.#failure('flush', 0, 0, error);
+    }
+    this.#flushesCovered = covered;
+    this.#syncing = null;
+  }
+
+  /** Deallocates where the caller allows it, else keeps the range allocated; NOT_SUPPORTED where the host can do neither. */
+  async #writeZeroes(request: BlockRequest, end: number): Promise<void> {
+    const { offset, bytes } = request;
+    if (offset % this.#sectorBytes === 0 && bytes % this.#sectorBytes === 0) {
+      const mayUnmap = (request.flags & RequestFlag.MAY_UNMAP) !== 0;
+      this.#extendTo(end);
+      if (mayUnmap && await this.#tries('punch', () => punchHole(this.#fd, offset, bytes))) return;
+      if (await this.#tries('zero', () => zeroRange(this.#fd, offset, bytes, { extend: false }))) return;
+    }
+    throw new BlockError('NOT_SUPPORTED', `'${this.#name}' cannot zero ${formatRange(offset, bytes)} without writing it`, { node: this.#name });
+  }
+
+  async #discard(offset: number, end: number): Promise<void> {
+    if (this.growable) {
+      await this.#tries('punch', () => punchHole(this.#fd, offset, end - offset));
+      return;
+    }
+    const start = alignUp(offset, this.#sectorBytes);
+    const bytes = alignDown(end, this.#sectorBytes) - start;
+    if (bytes > 0) await this.#tries('device discard', () => deviceDiscard(this.#fd, start, bytes));
+  }
+
+  /** False where the host lacks the call; every other error is the caller's. */
+  async #tries(name: SpaceCall, call: () => Promise<void>): Promise<boolean> {
+    if (this.#lacking.has(name)) return false;
+    try {
+      await call();
+      return true;
+    } catch (error) {
+      if (!UNSUPPORTED.includes(errnoOf(error))) throw error;
+      this.#lacking.add(name);
+      return false;
+    }
+  }
+
+  /**
+   * Makes the file as long as it says it is. Synchronous, because an asynchronous ftruncate could cut off a write that
+   * was submitted after it and finished before it; #length covers every write in flight at this moment.
+   */
+  #extendTo(end: number): void {
+    if (end <= this.#length) return;
+    assert(this.growable, `zeroes past the end of the device '${this.#name}'`);
+    fs.ftruncateSync(this.#fd, end);
+    this.#length = end;
+  }
+
+  /** Call it on a drained node: shrinking would cut off a growing write in flight. */
+  async #resize(bytes: number): Promise<void> {
+    this.#refuse('write');
+    try {
+      if (bytes > this.#length) {
+        this.#extendTo(bytes);
+      } else {
+        this.#length = bytes;
+        await truncate(this.#fd, bytes);
+      }
+    } catch (error) {
+      throw wrapHostError(error, `Could not resize '${this.#name}' to ${bytes} bytes`, { node: this.#name });
+    }
+  }
+}

@@ -1,0 +1,73 @@
+/** Whole reads and writes on a raw descriptor: the callback API, since a FileHandle costs more per call. */
+import fs from 'node:fs';
+
+/** Linux moves at most 2 GiB less a page in one call; a round number below stays aligned for O_DIRECT. */
+const MAX_CALL = 0x4000_0000;
+
+/** Reads all of `into`; what lies past the end of the file reads as zeros. `alignment` is what O_DIRECT wants (else 1). */
+export function readFully(fd: number, into: Uint8Array, position: number, alignment: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let done = 0;
+    const step = (): void => {
+      fs.read(fd, into, done, Math.min(into.byteLength - done, MAX_CALL), position + done, (error, count) => {
+        if (error !== null) return reject(error);
+        done += count;
+        if (done === into.byteLength) return resolve();
+        if (count > 0 && done % alignment === 0) return step();
+        into.fill(0, done);
+        // only the end of the file makes O_DIRECT stop off its alignment; going on from there would be refused
+        if (count === 0) resolve();
+        else confirmEnd(fd, position + done, resolve, reject);
+      });
+    };
+    step();
+  });
+}
+
+function confirmEnd(fd: number, end: number, resolve: () => void, reject: (error: unknown) => void): void {
+  fs.fstat(fd, (error, stat) => {
+    if (error !== null) reject(error);
+    else if (stat.size > end) reject(shortTransfer('read', end));
+    else resolve();
+  });
+}
+
+/** Writes all of `from`. */
+export function writeFully(fd: number, from: Uint8Array, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let done = 0;
+    const step = (): void => {
+      fs.write(fd, from, done, Math.min(from.byteLength - done, MAX_CALL), position + done, (error, count) => {
+        if (error !== null) return reject(error);
+        if (count === 0) return reject(shortTransfer('write', position + done));
+        done += count;
+        if (done === from.byteLength) resolve();
+        else step();
+      });
+    };
+    step();
+  });
+}
+
+function shortTransfer(call: string, position: number): NodeJS.ErrnoException {
+  return Object.assign(new Error(`a ${call} stopped at byte ${position} without an error`), { code: 'EIO' });
+}
+
+export function syncData(fd: number): Promise<void> {
+  return settle((done) => fs.fdatasync(fd, done));
+}
+
+export function truncate(fd: number, bytes: number): Promise<void> {
+  return settle((done) => fs.ftruncate(fd, bytes, done));
+}
+
+export function closeFd(fd: number): Promise<void> {
+  return settle((done) => fs.close(fd, done));
+}
+
+function settle(start: (done: (error: Error | null) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => start((error) => {
+    if (error) reject(error);
+    else resolve();
+  }));
+}
