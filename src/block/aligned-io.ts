@@ -69,6 +69,20 @@ export class AlignedIo {
     }
   }
 
+  /** Write-zeroes and discard go down as they are, but never into the middle of a read-modify-write, which would undo them. */
+  async deallocate(request: BlockRequest): Promise<void> {
+    const align = this.#driver.limits.requestAlignment;
+    const start = alignDown(request.offset, align);
+    const end = alignUp(request.offset + request.bytes, align);
+    const unaligned = start !== request.offset || end !== request.offset + request.bytes;
+    const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#ranges.acquire(start, end, unaligned);
+    try {
+      await this.#issue(request);
+    } finally {
+      this.#ranges.release(hold);
+    }
+  }
+
   async #writeBounced(part: BlockRequest, start: number, end: number): Promise<void> {
     const align = this.#driver.limits.requestAlignment;
     const lease = await bounce(end - start);

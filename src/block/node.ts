@@ -168,7 +168,7 @@ export class BlockNode {
         if (request.bytes > 0) await this.#writeZeroes(request);
         return this.#persist(request);
       case 'discard':
-        if (request.bytes > 0) await this.#issue(request);
+        if (request.bytes > 0) await this.#deallocate(request);
         return;
       case 'flush':
         if (!this.#noFlush) await this.#issue(request);
@@ -183,7 +183,7 @@ export class BlockNode {
 
   async #writeZeroes(request: BlockRequest): Promise<void> {
     try {
-      await this.#issue(request);
+      await this.#deallocate(request);
     } catch (error) {
       if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED') throw error;
       await this.#writeExplicitZeroes(request);
@@ -197,6 +197,10 @@ export class BlockNode {
       const write = makeRequest('write', request.offset + done, part.byteLength, part, 0, request.ioClass);
       await (this.#aligned === null ? this.#issue(write) : this.#aligned.write(write));
     }
+  }
+
+  #deallocate(request: BlockRequest): Promise<void> {
+    return this.#aligned === null ? this.#issue(request) : this.#aligned.deallocate(request);
   }
 
   #issue(request: BlockRequest): Promise<void> {
