@@ -8,7 +8,7 @@ type EndingSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
 export interface Interrupt {
   readonly signal: AbortSignal;
   /** The shell's exit code for what came (130 for SIGINT, 141 for a closed pipe), or undefined where nothing did. */
-  exitCode(): number | undefined;
+  readonly exitCode: () => number | undefined;
 }
 
 /** The first signal asks the command to end cleanly; the second calls `endNow`. */

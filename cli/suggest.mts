@@ -1,7 +1,7 @@
 /** ` (did you mean 'x'?)` for the closest known word, or nothing where none is close. */
 export function didYouMean(word: string, known: Iterable<string>): string {
   let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  let bestDistance = Math.max(1, Math.floor(word.replace(/^-+/, '').length / 3)) + 1;
   for (const candidate of known) {
     const distance = editDistance(word, candidate);
     if (distance >= bestDistance) continue;

@@ -15,9 +15,23 @@ function toYargs(option: OptionSpec): Options {
   };
 }
 
+/** Evens out what yargs reads in its own way: `-fraw` is `-f raw`, and names like `--constructor` are unknown, not built in. */
+function normalize(spec: CommandSpec, argv: readonly string[]): string[] {
+  const end = argv.indexOf('--');
+  const options = end < 0 ? argv : argv.slice(0, end);
+  const takesValue = (letter: string): boolean => Object.values(spec.options).some((option) => option.alias === letter && option.type !== 'boolean');
+  const normalized = options.map((word) => {
+    const long = /^--([^=]*)/.exec(word)?.[1];
+    if (long !== undefined && !Object.hasOwn(spec.options, long)) throw unknownOption(spec, long);
+    const [, letter, attached] = /^-([a-zA-Z])([^=].*)$/.exec(word) ?? [];
+    return letter !== undefined && takesValue(letter) ? `-${letter}=${attached}` : word;
+  });
+  return end < 0 ? normalized : [...normalized, ...argv.slice(end)];
+}
+
 /** Like options.scan. Types are left to `interpret`, so that both ways give the same values and messages. */
 export async function scanWithYargs(spec: CommandSpec, argv: readonly string[]): Promise<RawArgs> {
-  const parser = yargs([...argv]).detectLocale(false).help(false).version(false).exitProcess(false).showHelpOnFail(false)
+  const parser = yargs(normalize(spec, argv)).detectLocale(false).help(false).version(false).exitProcess(false).showHelpOnFail(false)
     .parserConfiguration({
       'camel-case-expansion': false, 'dot-notation': false, 'boolean-negation': false, 'parse-numbers': false,
       'parse-positional-numbers': false, 'duplicate-arguments-array': true, 'flatten-duplicate-arrays': true, 'strip-aliased': true,
