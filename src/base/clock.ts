@@ -37,10 +37,10 @@ export class Random {
     const result = Math.imul((rotated << 7) | (rotated >>> 25), 9) >>> 0;
     s[2] = s[2]! ^ s[0]!;
     s[3] = s[3]! ^ s1;
-    s[1] = s1 ^ s[2]!;
-    s[0] = s[0]! ^ s[3]!;
-    s[2] = s[2]! ^ (s1 << 9);
-    s[3] = (s[3]! << 11) | (s[3]! >>> 21);
+    s[1] = s1 ^ s[2];
+    s[0] = s[0]! ^ s[3];
+    s[2] = s[2] ^ (s1 << 9);
+    s[3] = (s[3] << 11) | (s[3] >>> 21);
     return result;
   }
 
