@@ -30,8 +30,11 @@ export interface VmStateWriterOptions {
 
 /** What a producer of RAM state fills. */
 export interface VmStateConsumer {
-  /** The free rest of the current chunk, never empty; waits while every chunk is being written (back-pressure). */
-  space(): Promise<Uint8Array>;
+  /**
+   * The free rest of the current chunk: at least 1 byte, and at least 512 in a promised one. A promise means that every
+   * chunk is being written; waiting for it is the back-pressure.
+   */
+  space(): Uint8Array | Promise<Uint8Array>;
   /** The producer put `bytes` bytes at the start of what `space` returned. */
   advance(bytes: number): void;
   /** Appends a copy of `data`; the memory is the caller's again when the promise settles. */
@@ -80,10 +83,10 @@ export class VmStateWriter implements VmStateConsumer {
   /** Bytes of arena memory in use. */
   get bytesHeld(): number { return this.#buffers.bytes - this.#buffers.bytesFree; }
 
-  async space(): Promise<Uint8Array> {
-    await this.#checkUsable();
-    const chunk = this.#chunk ?? await this.#newChunk();
-    return chunk.lease.buffer.subarray(chunk.used);
+  space(): Uint8Array | Promise<Uint8Array> {
+    if (!this.#usable()) return this.#checkUsable().then(() => this.space());
+    const chunk = this.#chunk ?? this.#newChunk();
+    return chunk instanceof Promise ? chunk.then(freeRest) : freeRest(chunk);
   }
 
   advance(bytes: number): void {
@@ -99,7 +102,7 @@ export class VmStateWriter implements VmStateConsumer {
   async write(data: Uint8Array): Promise<void> {
     const chunk = this.#chunk;
     const fits = chunk !== null && data.byteLength <= this.chunkSize - chunk.used;
-    if (fits && !this.#order.isLocked() && !this.#tasks.failed && this.#closing === null) this.#copyIn(chunk, data);
+    if (fits && !this.#order.isLocked() && this.#usable()) this.#copyIn(chunk, data);
     else await this.#order.runExclusive(() => this.#append(data));
   }
 
@@ -166,11 +169,20 @@ export class VmStateWriter implements VmStateConsumer {
     this.advance(data.byteLength);
   }
 
-  async #newChunk(): Promise<Chunk> {
-    const lease = await this.#buffers.lease(this.chunkSize);
-    this.#chunk = { lease, start: this.#position, used: 0 };
-    // the wait for memory may have ended because a write failed
+  #newChunk(): Chunk | Promise<Chunk> {
+    const lease = this.#buffers.lease(this.chunkSize);
+    return lease instanceof Promise ? this.#beginLater(lease) : this.#begin(lease);
+  }
+
+  async #beginLater(lease: Promise<Lease>): Promise<Chunk> {
+    const chunk = this.#begin(await lease);
+    // the wait may have ended because a write failed; `abort` then frees the chunk
     await this.#checkUsable();
+    return chunk;
+  }
+
+  #begin(lease: Lease): Chunk {
+    this.#chunk = { lease, start: this.#position, used: 0 };
     return this.#chunk;
   }
 
@@ -221,6 +233,10 @@ export class VmStateWriter implements VmStateConsumer {
     await this.#tasks.drain().catch(() => undefined);
   }
 
+  #usable(): boolean {
+    return !this.#tasks.failed && this.#closing === null && this.#signal?.aborted !== true;
+  }
+
   /** Throws the first error of any chunk, or what else forbids going on. */
   async #checkUsable(): Promise<void> {
     if (this.#tasks.failed) await this.#tasks.drain();
@@ -229,6 +245,10 @@ export class VmStateWriter implements VmStateConsumer {
       throw new BlockError('CANCELLED', 'writing the VM state was cancelled', { cause: this.#signal.reason });
     }
   }
+}
+
+function freeRest(chunk: Chunk): Uint8Array {
+  return chunk.lease.buffer.subarray(chunk.used);
 }
 
 function checkBounds(what: string, value: number, limit: number): number {

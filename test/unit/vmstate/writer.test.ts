@@ -81,7 +81,7 @@ describe('VmStateWriter', () => {
     await expect(writer.finish()).rejects.toThrow(`chunk ${failing} failed`);
     if (rejected !== null) expect((rejected as Error).message).toBe(`chunk ${failing} failed`);
     await expect(writer.write(new Uint8Array(1))).rejects.toThrow(`chunk ${failing} failed`);
-    await expect(writer.space()).rejects.toThrow(`chunk ${failing} failed`);
+    await expect(Promise.resolve(writer.space())).rejects.toThrow(`chunk ${failing} failed`);
     await expect(writer.writeAt(0, new Uint8Array(1))).rejects.toThrow(`chunk ${failing} failed`);
     expect(writer.bytesHeld).toBe(0);
   });
