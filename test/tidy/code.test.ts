@@ -66,3 +66,13 @@ test('no path of one machine and no registry is in a file of the package', () =>
   // tests may make up paths; what ships may not hold any
   expect(matches([...src, ...cli], /\/(?:home|root|Users)\/|https?:\/\/registry\./, whole)).toEqual([]);
 });
+
+test('the lock file names every optional package, also where the registry at hand lacks those of other platforms', () => {
+  const { packages } = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { readonly optionalDependencies?: Readonly<Record<string, string>> }>;
+  };
+  const missing = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) => Object.keys(optionalDependencies)
+    .filter((name) => !Object.hasOwn(packages, `${path}/node_modules/${name}`) && !Object.hasOwn(packages, `node_modules/${name}`)));
+  // `npm ci` refuses such a lock file on every machine
+  expect(missing).toEqual([]);
+});
