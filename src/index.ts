@@ -1,3 +1,19 @@
-/** The public API: the only file that the CLI, the interop tests and the benchmarks may import. */
-export { BlockError, errnoOf, messageOf, type BlockErrorDetails, type ErrorCode } from './base/errors.js';
+/** The public API. Command line, interop tests and benches import this file only. */
+export { BlockError, errnoOf, messageOf, type ErrorCode } from './base/errors.js';
 export { formatSize, parseSize } from './base/bytes.js';
+export { BufferPool, type Lease } from './base/buffer-pool.js';
+export { Random, systemClock, type Clock } from './base/clock.js';
+export { BlockBackend } from './block/backend.js';
+export type {
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
+} from './block/driver.js';
+export { BlockNode } from './block/node.js';
+export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
+export { chainStatus, type ChainStatus } from './block/status.js';
+export { createQcow2 } from './format/qcow2/create.js';
+export { openQcow2 } from './format/qcow2/qcow2.js';
+export { createImage, openImage, type BackingPolicy, type CreateImageOptions, type OpenImageOptions } from './open.js';
+export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
+export { MemoryDriver } from './protocol/memory.js';
+export { NullDriver } from './protocol/null.js';
+export type { TraceSink } from './trace/sink.js';

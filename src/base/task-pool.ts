@@ -27,6 +27,16 @@ export class TaskPool {
     void this.#execute(task);
   }
 
+  /** Adopts work that has begun already; resolves when there is room for more. Throws the sticky error. */
+  async add(work: Promise<void>): Promise<void> {
+    this.#running++;
+    void this.#execute(() => work);
+    while (this.#running >= this.#limit && !this.#failed) {
+      await new Promise<void>((resolve) => this.#slotWaiters.push(resolve));
+    }
+    if (this.#failed) throw this.#error;
+  }
+
   /** Waits for all running tasks, then throws the first error if there was one. */
   async drain(): Promise<void> {
     while (this.#running > 0) await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));

@@ -141,12 +141,9 @@ export class BlockNode {
     if (writes && this.readOnly) {
       throw new BlockError('READ_ONLY', `'${this.name}' is read-only`, { node: this.name, offset: request.offset, bytes: request.bytes });
     }
-    this.#validateRange(request.offset, request.bytes, op === 'write' || op === 'write-zeroes' ? this.#writeLimit() : this.length());
+    // A growable node has no end: a write extends it, a read finds zeros there
+    this.#validateRange(request.offset, request.bytes, this.driver.growable ? Number.MAX_SAFE_INTEGER : this.length());
     assert(request.buffer === null || request.buffer.byteLength === request.bytes, `buffer length of ${op}`);
-  }
-
-  #writeLimit(): number {
-    return this.driver.growable ? Number.MAX_SAFE_INTEGER : this.length();
   }
 
   #validateRange(offset: number, bytes: number, limit: number): void {

@@ -1,0 +1,21 @@
+/** The static table of formats: how each is recognised. Raw is last and never probed: any bytes could be raw. */
+import { isQcow2 } from './format/qcow2/header.js';
+
+export type FormatName = 'qcow2' | 'raw';
+
+export interface FormatDefinition {
+  readonly name: FormatName;
+  /** True where the first bytes of a file are unmistakably of this format. */
+  readonly probe: ((start: Uint8Array) => boolean) | null;
+}
+
+export const FORMATS: readonly FormatDefinition[] = [
+  { name: 'qcow2', probe: isQcow2 },
+  { name: 'raw', probe: null },
+];
+
+export const PROBE_BYTES = 512;
+
+export function probeFormat(start: Uint8Array): FormatName {
+  return FORMATS.find(({ probe }) => probe?.(start) === true)?.name ?? 'raw';
+}

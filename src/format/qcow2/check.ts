@@ -1,0 +1,293 @@
+/**
+ * Consistency: every reference in the image is counted and compared with the refcounts it records; COPIED flags of the
+ * active tables must say exactly "refcount 1". Leaks (recorded > found) waste space; everything else is corruption.
+ */
+import { getU64, viewOf } from '../../base/bytes.js';
+import { BlockError, messageOf } from '../../base/errors.js';
+import type { CheckOptions, CheckResult } from '../../block/driver.js';
+import { AUTOCLEAR_BITMAPS, EXTENSION_BITMAPS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from './header.js';
+import type { Qcow2Image } from './image.js';
+import { L1Table } from './l1-table.js';
+import {
+  clusterKind, ClusterKind, compressedExtent, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster, SECTOR,
+} from './layout.js';
+import { ReferenceCounts } from './reference-counts.js';
+import { snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
+
+const MAX_MESSAGES = 1000;
+const MAX_BITMAP_DIRECTORY_BYTES = 64 * 1024 * 1024;
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+export class Checker {
+  readonly #image: Qcow2Image;
+  readonly #snapshots: readonly SnapshotEntry[];
+  readonly #counts = new ReferenceCounts();
+  readonly #messages: string[] = [];
+  readonly #fileClusters: number;
+  readonly #result: Mutable<Omit<CheckResult, 'messages'>> = {
+    corruptions: 0, leaks: 0, checkErrors: 0, corruptionsFixed: 0, leaksFixed: 0,
+    totalClusters: 0, allocatedClusters: 0, fragmentedClusters: 0, compressedClusters: 0, imageEndOffset: 0,
+  };
+  #nextExpected = 0;
+
+  constructor(image: Qcow2Image, snapshots: readonly SnapshotEntry[]) {
+    this.#image = image;
+    this.#snapshots = snapshots;
+    this.#fileClusters = Math.ceil(image.file.length() / image.geometry.clusterSize);
+  }
+
+  async run(options: CheckOptions): Promise<CheckResult> {
+    const repair = options.repair ?? 'none';
+    const { header } = this.#image;
+    this.#result.totalClusters = Math.ceil(header.size / this.#image.geometry.clusterSize);
+    await this.#countEverything(options);
+    await this.#compare(repair);
+    await this.#checkCopied(repair);
+    if (repair !== 'none') await this.#image.mutex.runExclusive(() => this.#image.barrier());
+    const clean = this.#result.corruptions === 0 && this.#result.checkErrors === 0;
+    if (repair === 'all' && clean && (header.incompatible & (INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT)) !== 0n) {
+      await this.#image.store.setFeatures({ incompatible: header.incompatible & ~(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT) });
+    }
+    this.#result.imageEndOffset = (this.#counts.highest + 1) * this.#image.geometry.clusterSize;
+    return { ...this.#result, messages: this.#messages };
+  }
+
+  #report(kind: 'corruptions' | 'leaks' | 'checkErrors', message: string): void {
+    this.#result[kind]++;
+    if (this.#messages.length < MAX_MESSAGES) this.#messages.push(message);
+  }
+
+  /** Counts one reference to each cluster of a range, if the range can be real. */
+  #count(offset: number, bytes: number, what: string, aligned = true): boolean {
+    const { clusterSize } = this.#image.geometry;
+    if (!Number.isSafeInteger(offset) || (aligned && offset % clusterSize !== 0)) {
+      this.#report('corruptions', `${what} at 0x${offset.toString(16)} is not at a cluster of the file`);
+      return false;
+    }
+    const first = Math.floor(offset / clusterSize);
+    const last = Math.floor((offset + bytes - 1) / clusterSize);
+    if (last >= this.#fileClusters) {
+      this.#report('corruptions', `${what} at 0x${offset.toString(16)} lies beyond the end of the file`);
+      if (first >= this.#fileClusters) return false;
+    }
+    this.#counts.add(first, Math.min(last, this.#fileClusters - 1) - first + 1);
+    return true;
+  }
+
+  async #countEverything(options: CheckOptions): Promise<void> {
+    const { header, geometry, activeL1 } = this.#image;
+    const { clusterSize } = geometry;
+    this.#count(0, clusterSize, 'the header');
+    this.#count(header.refcountTableOffset, header.refcountTableClusters * clusterSize, 'the refcount table');
+    for (let index = 0; index < this.#image.refcounts.tableEntries; index++) {
+      const offset = this.#blockOffset(index);
+      if (offset > 0) this.#count(offset, clusterSize, `refcount block ${index}`);
+    }
+    if (header.l1Entries > 0) this.#count(header.l1Offset, header.l1Entries * ENTRY_BYTES, 'the active L1 table');
+    const total = header.l1Entries + this.#snapshots.reduce((sum, snapshot) => sum + snapshot.l1Entries, 0);
+    let done = 0;
+    const progress = (): void => options.onProgress?.(++done, total);
+    await this.#countTree(activeL1, 'the active disk', true, progress);
+    for (const snapshot of this.#snapshots) {
+      if (snapshot.l1Entries === 0) continue;
+      const what = `snapshot '${snapshot.name}'`;
+      if (!this.#count(snapshot.l1Offset, snapshot.l1Entries * ENTRY_BYTES, `the L1 table of ${what}`)) continue;
+      await this.#countTree(await L1Table.load(this.#image.file, snapshot.l1Offset, snapshot.l1Entries), what, false, progress);
+    }
+    if (header.snapshotsOffset > 0 && this.#snapshots.length > 0) {
+      this.#count(header.snapshotsOffset, Math.min(snapshotTableBytes(this.#snapshots), MAX_SNAPSHOT_TABLE_BYTES), 'the snapshot table');
+    }
+    await this.#countBitmaps();
+  }
+
+  #blockOffset(index: number): number {
+    try {
+      return this.#image.refcounts.blockOffset(index);
+    } catch (error) {
+      this.#report('corruptions', messageOf(error));
+      return 0;
+    }
+  }
+
+  async #countTree(l1: L1Table, what: string, active: boolean, progress: () => void): Promise<void> {
+    const { clusterSize } = this.#image.geometry;
+    for (let index = 0; index < l1.entries; index++) {
+      progress();
+      const offset = l1.l2Offset(index);
+      if (offset === 0) continue;
+      if (!this.#count(offset, clusterSize, `L2 table ${index} of ${what}`)) continue;
+      const table = new Uint8Array(clusterSize);
+      await this.#image.file.read(offset, table, 'metadata');
+      this.#countL2(viewOf(table), index, what, active);
+    }
+  }
+
+  #countL2(view: DataView, l1Index: number, what: string, active: boolean): void {
+    const { clusterSize, l2Entries } = this.#image.geometry;
+    for (let index = 0; index < l2Entries; index++) {
+      const high = view.getUint32(index * ENTRY_BYTES);
+      const low = view.getUint32(index * ENTRY_BYTES + 4);
+      const kind = clusterKind(high, low);
+      const where = (): string => `guest cluster ${l1Index * l2Entries + index} of ${what}`;
+      if (kind === ClusterKind.COMPRESSED) {
+        const { offset, bytes } = compressedExtent(this.#image.geometry, high, low);
+        if (isCopied(high)) this.#report('corruptions', `${where()} is compressed and has the COPIED flag`);
+        // The count of sectors is an upper bound: the last ones may lie past the end of the file
+        this.#count(offset, Math.max(1, Math.min(bytes, Math.ceil(this.#image.file.length() / SECTOR) * SECTOR - offset)), where(), false);
+        if (active) this.#result.compressedClusters++;
+      } else if (ownsCluster(kind)) {
+        const host = hostOffsetOf(high, low);
+        this.#count(host, clusterSize, where());
+        if (active && kind === ClusterKind.NORMAL) this.#noteFragment(host);
+      } else if (isCopied(high)) {
+        this.#report('corruptions', `${where()} has no host cluster, but the COPIED flag`);
+      }
+      if (this.#image.header.version < 3 && (kind === ClusterKind.ZERO_PLAIN || kind === ClusterKind.ZERO_ALLOCATED)) {
+        this.#report('corruptions', `${where()} is a zero cluster in a version 2 image`);
+      }
+      if (active && (kind === ClusterKind.NORMAL || kind === ClusterKind.COMPRESSED)) this.#result.allocatedClusters++;
+    }
+  }
+
+  #noteFragment(host: number): void {
+    if (this.#nextExpected !== 0 && host !== this.#nextExpected) this.#result.fragmentedClusters++;
+    this.#nextExpected = host + this.#image.geometry.clusterSize;
+  }
+
+  /** Persistent bitmaps are only trusted (and counted) while the autoclear bit says that they are consistent. */
+  async #countBitmaps(): Promise<void> {
+    const { header, file } = this.#image;
+    const extension = header.extensions.find((candidate) => candidate.type === EXTENSION_BITMAPS)?.data;
+    if (extension === undefined || extension.byteLength < 24 || (header.autoclear & AUTOCLEAR_BITMAPS) === 0n) return;
+    const bytes = getU64(viewOf(extension), 8);
+    const offset = getU64(viewOf(extension), 16);
+    if (bytes === undefined || offset === undefined || bytes > MAX_BITMAP_DIRECTORY_BYTES || bytes === 0) {
+      this.#report('corruptions', 'the bitmaps extension is damaged');
+      return;
+    }
+    if (!this.#count(offset, bytes, 'the bitmap directory')) return;
+    const directory = new Uint8Array(bytes);
+    await file.read(offset, directory, 'metadata');
+    const view = viewOf(directory);
+    for (let at = 0; at + 24 <= bytes;) {
+      const tableOffset = getU64(view, at) ?? NaN;
+      const entries = view.getUint32(at + 8);
+      const length = 24 + view.getUint16(at + 18) + view.getUint32(at + 20);
+      if (entries > 0) await this.#countBitmapTable(tableOffset, entries);
+      at += Math.ceil(length / 8) * 8;
+    }
+  }
+
+  async #countBitmapTable(offset: number, entries: number): Promise<void> {
+    const bytes = entries * ENTRY_BYTES;
+    if (bytes > MAX_BITMAP_DIRECTORY_BYTES || !this.#count(offset, bytes, 'a bitmap table')) return;
+    const table = new Uint8Array(bytes);
+    await this.#image.file.read(offset, table, 'metadata');
+    const view = viewOf(table);
+    for (let index = 0; index < entries; index++) {
+      const host = hostOffsetOf(view.getUint32(index * ENTRY_BYTES), view.getUint32(index * ENTRY_BYTES + 4));
+      if (host !== 0) this.#count(host, this.#image.geometry.clusterSize, 'bitmap data');
+    }
+  }
+
+  /** Recorded against found. Too high is a leak; too low would let the allocator hand a used cluster out. */
+  async #compare(repair: NonNullable<CheckOptions['repair']>): Promise<void> {
+    const { refcounts, geometry } = this.#image;
+    const lower: [number, number][] = [];
+    const raise: [number, number][] = [];
+    for (let index = 0; index < refcounts.tableEntries; index++) {
+      if (this.#blockOffset(index) === 0) continue;
+      const first = index * geometry.refcountBlockEntries;
+      for (let cluster = first; cluster < first + geometry.refcountBlockEntries; cluster++) {
+        const recorded = await refcounts.get(cluster);
+        const found = this.#counts.get(cluster);
+        if (recorded > found) lower.push([cluster, found]);
+        if (recorded < found) raise.push([cluster, found]);
+        if (recorded > found) this.#report('leaks', `leaked cluster ${cluster}: refcount ${recorded}, references ${found}`);
+        if (recorded < found) this.#report('corruptions', `cluster ${cluster}: refcount ${recorded}, but ${found} references`);
+      }
+    }
+    for (const [cluster, found] of this.#counts) {
+      if (this.#blockOffset(Math.floor(cluster / geometry.refcountBlockEntries)) !== 0) continue;
+      raise.push([cluster, found]);
+      this.#report('corruptions', `cluster ${cluster}: refcount 0, but ${found} references`);
+    }
+    if (repair === 'all') await this.#raise(raise);
+    if (repair !== 'none') await this.#lower(lower);
+  }
+
+  async #raise(raise: readonly [number, number][]): Promise<void> {
+    if (raise.length === 0) return;
+    const { refcounts, geometry } = this.#image;
+    await this.#image.mutex.runExclusive(async () => {
+      // Clusters below may be in use though their recorded refcount is 0: new refcount blocks go beyond all of them
+      refcounts.allocateFrom(Math.max(this.#counts.highest + 1, this.#fileClusters));
+      for (const [cluster, found] of raise) {
+        if (found > geometry.refcountMax) throw new BlockError('CORRUPT', `cluster ${cluster} has ${found} references, more than its refcount can hold`);
+        await refcounts.ensureBlock(cluster);
+        await refcounts.set(cluster, found);
+        this.#fixed('corruptions');
+      }
+      await this.#image.barrier();
+    });
+  }
+
+  async #lower(lower: readonly [number, number][]): Promise<void> {
+    await this.#image.mutex.runExclusive(async () => {
+      for (const [cluster, found] of lower) {
+        await this.#image.refcounts.set(cluster, found);
+        this.#fixed('leaks');
+      }
+    });
+  }
+
+  #fixed(kind: 'corruptions' | 'leaks'): void {
+    this.#result[kind]--;
+    this.#result[kind === 'leaks' ? 'leaksFixed' : 'corruptionsFixed']++;
+  }
+
+  /** COPIED must be set exactly where the refcount is 1; judged by what the refcounts are after a repair. */
+  async #checkCopied(repair: NonNullable<CheckOptions['repair']>): Promise<void> {
+    const { activeL1, geometry, l2 } = this.#image;
+    for (let index = 0; index < activeL1.entries; index++) {
+      const offset = activeL1.l2Offset(index);
+      if (offset === 0 || !Number.isSafeInteger(offset) || offset % geometry.clusterSize !== 0) continue;
+      const copied = await this.#image.refcounts.get(offset / geometry.clusterSize) === 1;
+      if (copied !== activeL1.copied(index)) {
+        this.#report('corruptions', `the COPIED flag of L1 entry ${index} is wrong`);
+        if (repair === 'all') {
+          activeL1.set(index, offset, copied);
+          this.#fixed('corruptions');
+        }
+      }
+      for (let at = 0; at < geometry.clusterSize; at += geometry.sliceBytes) {
+        const slice = await l2.load(offset + at);
+        const firstCluster = index * geometry.l2Entries + at / ENTRY_BYTES;
+        if (!await this.#checkCopiedInSlice(slice.view, firstCluster, repair) || repair !== 'all') continue;
+        l2.markDirty(await l2.loadForEdit(offset + at));
+      }
+    }
+  }
+
+  /** Returns true where flags were changed. */
+  async #checkCopiedInSlice(view: DataView, firstCluster: number, repair: NonNullable<CheckOptions['repair']>): Promise<boolean> {
+    const { geometry, refcounts } = this.#image;
+    let changed = false;
+    for (let index = 0; index < geometry.sliceEntries; index++) {
+      const high = view.getUint32(index * ENTRY_BYTES);
+      const low = view.getUint32(index * ENTRY_BYTES + 4);
+      if (!ownsCluster(clusterKind(high, low))) continue;
+      const host = hostOffsetOf(high, low);
+      if (!Number.isSafeInteger(host) || host % geometry.clusterSize !== 0) continue;
+      const copied = await refcounts.get(host / geometry.clusterSize) === 1;
+      if (copied === isCopied(high)) continue;
+      this.#report('corruptions', `the COPIED flag of guest cluster ${firstCluster + index} is wrong`);
+      if (repair !== 'all') continue;
+      view.setUint32(index * ENTRY_BYTES, copied ? (high | HIGH_COPIED) >>> 0 : (high & ~HIGH_COPIED) >>> 0);
+      this.#fixed('corruptions');
+      changed = true;
+    }
+    return changed;
+  }
+}

@@ -1,0 +1,248 @@
+/**
+ * Guest data: reads, in-place writes, and writes that allocate. The mapping says where; the data moves here, outside
+ * the metadata mutex. The fast path (slice in memory, cluster mapped and owned) takes no lock and copies nothing.
+ */
+import { alignDown, alignUp } from '../../base/bytes.js';
+import type { BlockNode } from '../../block/node.js';
+import { TaskPool } from '../../base/task-pool.js';
+import { readCompressedCluster } from './compress.js';
+import type { Qcow2Image } from './image.js';
+import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry } from './layout.js';
+import type { Extent, Mapping } from './mapping.js';
+
+const PARALLEL_EXTENTS = 8;
+
+/** Where the new data of a run of guest clusters goes. */
+interface Placement {
+  readonly hostOffset: number;
+  readonly clusters: number;
+  /** False where a zero cluster's own host cluster is taken into use. */
+  readonly fresh: boolean;
+}
+
+export class GuestIo {
+  readonly #image: Qcow2Image;
+  readonly #mapping: Mapping;
+  readonly #backing: BlockNode | null;
+
+  constructor(mapping: Mapping, backing: BlockNode | null) {
+    this.#image = mapping.image;
+    this.#mapping = mapping;
+    this.#backing = backing;
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    const first = this.#mapping.lookup(offset, into.byteLength);
+    if (first !== null && first.bytes === into.byteLength) return this.#readExtent(first, offset, into);
+    const pool = new TaskPool(PARALLEL_EXTENTS);
+    try {
+      for (let done = 0; done < into.byteLength;) {
+        const at = offset + done;
+        const extent = this.#mapping.lookup(at, into.byteLength - done);
+        if (extent === null) {
+          await this.#mapping.fetch(at);
+          continue;
+        }
+        const part = into.subarray(done, done + extent.bytes);
+        done += extent.bytes;
+        // Started before anything is awaited: the lookup and the epoch that protects it are one synchronous stretch
+        await pool.add(this.#readExtent(extent, at, part));
+      }
+    } finally {
+      await pool.drain();
+    }
+  }
+
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    this.#image.assertWritable();
+    if (!this.#image.writing) await this.#image.exclusive(async () => {});
+    const first = this.#mapping.lookup(offset, data.byteLength);
+    if (first !== null && first.bytes === data.byteLength && this.#inPlace(first)) return this.#writeInPlace(first, data);
+    const pool = new TaskPool(PARALLEL_EXTENTS);
+    try {
+      for (let done = 0; done < data.byteLength;) {
+        const at = offset + done;
+        const extent = this.#mapping.lookup(at, data.byteLength - done);
+        if (extent === null) {
+          await this.#mapping.fetch(at);
+        } else if (this.#inPlace(extent)) {
+          const part = data.subarray(done, done + extent.bytes);
+          done += extent.bytes;
+          await pool.add(this.#writeInPlace(extent, part));
+        } else {
+          done += await this.#writeAllocating(at, data.subarray(done));
+        }
+      }
+    } finally {
+      await pool.drain();
+    }
+  }
+
+  /**
+   * Maps every cluster of a range without writing data: beyond the end of the file they read as zeros. Returns where
+   * the last one ends in the file.
+   */
+  async preallocate(offset: number, bytes: number): Promise<number> {
+    let fileEnd = 0;
+    const { clusterSize, bytesPerSlice } = this.#mapping.geometry;
+    for (let at = offset; at < offset + bytes;) {
+      const end = Math.min(offset + bytes, alignDown(at, bytesPerSlice) + bytesPerSlice);
+      const clusters = Math.ceil((end - at) / clusterSize);
+      await this.#image.exclusive(async () => {
+        await this.#mapping.editable(at);
+        const hostOffset = await this.#image.refcounts.allocate(clusters);
+        await this.#link(at, { hostOffset, clusters, fresh: true });
+        fileEnd = Math.max(fileEnd, hostOffset + clusters * clusterSize);
+      });
+      at = end;
+    }
+    return fileEnd;
+  }
+
+  #inPlace(extent: Extent): boolean {
+    return extent.kind === ClusterKind.NORMAL && extent.copied;
+  }
+
+  async #readExtent(extent: Extent, offset: number, into: Uint8Array): Promise<void> {
+    switch (extent.kind) {
+      case ClusterKind.UNALLOCATED: return this.#readBacking(offset, into);
+      case ClusterKind.ZERO_PLAIN:
+      case ClusterKind.ZERO_ALLOCATED:
+        into.fill(0);
+        return;
+      default: {
+        const epoch = this.#image.epochs.enter();
+        try {
+          if (extent.compressed === null) {
+            await this.#image.file.read(extent.hostOffset, into);
+          } else {
+            const cluster = await readCompressedCluster(this.#image, extent.compressed);
+            const start = offset % this.#mapping.geometry.clusterSize;
+            into.set(cluster.subarray(start, start + into.byteLength));
+          }
+        } finally {
+          this.#image.epochs.leave(epoch);
+        }
+      }
+    }
+  }
+
+  /** A backing file may be shorter: what it does not cover reads as zeros. */
+  async #readBacking(offset: number, into: Uint8Array): Promise<void> {
+    const backing = this.#backing;
+    const covered = backing === null ? 0 : Math.max(0, Math.min(into.byteLength, backing.length() - offset));
+    if (covered < into.byteLength) into.fill(0, covered);
+    if (backing !== null && covered > 0) await backing.read(offset, into.subarray(0, covered));
+  }
+
+  async #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
+    this.#image.assertDataRange(extent.hostOffset, data.byteLength);
+    const epoch = this.#image.epochs.enter();
+    try {
+      await this.#image.file.write(extent.hostOffset, data);
+    } finally {
+      this.#image.epochs.leave(epoch);
+    }
+  }
+
+  /** Writes a first part of `data` that needs new clusters; returns how many bytes it took (0: the mapping changed meanwhile). */
+  async #writeAllocating(offset: number, data: Uint8Array): Promise<number> {
+    const { clusterSize } = this.#mapping.geometry;
+    const start = alignDown(offset, clusterSize);
+    const end = alignUp(offset + data.byteLength, clusterSize);
+    const { changing } = this.#mapping;
+    const hold = changing.tryAcquire(start, end) ?? await changing.acquire(start, end);
+    try {
+      const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize));
+      if (placement === null) return 0;
+      const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
+      try {
+        await this.#writeWithCopy(start, placement, offset, data.subarray(0, taken));
+      } catch (error) {
+        if (placement.fresh) await this.#giveBack(placement);
+        throw error;
+      }
+      await this.#image.exclusive(() => this.#link(start, placement));
+      return taken;
+    } finally {
+      changing.release(hold);
+    }
+  }
+
+  /** Host clusters for the run at `start` that is not writable in place; null where there is none. Under the mutex. */
+  async #place(start: number, count: number): Promise<Placement | null> {
+    const { clusterSize, sliceEntries } = this.#mapping.geometry;
+    let fresh = 0;
+    while (fresh < count) {
+      const { slice, index } = await this.#mapping.editable(start + fresh * clusterSize);
+      const span = Math.min(count - fresh, sliceEntries - index);
+      let run = 0;
+      while (run < span && needsCluster(slice.view, index + run)) run++;
+      if (fresh === 0 && run === 0) return reusableRun(slice.view, index, span, clusterSize);
+      fresh += run;
+      if (run < span) break;
+    }
+    const hostOffset = await this.#image.refcounts.allocate(fresh);
+    return { hostOffset, clusters: fresh, fresh: true };
+  }
+
+  async #giveBack(placement: Placement): Promise<void> {
+    const { clusterSize } = this.#mapping.geometry;
+    await this.#image.exclusive(() => this.#image.refcounts.adjust(placement.hostOffset / clusterSize, placement.clusters, -1))
+      .catch(() => {}); // the clusters leak; the error of the write itself is the one to report
+  }
+
+  /** Writes the data with what surrounds it in its first and last cluster, as one host write. */
+  async #writeWithCopy(start: number, placement: Placement, offset: number, data: Uint8Array): Promise<void> {
+    const { clusterSize } = this.#mapping.geometry;
+    const total = placement.clusters * clusterSize;
+    const head = offset - start;
+    const tail = start + total - (offset + data.byteLength);
+    this.#image.assertDataRange(placement.hostOffset, total);
+    if (head === 0 && tail === 0) {
+      await this.#image.file.write(placement.hostOffset, data);
+      return;
+    }
+    this.#image.file.trace?.cause(this.#image.name, 'cow', placement.hostOffset, head + tail);
+    const whole = new Uint8Array(total);
+    if (head > 0) await this.read(start, whole.subarray(0, head));
+    if (tail > 0) await this.read(offset + data.byteLength, whole.subarray(total - tail));
+    whole.set(data, head);
+    await this.#image.file.write(placement.hostOffset, whole);
+  }
+
+  /** Points the L2 entries at the placement; what they referenced before is freed after the next barrier. Under the mutex. */
+  async #link(start: number, placement: Placement): Promise<void> {
+    const { clusterSize, sliceEntries } = this.#mapping.geometry;
+    for (let done = 0; done < placement.clusters;) {
+      const { slice, index } = await this.#mapping.editable(start + done * clusterSize);
+      const span = Math.min(placement.clusters - done, sliceEntries - index);
+      this.#image.l2.markDirty(slice);
+      for (let i = 0; i < span; i++) {
+        if (placement.fresh) this.#image.deferFreeEntry(slice.view.getUint32((index + i) * ENTRY_BYTES), slice.view.getUint32((index + i) * ENTRY_BYTES + 4));
+        setEntry(slice.view, index + i, placement.hostOffset + (done + i) * clusterSize, HIGH_COPIED, 0);
+      }
+      done += span;
+    }
+  }
+}
+
+/** True where the entry's cluster cannot be written in place or taken into use. */
+function needsCluster(view: DataView, index: number): boolean {
+  const high = view.getUint32(index * ENTRY_BYTES);
+  const kind = clusterKind(high, view.getUint32(index * ENTRY_BYTES + 4));
+  return !(isCopied(high) && (kind === ClusterKind.NORMAL || kind === ClusterKind.ZERO_ALLOCATED));
+}
+
+/** Zero clusters that own adjacent host clusters; null where the run starts with one that is written in place. */
+function reusableRun(view: DataView, index: number, count: number, clusterSize: number): Placement | null {
+  const hostAt = (i: number): number => hostOffsetOf(view.getUint32(i * ENTRY_BYTES), view.getUint32(i * ENTRY_BYTES + 4));
+  const reusable = (i: number): boolean =>
+    clusterKind(view.getUint32(i * ENTRY_BYTES), view.getUint32(i * ENTRY_BYTES + 4)) === ClusterKind.ZERO_ALLOCATED &&
+    isCopied(view.getUint32(i * ENTRY_BYTES));
+  if (!reusable(index)) return null;
+  const hostOffset = hostAt(index);
+  let clusters = 1;
+  while (clusters < count && reusable(index + clusters) && hostAt(index + clusters) === hostOffset + clusters * clusterSize) clusters++;
+  return { hostOffset, clusters, fresh: false };
+}

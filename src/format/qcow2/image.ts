@@ -1,0 +1,224 @@
+/**
+ * What all parts of an open qcow2 image share, and the barrier that orders its metadata.
+ *
+ * After a crash the image may leak clusters, nothing worse. `barrier` writes in two phases: refcounts (and, by the same
+ * flush, data) reach the disk before any L1/L2 entry that uses them; and clusters that an L1/L2 edit unreferenced are
+ * only given back after the second flush made that edit durable, so what is reused or punched is referenced by nothing,
+ * neither on disk nor by an I/O in flight.
+ */
+import { BlockError, wrapHostError } from '../../base/errors.js';
+import { Mutex } from '../../base/mutex.js';
+import type { BlockNode } from '../../block/node.js';
+import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, type Header, type HeaderStore } from './header.js';
+import { IoEpochs } from './io-epochs.js';
+import { compressedExtent, ClusterKind, clusterKind, hostOffsetOf, type Geometry } from './layout.js';
+import type { L1Table } from './l1-table.js';
+import type { Refcounts } from './refcount.js';
+import type { TableCache } from './table-cache.js';
+
+const MAX_DEFERRED_RUNS = 16384;
+
+interface ClusterRun {
+  cluster: number;
+  count: number;
+}
+
+export interface Qcow2ImageParts {
+  readonly file: BlockNode;
+  readonly store: HeaderStore;
+  readonly refcounts: Refcounts;
+  readonly l2: TableCache;
+  readonly activeL1: L1Table;
+  readonly readOnly: boolean;
+  readonly lazyRefcounts: boolean;
+  readonly unmap: boolean;
+}
+
+export class Qcow2Image {
+  readonly name: string;
+  readonly file: BlockNode;
+  readonly store: HeaderStore;
+  readonly geometry: Geometry;
+  readonly refcounts: Refcounts;
+  readonly l2: TableCache;
+  readonly mutex = new Mutex();
+  readonly epochs = new IoEpochs();
+  readonly lazyRefcounts: boolean;
+  readonly readOnly: boolean;
+  activeL1: L1Table;
+  /** False until the first write has cleared or set the header's feature bits. */
+  writing = false;
+  readonly #unmap: boolean;
+  #deferred: ClusterRun[] = [];
+  #failure: BlockError | null = null;
+
+  constructor(parts: Qcow2ImageParts) {
+    this.file = parts.file;
+    this.name = parts.file.name;
+    this.store = parts.store;
+    this.geometry = parts.store.header.geometry;
+    this.refcounts = parts.refcounts;
+    this.l2 = parts.l2;
+    this.activeL1 = parts.activeL1;
+    this.readOnly = parts.readOnly;
+    this.lazyRefcounts = parts.lazyRefcounts;
+    this.#unmap = parts.unmap;
+    this.l2.makeClean = () => this.barrier();
+    this.refcounts.guard = (work) => this.guard(work);
+    this.refcounts.cache.makeClean = () => this.guard(() => this.refcounts.cache.writeBack());
+  }
+
+  get header(): Header { return this.store.header; }
+  get failure(): BlockError | null { return this.#failure; }
+
+  /** Throws the sticky error of a failed metadata write: the image goes on read-only, never as if nothing had happened. */
+  assertWritable(): void {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.readOnly) throw new BlockError('READ_ONLY', `'${this.name}' is open read-only`, { node: this.name });
+  }
+
+  /** Runs metadata work under the mutex. Any failure to write makes the image read-only for good. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    return this.mutex.runExclusive(async () => {
+      this.assertWritable();
+      if (!this.writing) await this.#beginWriting();
+      if (this.#deferred.length > MAX_DEFERRED_RUNS) await this.barrier();
+      return work();
+    });
+  }
+
+  /** Everything written so far is durable and consistent when it resolves. Under the mutex. */
+  async barrier(): Promise<void> {
+    this.assertWritable();
+    await this.guard(async () => {
+      const frees = this.#deferred;
+      this.#deferred = [];
+      if (!this.lazyRefcounts) await this.refcounts.persist();
+      if (this.l2.hasDirty || this.activeL1.isDirty) {
+        await this.file.flush();
+        await this.l2.writeBack();
+        await this.activeL1.writeBack(this.file);
+      }
+      await this.file.flush();
+      if (frees.length > 0) {
+        await this.epochs.settle();
+        await this.releaseNow(frees);
+      }
+    });
+  }
+
+  /** Runs writes whose failure leaves the disk in an unknown state. */
+  async guard<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      const cause = wrapHostError(error, `writing metadata of '${this.name}' failed`, { node: this.name });
+      this.#failure ??= new BlockError(cause.code, `'${this.name}' is read-only since a metadata write failed: ${cause.message}`,
+        { node: this.name, errno: cause.errno, offset: cause.offset, bytes: cause.bytes, cause });
+      throw error;
+    }
+  }
+
+  /** Gives back what an L1/L2 entry referenced, once the barrier has made its removal durable. */
+  deferFreeEntry(high: number, low: number): void {
+    for (const run of this.clustersOf(high, low)) this.deferFree(run.cluster, run.count);
+  }
+
+  deferFree(cluster: number, count: number): void {
+    const last = this.#deferred.at(-1);
+    if (last !== undefined && last.cluster + last.count === cluster) last.count += count;
+    else this.#deferred.push({ cluster, count });
+  }
+
+  /** Drops references that nothing on disk makes any more. */
+  async releaseNow(runs: readonly ClusterRun[]): Promise<void> {
+    for (const { cluster, count } of runs) {
+      this.l2.invalidate(cluster * this.geometry.clusterSize, count * this.geometry.clusterSize);
+      if (this.#unmap) await this.#punchUnshared(cluster, count);
+      await this.refcounts.adjust(cluster, count, -1);
+    }
+  }
+
+  /** The host clusters that an L2 entry references. */
+  clustersOf(high: number, low: number): readonly ClusterRun[] {
+    const { clusterSize } = this.geometry;
+    switch (clusterKind(high, low)) {
+      case ClusterKind.NORMAL:
+      case ClusterKind.ZERO_ALLOCATED:
+        return [{ cluster: this.checkedCluster(hostOffsetOf(high, low), 'a data cluster'), count: 1 }];
+      case ClusterKind.COMPRESSED: {
+        const { offset, bytes } = compressedExtent(this.geometry, high, low);
+        const first = Math.floor(offset / clusterSize);
+        return [{ cluster: first, count: Math.floor((offset + bytes - 1) / clusterSize) - first + 1 }];
+      }
+      default:
+        return [];
+    }
+  }
+
+  /** A host offset from disk, checked before use. */
+  checkedCluster(hostOffset: number, what: string): number {
+    if (!Number.isSafeInteger(hostOffset) || hostOffset % this.geometry.clusterSize !== 0 || hostOffset === 0) {
+      throw this.corrupt(`${what} at host offset 0x${hostOffset.toString(16)} is not at a cluster of the file`, hostOffset);
+    }
+    return hostOffset / this.geometry.clusterSize;
+  }
+
+  corrupt(why: string, offset?: number): BlockError {
+    return new BlockError('CORRUPT', `'${this.name}' is corrupt: ${why}`, { node: this.name, offset, errno: 'EIO' });
+  }
+
+  /** A write that would hit the tables it is found through can only come from damaged metadata. */
+  assertDataRange(hostOffset: number, bytes: number): void {
+    const { header, geometry } = this;
+    const hits = (start: number, length: number): boolean => hostOffset < start + length && start < hostOffset + bytes;
+    if (hits(0, geometry.clusterSize) || hits(header.l1Offset, header.l1Entries * 8) ||
+      hits(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize)) {
+      throw this.corrupt('a data cluster overlaps its own metadata', hostOffset);
+    }
+  }
+
+  /** Clean shutdown: everything down, then the dirty bit, last. */
+  async finish(): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.readOnly || !this.writing) return;
+    await this.mutex.runExclusive(async () => {
+      await this.barrier();
+      await this.guard(async () => {
+        if (this.refcounts.isDirty) {
+          await this.refcounts.persist();
+          await this.file.flush();
+        }
+        if ((this.header.incompatible & INCOMPATIBLE_DIRTY) !== 0n) {
+          await this.store.setFeatures({ incompatible: this.header.incompatible & ~INCOMPATIBLE_DIRTY });
+        }
+      });
+    });
+  }
+
+  /** Marks the image corrupt on disk (version 3), so that nothing writes to it before a repair. */
+  async markCorrupt(): Promise<void> {
+    if (this.readOnly || this.header.version < 3 || (this.header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n) return;
+    await this.store.setFeatures({ incompatible: this.header.incompatible | INCOMPATIBLE_CORRUPT });
+  }
+
+  /** Before the first write: features this engine does not keep up to date are no longer true; lazy images are dirty. */
+  async #beginWriting(): Promise<void> {
+    const { incompatible, autoclear, version } = this.header;
+    const wanted = this.lazyRefcounts ? incompatible | INCOMPATIBLE_DIRTY : incompatible;
+    if (version >= 3 && (autoclear !== 0n || wanted !== incompatible)) {
+      await this.guard(() => this.store.setFeatures({ incompatible: wanted, autoclear: 0n }));
+    }
+    this.writing = true;
+  }
+
+  async #punchUnshared(cluster: number, count: number): Promise<void> {
+    const { clusterSize } = this.geometry;
+    let start = cluster;
+    for (let at = cluster; at <= cluster + count; at++) {
+      if (at < cluster + count && await this.refcounts.get(at) === 1) continue;
+      if (at > start) await this.file.discard(start * clusterSize, (at - start) * clusterSize);
+      start = at + 1;
+    }
+  }
+}

@@ -1,0 +1,212 @@
+/** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
+import { alignUp, GiB, MiB } from '../../base/bytes.js';
+import { BlockError } from '../../base/errors.js';
+import type {
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, SnapshotTable, VmStateArea,
+} from '../../block/driver.js';
+import { NO_LIMITS } from '../../block/driver.js';
+import type { BlockNode } from '../../block/node.js';
+import { RequestFlag, type BlockRequest } from '../../block/request.js';
+import { Checker } from './check.js';
+import { GuestIo } from './guest-io.js';
+import { discard, writeZeroes, type ZeroOptions } from './guest-zero.js';
+import { COMPATIBLE_LAZY_REFCOUNTS, HeaderStore, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, parseHeader, type Header } from './header.js';
+import { Qcow2Image } from './image.js';
+import { L1Table } from './l1-table.js';
+import { ClusterKind, ENTRY_BYTES, l1EntriesFor, MAX_CLUSTER_BITS, MAX_L1_BYTES, type Geometry } from './layout.js';
+import { Mapping } from './mapping.js';
+import type { Qcow2OpenOptions } from './options.js';
+import { Refcounts } from './refcount.js';
+import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
+import { Snapshots } from './snapshots.js';
+import { TableCache } from './table-cache.js';
+import { PendingVmState } from './vmstate-area.js';
+
+const MAX_L2_CACHE_BYTES = 32 * MiB;
+const MIN_REFCOUNT_CACHE_CLUSTERS = 4;
+
+export async function openQcow2(file: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
+  const snapshot = options.snapshot;
+  const readOnly = (options.readOnly ?? false) || file.readOnly || snapshot !== undefined;
+  const start = new Uint8Array(Math.min(2 ** MAX_CLUSTER_BITS, Math.max(0, file.length())));
+  await file.read(0, start.subarray(0, Math.min(start.byteLength, 65536)), 'metadata');
+  const clusterBytes = start.byteLength >= 24 ? 2 ** Math.min(Math.max(new DataView(start.buffer).getUint32(20), 9), MAX_CLUSTER_BITS) : 0;
+  if (clusterBytes > 65536) await file.read(0, start, 'metadata');
+  const header = parseHeader(start, file.name);
+  refuseDamaged(header, file.name, readOnly, options);
+  const store = new HeaderStore(file, header, start);
+  const refcounts = await Refcounts.load(file, store, options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * header.geometry.clusterSize);
+  const image = new Qcow2Image({
+    file, store, refcounts, readOnly,
+    l2: new TableCache(file, header.geometry.sliceBytes, Math.ceil(l2CacheBytes(header, options.l2CacheSize) / header.geometry.sliceBytes), 'l2'),
+    activeL1: await L1Table.load(file, header.l1Offset, header.l1Entries),
+    lazyRefcounts: header.version >= 3 && (options.lazyRefcounts ?? (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n),
+    unmap: options.discard === 'unmap',
+  });
+  const entries = await readSnapshotTable(file, header);
+  if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
+  const backing = header.backingFile === null || options.openBacking === undefined
+    ? null : await options.openBacking(header.backingFile, header.backingFormat);
+  if (snapshot === undefined) return new Qcow2Driver(image, entries, backing, null);
+  const entry = entries.find(({ id }) => id === snapshot) ?? entries.find(({ name }) => name === snapshot);
+  if (entry === undefined) {
+    await backing?.close();
+    throw new BlockError('NOT_FOUND', `'${file.name}' has no snapshot '${snapshot}'`, { node: file.name });
+  }
+  const l1 = await L1Table.load(file, entry.l1Offset, entry.l1Entries);
+  return new Qcow2Driver(image, entries, backing, { l1, diskSize: entry.diskSize });
+}
+
+function refuseDamaged(header: Header, name: string, readOnly: boolean, options: Qcow2OpenOptions): void {
+  if (options.forCheck === true || readOnly) return;
+  if ((header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n) {
+    throw new BlockError('CORRUPT', `'${name}' is marked corrupt and can only be opened read-only or for repair`, { node: name });
+  }
+}
+
+/** QEMU's default: what the disk needs, at most 32 MiB. */
+function l2CacheBytes(header: Header, wanted: number | undefined): number {
+  const { geometry } = header;
+  const whole = Math.ceil(header.size / geometry.clusterSize) * ENTRY_BYTES;
+  return alignUp(Math.min(whole, wanted ?? MAX_L2_CACHE_BYTES), geometry.sliceBytes);
+}
+
+/** The dirty bit says that refcounts were not kept on disk (lazy refcounts, no clean close): they are computed anew. */
+async function repairDirty(image: Qcow2Image, entries: readonly SnapshotEntry[]): Promise<void> {
+  const result = await new Checker(image, entries).run({ repair: 'all' });
+  if (result.corruptions > 0 || result.checkErrors > 0) throw image.corrupt('it was not closed cleanly and its refcounts could not be rebuilt');
+}
+
+export class Qcow2Driver implements BlockDriver {
+  readonly kind = 'format';
+  readonly formatName = 'qcow2';
+  readonly limits: BlockLimits = NO_LIMITS;
+  readonly growable = false;
+  readonly backing: BlockNode | null;
+  readonly snapshots: SnapshotTable;
+  readonly vmState?: VmStateArea;
+  readonly image: Qcow2Image;
+  readonly #mapping: Mapping;
+  readonly #io: GuestIo;
+  readonly #fixedSize: number | null;
+  readonly #pending: PendingVmState | null;
+  readonly #table: Snapshots;
+
+  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], backing: BlockNode | null, snapshot: { l1: L1Table; diskSize: number } | null) {
+    this.image = image;
+    this.backing = backing;
+    this.#fixedSize = snapshot?.diskSize ?? null;
+    this.#mapping = snapshot === null ? new Mapping(image, () => image.activeL1) : new Mapping(image, () => snapshot.l1, 0, false);
+    this.#io = new GuestIo(this.#mapping, backing);
+    this.#pending = image.readOnly ? null : new PendingVmState(image);
+    if (this.#pending !== null) this.vmState = this.#pending;
+    this.#table = new Snapshots(image, entries, this.#pending);
+    this.snapshots = this.#table;
+  }
+
+  get geometry(): Geometry { return this.image.geometry; }
+  get header(): Header { return this.image.header; }
+
+  length(): number {
+    return this.#fixedSize ?? this.image.header.size;
+  }
+
+  async submit(request: BlockRequest): Promise<void> {
+    const { offset, bytes } = request;
+    switch (request.op) {
+      case 'read': return this.#io.read(offset, request.buffer!);
+      case 'write': return this.#io.write(offset, request.buffer!);
+      case 'write-zeroes': return writeZeroes(this.#mapping, this.#io, offset, bytes, this.#zeroOptions((request.flags & RequestFlag.MAY_UNMAP) !== 0));
+      case 'discard': return discard(this.#mapping, offset, bytes, this.#zeroOptions(true));
+      case 'flush': return this.#flush();
+    }
+  }
+
+  async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    const extent = await this.#mapping.find(offset, bytes);
+    switch (extent.kind) {
+      case ClusterKind.UNALLOCATED: return { kind: 'unallocated', bytes: extent.bytes };
+      case ClusterKind.ZERO_PLAIN:
+      case ClusterKind.ZERO_ALLOCATED: return { kind: 'zero', bytes: extent.bytes };
+      case ClusterKind.COMPRESSED: return { kind: 'data', bytes: extent.bytes, compressed: true };
+      default: return { kind: 'data', bytes: extent.bytes, hostOffset: extent.hostOffset };
+    }
+  }
+
+  /** Grows the disk; shrinking would have to drop data and is refused. On a drained node. */
+  readonly resize = async (bytes: number): Promise<void> => {
+    const old = this.length();
+    if (bytes < old) throw new BlockError('NOT_SUPPORTED', `'${this.image.name}' cannot be shrunk from ${old} to ${bytes} bytes`, { node: this.image.name });
+    if (bytes === old) return;
+    await this.image.exclusive(() => this.#grow(bytes));
+    // What lies between the old end and the new one must read as zeros: a backing file may be longer than the disk was
+    const visible = Math.max(alignUp(old, this.geometry.clusterSize), this.backing?.length() ?? 0);
+    const end = Math.min(bytes, visible);
+    if (end > old) await writeZeroes(this.#mapping, this.#io, old, end - old, this.#zeroOptions(true));
+    await this.#flush();
+  };
+
+  readonly check = async (options: CheckOptions): Promise<CheckResult> => {
+    if (options.repair !== undefined && options.repair !== 'none') this.image.assertWritable();
+    return new Checker(this.image, this.#table.list()).run(options);
+  };
+
+  readonly describe = async (): Promise<Readonly<Record<string, unknown>>> => {
+    const { header } = this.image;
+    return {
+      compat: header.version === 2 ? '0.10' : '1.1',
+      'compression-type': 'zlib',
+      ...(header.version === 2 ? {} : {
+        'lazy-refcounts': (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n,
+        'refcount-bits': header.geometry.refcountBits,
+        corrupt: (header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n,
+        'extended-l2': false,
+      }),
+    };
+  };
+
+  /** Maps every cluster of an empty image; for creation with preallocation. */
+  async preallocate(): Promise<void> {
+    const end = await this.#io.preallocate(0, this.length());
+    const { file } = this.image;
+    if (file.length() < end) await file.driver.resize?.(end);
+    await this.#flush();
+  }
+
+  async close(): Promise<void> {
+    await this.#pending?.discard().catch(() => {}); // a state nobody took: it leaks at worst
+    await this.image.finish();
+  }
+
+  async #flush(): Promise<void> {
+    if (this.image.failure !== null) throw this.image.failure;
+    if (this.image.readOnly || !this.image.writing) return this.image.file.flush();
+    await this.image.mutex.runExclusive(() => this.image.barrier());
+  }
+
+  async #grow(bytes: number): Promise<void> {
+    const { image, geometry } = this;
+    const entries = l1EntriesFor(geometry, bytes);
+    if (entries * ENTRY_BYTES > MAX_L1_BYTES || bytes > 2 ** 53 - GiB) throw new BlockError('NO_SPACE', `'${image.name}' cannot grow to ${bytes} bytes: its L1 table would exceed 32 MiB`, { node: image.name });
+    const old = image.activeL1;
+    if (entries <= old.entries) {
+      await image.guard(() => image.store.switch({ size: bytes }));
+      return;
+    }
+    const clusters = Math.ceil((entries * ENTRY_BYTES) / geometry.clusterSize);
+    const offset = await image.refcounts.allocate(clusters);
+    await image.barrier();
+    const grown = old.resized(offset, entries);
+    await image.guard(async () => {
+      await grown.writeAll(image.file, clusters * geometry.clusterSize);
+      await image.file.flush();
+      await image.store.switch({ size: bytes, l1: { offset, entries } });
+    });
+    image.activeL1 = grown;
+    if (old.offset !== 0 && old.entries > 0) image.deferFree(old.offset / geometry.clusterSize, Math.ceil((old.entries * ENTRY_BYTES) / geometry.clusterSize));
+  }
+
+  #zeroOptions(unmap: boolean): ZeroOptions {
+    return { unmap, hasBacking: this.backing !== null, diskSize: this.length() };
+  }
+}

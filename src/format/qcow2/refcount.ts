@@ -1,0 +1,263 @@
+/**
+ * Host clusters: the two-level refcount table and the allocator. All methods run under the image's metadata mutex.
+ *
+ * Nothing here is ordered against the L1/L2 tables: increments may reach the disk at any time (a crash then leaks), and
+ * decrements are only ever made after the barrier that unreferenced the cluster (see Qcow2Image). New refcount blocks
+ * become reachable in `persist`, after a flush has made their content durable.
+ */
+import { divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../base/bytes.js';
+import { BlockError } from '../../base/errors.js';
+import { SegmentedBitSet } from '../../base/segmented-bitset.js';
+import type { BlockNode } from '../../block/node.js';
+import type { HeaderStore } from './header.js';
+import { ENTRY_BYTES, MAX_REFCOUNT_TABLE_BYTES, SECTOR, type Geometry } from './layout.js';
+import { refcountCodec, type RefcountCodec } from './refcount-codec.js';
+import { TableCache, type CachedTable } from './table-cache.js';
+
+const MAX_HOST_OFFSET = Math.min(2 ** 56, MAX_OFFSET);
+
+export class Refcounts {
+  readonly cache: TableCache;
+  /** Runs a step whose failure leaves the disk in an unknown state; set by the image. */
+  guard: <T>(work: () => Promise<T>) => Promise<T> = (work) => work();
+  readonly #file: BlockNode;
+  readonly #store: HeaderStore;
+  readonly #geometry: Geometry;
+  readonly #codec: RefcountCodec;
+  #table: DataView;
+  #tableOffset: number;
+  readonly #dirtySectors = new SegmentedBitSet();
+  /** No cluster below is free, as far as known. */
+  #freeHint = 0;
+  /** Runs of this many clusters or more are not to be found below `#runFrom`: spares rescanning small holes. */
+  #runCount = Infinity;
+  #runFrom = 0;
+
+  constructor(file: BlockNode, store: HeaderStore, table: Uint8Array, cacheBytes: number) {
+    this.#file = file;
+    this.#store = store;
+    this.#geometry = store.header.geometry;
+    this.#codec = refcountCodec(this.#geometry.refcountBits);
+    this.#table = viewOf(table);
+    this.#tableOffset = store.header.refcountTableOffset;
+    const { clusterSize } = this.#geometry;
+    this.cache = new TableCache(file, clusterSize, Math.floor(cacheBytes / clusterSize), 'refcount');
+  }
+
+  static async load(file: BlockNode, store: HeaderStore, cacheBytes: number): Promise<Refcounts> {
+    const { header } = store;
+    const table = new Uint8Array(header.refcountTableClusters * header.geometry.clusterSize);
+    await file.read(header.refcountTableOffset, table, 'metadata');
+    return new Refcounts(file, store, table, cacheBytes);
+  }
+
+  get isDirty(): boolean { return this.cache.hasDirty || this.#dirtySectors.size > 0; }
+  get tableEntries(): number { return this.#table.byteLength / ENTRY_BYTES; }
+
+  /** Host offset of a refcount block, 0 = none. Throws CORRUPT where the entry cannot be one. */
+  blockOffset(tableIndex: number): number {
+    if (tableIndex >= this.tableEntries) return 0;
+    const offset = getU64(this.#table, tableIndex * ENTRY_BYTES);
+    if (offset === undefined || offset % this.#geometry.clusterSize !== 0) {
+      throw new BlockError('CORRUPT', `refcount table entry ${tableIndex} of '${this.#file.name}' is not a cluster offset`, { node: this.#file.name });
+    }
+    return offset;
+  }
+
+  async get(cluster: number): Promise<number> {
+    const { refcountBlockEntries } = this.#geometry;
+    const offset = this.blockOffset(Math.floor(cluster / refcountBlockEntries));
+    if (offset === 0) return 0;
+    const block = this.cache.peek(offset) ?? await this.cache.load(offset);
+    return this.#codec.get(block.view, cluster % refcountBlockEntries);
+  }
+
+  /** Allocates `count` contiguous clusters (refcount 1); returns the host offset of the first. */
+  async allocate(count: number): Promise<number> {
+    const { clusterSize, refcountBlockEntries } = this.#geometry;
+    let blocks = 0; // clusters needed for refcount blocks that do not exist yet, placed just below the run
+    for (;;) {
+      const start = await this.#findFree(count + blocks);
+      const end = start + count + blocks;
+      const missing = this.#missingBlocks(start, end);
+      const lastIndex = Math.floor((end - 1) / refcountBlockEntries);
+      if (end * clusterSize > MAX_HOST_OFFSET) throw this.#full('its host offsets end at 2^53');
+      if (lastIndex >= this.tableEntries) {
+        await this.#growTable(lastIndex + 1);
+        continue;
+      }
+      if (missing.length > blocks) {
+        blocks = missing.length;
+        continue;
+      }
+      for (const [i, tableIndex] of missing.entries()) await this.#createBlock(tableIndex, (start + i) * clusterSize);
+      await this.adjust(start, missing.length + count, 1);
+      this.#noteAllocated(start, missing.length + count);
+      return (start + missing.length) * clusterSize;
+    }
+  }
+
+  /** Adds `delta` to the refcounts of a run of clusters: all of them or, where one cannot take it, none. */
+  async adjust(cluster: number, count: number, delta: number): Promise<void> {
+    let done = 0;
+    try {
+      while (done < count) done += await this.#adjustInBlock(cluster + done, count - done, delta);
+    } catch (error) {
+      for (let undone = 0; undone < done;) undone += await this.#adjustInBlock(cluster + undone, done - undone, -delta);
+      throw error;
+    }
+    if (delta < 0) this.#noteFreed(cluster);
+  }
+
+  /** Sets one refcount outright; for repair. The block must exist, or the count be zero. */
+  async set(cluster: number, value: number): Promise<void> {
+    const { refcountBlockEntries } = this.#geometry;
+    const tableIndex = Math.floor(cluster / refcountBlockEntries);
+    const offset = this.blockOffset(tableIndex);
+    if (offset === 0) return;
+    const block = await this.cache.loadForEdit(offset);
+    this.#codec.set(block.view, cluster % refcountBlockEntries, value);
+    this.cache.markDirty(block);
+    if (value === 0) this.#noteFreed(cluster);
+  }
+
+  /** Makes sure that a cluster's refcount can be stored; for repair. New blocks are placed from `#freeHint` on. */
+  async ensureBlock(cluster: number): Promise<void> {
+    const tableIndex = Math.floor(cluster / this.#geometry.refcountBlockEntries);
+    if (tableIndex < this.tableEntries && this.blockOffset(tableIndex) !== 0) return;
+    if (tableIndex >= this.tableEntries) await this.#growTable(tableIndex + 1);
+    if (this.blockOffset(tableIndex) !== 0) return;
+    const offset = await this.allocate(1);
+    if (this.blockOffset(tableIndex) === 0) await this.#createBlock(tableIndex, offset);
+    else await this.adjust(offset / this.#geometry.clusterSize, 1, -1);
+  }
+
+  /** From here on only clusters at or above are allocated; for repair, while refcounts below cannot be trusted. */
+  allocateFrom(cluster: number): void {
+    this.#freeHint = Math.max(this.#freeHint, cluster);
+  }
+
+  /** Writes all blocks, then makes new ones reachable. The caller flushes afterwards. */
+  async persist(): Promise<void> {
+    await this.cache.writeBack();
+    if (this.#dirtySectors.size === 0) return;
+    await this.#file.flush();
+    for (const sector of [...this.#dirtySectors]) {
+      const bytes = new Uint8Array(this.#table.buffer, this.#table.byteOffset + sector * SECTOR, SECTOR);
+      await this.#file.write(this.#tableOffset + sector * SECTOR, bytes, 0, 'metadata');
+      this.#dirtySectors.delete(sector);
+    }
+  }
+
+  async #adjustInBlock(cluster: number, count: number, delta: number): Promise<number> {
+    const { refcountBlockEntries, refcountMax } = this.#geometry;
+    const first = cluster % refcountBlockEntries;
+    const span = Math.min(count, refcountBlockEntries - first);
+    const offset = this.blockOffset(Math.floor(cluster / refcountBlockEntries));
+    if (offset === 0) throw this.#underflow(cluster);
+    const block = await this.cache.loadForEdit(offset);
+    for (let index = first; index < first + span; index++) {
+      const value = this.#codec.get(block.view, index) + delta;
+      if (value < 0) throw this.#underflow(cluster + index - first);
+      if (value > refcountMax) throw this.#full(`a refcount of ${value} does not fit in ${this.#geometry.refcountBits} bits`);
+    }
+    for (let index = first; index < first + span; index++) {
+      this.#codec.set(block.view, index, this.#codec.get(block.view, index) + delta);
+    }
+    this.cache.markDirty(block);
+    return span;
+  }
+
+  /** First run of free clusters at or above the hint. A missing block means that all its clusters are free. */
+  async #findFree(count: number): Promise<number> {
+    const { refcountBlockEntries } = this.#geometry;
+    let cluster = count >= this.#runCount ? Math.max(this.#freeHint, this.#runFrom) : this.#freeHint;
+    let start = cluster;
+    let settled = cluster !== this.#freeHint; // the hint may only move past clusters known to be taken
+    for (;;) {
+      const tableIndex = Math.floor(cluster / refcountBlockEntries);
+      if (tableIndex >= this.tableEntries) return start;
+      const offset = this.blockOffset(tableIndex);
+      const first = cluster % refcountBlockEntries;
+      if (offset === 0) {
+        settled = true;
+        cluster += refcountBlockEntries - first;
+        if (cluster - start >= count) return start;
+        continue;
+      }
+      const block: CachedTable = this.cache.peek(offset) ?? await this.cache.load(offset);
+      for (let index = first; index < refcountBlockEntries; index++) {
+        cluster++;
+        if (this.#codec.get(block.view, index) !== 0) {
+          start = cluster;
+          if (!settled) this.#freeHint = cluster;
+        } else {
+          settled = true;
+          if (cluster - start >= count) return start;
+        }
+      }
+    }
+  }
+
+  #noteAllocated(start: number, count: number): void {
+    if (start <= this.#freeHint) {
+      this.#freeHint = start + count;
+    } else {
+      this.#runCount = count;
+      this.#runFrom = start + count;
+    }
+  }
+
+  #noteFreed(cluster: number): void {
+    this.#freeHint = Math.min(this.#freeHint, cluster);
+    this.#runCount = Infinity;
+  }
+
+  #missingBlocks(start: number, end: number): number[] {
+    const { refcountBlockEntries } = this.#geometry;
+    const missing: number[] = [];
+    for (let index = Math.floor(start / refcountBlockEntries); index * refcountBlockEntries < end; index++) {
+      if (this.blockOffset(index) === 0) missing.push(index);
+    }
+    return missing;
+  }
+
+  async #createBlock(tableIndex: number, offset: number): Promise<void> {
+    const block = await this.cache.insert(offset, new Uint8Array(this.#geometry.clusterSize));
+    this.cache.markDirty(block);
+    setU64(this.#table, tableIndex * ENTRY_BYTES, offset);
+    this.#dirtySectors.add(Math.floor((tableIndex * ENTRY_BYTES) / SECTOR));
+  }
+
+  /** Moves the refcount table to a larger place; the header switch makes it the table. */
+  async #growTable(minEntries: number): Promise<void> {
+    const { clusterSize } = this.#geometry;
+    const wanted = Math.max(minEntries, divCeil(this.tableEntries * 3, 2));
+    const clusters = divCeil(wanted * ENTRY_BYTES, clusterSize);
+    if (clusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) throw this.#full('its refcount table has reached 8 MiB');
+    const old = { table: this.#table, offset: this.#tableOffset };
+    const grown = new Uint8Array(clusters * clusterSize);
+    grown.set(new Uint8Array(old.table.buffer, old.table.byteOffset, old.table.byteLength));
+    this.#table = viewOf(grown);
+    const offset = await this.allocate(clusters);
+    await this.guard(async () => {
+      await this.cache.writeBack();
+      await this.#file.write(offset, grown, 0, 'metadata');
+      await this.#file.flush();
+      await this.#store.switch({ refcountTable: { offset, clusters } });
+    });
+    this.#tableOffset = offset;
+    this.#dirtySectors.clear();
+    await this.adjust(old.offset / clusterSize, old.table.byteLength / clusterSize, -1);
+  }
+
+  #full(why: string): BlockError {
+    return new BlockError('NO_SPACE', `'${this.#file.name}' cannot allocate more clusters: ${why}`, { node: this.#file.name, errno: 'ENOSPC' });
+  }
+
+  #underflow(cluster: number): BlockError {
+    const offset = cluster * this.#geometry.clusterSize;
+    return new BlockError('CORRUPT', `the refcount of cluster ${cluster} in '${this.#file.name}' is lower than its references`,
+      { node: this.#file.name, offset, bytes: this.#geometry.clusterSize });
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * A bounded cache of equally sized metadata tables (L2 slices, refcount blocks), keyed by their offset in the file.
+ * Tables are edited and written back under the image's metadata mutex; readers may load clean ones at any time.
+ */
+import { viewOf } from '../../base/bytes.js';
+import type { BlockNode } from '../../block/node.js';
+import { TaskPool } from '../../base/task-pool.js';
+
+export interface CachedTable {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  dirty: boolean;
+  lastUse: number;
+}
+
+const WRITE_BACK_DEPTH = 8;
+
+export class TableCache {
+  readonly tableBytes: number;
+  readonly capacity: number;
+  readonly #file: BlockNode;
+  readonly #cause: string;
+  readonly #tables = new Map<number, CachedTable>();
+  readonly #loading = new Map<number, Promise<CachedTable>>();
+  #tick = 0;
+  #dirtyCount = 0;
+  /** Writes dirty tables back in the order that crash safety demands; set by the image. */
+  makeClean: () => Promise<void> = () => this.writeBack();
+
+  constructor(file: BlockNode, tableBytes: number, capacity: number, cause: string) {
+    this.#file = file;
+    this.tableBytes = tableBytes;
+    this.capacity = Math.max(2, capacity);
+    this.#cause = cause;
+  }
+
+  get hasDirty(): boolean { return this.#dirtyCount > 0; }
+  get size(): number { return this.#tables.size; }
+
+  /** The table if it is in memory. Valid until the next await. */
+  peek(offset: number): CachedTable | undefined {
+    const table = this.#tables.get(offset);
+    if (table !== undefined) table.lastUse = ++this.#tick;
+    return table;
+  }
+
+  /** For readers: the table's content now; it may not stay in the cache. */
+  async load(offset: number): Promise<CachedTable> {
+    const cached = this.peek(offset);
+    if (cached !== undefined) return cached;
+    let loading = this.#loading.get(offset);
+    if (loading === undefined) {
+      loading = this.#read(offset);
+      this.#loading.set(offset, loading);
+    }
+    return loading;
+  }
+
+  /** For editors, under the metadata mutex: the table is in the cache when this resolves, until the next await. */
+  async loadForEdit(offset: number): Promise<CachedTable> {
+    for (;;) {
+      const cached = this.peek(offset);
+      if (cached !== undefined) return cached;
+      if (!this.#hasRoom()) await this.makeClean();
+      const table = await this.load(offset);
+      if (!this.#tables.has(offset)) this.#insert(table);
+    }
+  }
+
+  /** Puts a table in that the caller has just made (and written, unless it marks it dirty). */
+  async insert(offset: number, bytes: Uint8Array): Promise<CachedTable> {
+    if (!this.#hasRoom()) await this.makeClean();
+    this.#loading.delete(offset);
+    this.#drop(offset);
+    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick };
+    this.#insert(table);
+    return table;
+  }
+
+  markDirty(table: CachedTable): void {
+    if (table.dirty) return;
+    table.dirty = true;
+    this.#dirtyCount++;
+  }
+
+  /** Writes all dirty tables, in file order. A failed table stays dirty. */
+  async writeBack(): Promise<void> {
+    if (this.#dirtyCount === 0) return;
+    const dirty = [...this.#tables.values()].filter((table) => table.dirty).sort((a, b) => a.offset - b.offset);
+    const pool = new TaskPool(WRITE_BACK_DEPTH);
+    try {
+      for (const table of dirty) await pool.run(() => this.#writeTable(table));
+    } finally {
+      await pool.drain();
+    }
+  }
+
+  /** Forgets the tables in a range whose clusters are no longer (or newly) tables. */
+  invalidate(offset: number, bytes: number): void {
+    for (const tables of [this.#loading, this.#tables]) {
+      if (tables.size === 0) continue;
+      if (bytes / this.tableBytes > tables.size) {
+        for (const at of [...tables.keys()]) if (at >= offset && at < offset + bytes) this.#forget(at);
+      } else {
+        for (let at = offset; at < offset + bytes; at += this.tableBytes) this.#forget(at);
+      }
+    }
+  }
+
+  async #writeTable(table: CachedTable): Promise<void> {
+    this.#file.trace?.cause(this.#file.name, this.#cause, table.offset, this.tableBytes);
+    await this.#file.write(table.offset, table.bytes, 0, 'metadata');
+    table.dirty = false;
+    this.#dirtyCount--;
+  }
+
+  async #read(offset: number): Promise<CachedTable> {
+    const bytes = new Uint8Array(this.tableBytes);
+    const loading = this.#loading;
+    try {
+      await this.#file.read(offset, bytes, 'metadata');
+    } catch (error) {
+      loading.delete(offset);
+      throw error;
+    }
+    const newer = this.#tables.get(offset);
+    if (newer !== undefined) return newer;
+    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick };
+    // Deleted meanwhile = invalidated meanwhile: the content is the caller's, but no longer the cache's
+    if (loading.delete(offset) && this.#hasRoom()) this.#insert(table);
+    return table;
+  }
+
+  #hasRoom(): boolean {
+    return this.#tables.size < this.capacity || this.#dirtyCount < this.#tables.size;
+  }
+
+  #insert(table: CachedTable): void {
+    if (this.#tables.size >= this.capacity) this.#evict();
+    this.#tables.set(table.offset, table);
+  }
+
+  #evict(): void {
+    let victim: CachedTable | null = null;
+    for (const table of this.#tables.values()) {
+      if (!table.dirty && (victim === null || table.lastUse < victim.lastUse)) victim = table;
+    }
+    if (victim !== null) this.#tables.delete(victim.offset);
+  }
+
+  #forget(offset: number): void {
+    this.#loading.delete(offset);
+    this.#drop(offset);
+  }
+
+  #drop(offset: number): void {
+    const table = this.#tables.get(offset);
+    if (table === undefined) return;
+    if (table.dirty) this.#dirtyCount--;
+    this.#tables.delete(offset);
+  }
+}

@@ -1,0 +1,144 @@
+/** Opens and makes images: file, format and backing chain, wired to nodes. */
+import path from 'node:path';
+import { BlockError } from './base/errors.js';
+import { BlockNode } from './block/node.js';
+import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './drivers.js';
+import { createQcow2 } from './format/qcow2/create.js';
+import type { Qcow2CreateOptions } from './format/qcow2/options.js';
+import { openQcow2 } from './format/qcow2/qcow2.js';
+import { RawDriver } from './format/raw.js';
+import { CACHE_MODES, type CacheModeName } from './protocol/cache-mode.js';
+import { openFileDriver } from './protocol/file.js';
+import { MemoryDriver } from './protocol/memory.js';
+import type { TraceSink } from './trace/sink.js';
+
+const MAX_CHAIN_DEPTH = 200;
+
+/** Which backing files an image may name: an untrusted image could name any file of the host. */
+export type BackingPolicy = 'deny' | 'same-dir' | 'allow';
+
+export interface OpenImageOptions {
+  readonly format?: FormatName | undefined;
+  readonly readOnly?: boolean | undefined;
+  readonly cache?: CacheModeName | undefined;
+  readonly locking?: 'auto' | 'on' | 'off' | undefined;
+  /** Read-only beside a writer (-U). */
+  readonly forceShare?: boolean | undefined;
+  /** Default `same-dir`. */
+  readonly backing?: BackingPolicy | undefined;
+  /** Open without the backing file: what it would give reads as zeros. For tools that look at metadata only. */
+  readonly noBacking?: boolean | undefined;
+  /** Open this internal snapshot (id or name), read-only. */
+  readonly snapshot?: string | undefined;
+  readonly l2CacheSize?: number | undefined;
+  readonly lazyRefcounts?: boolean | undefined;
+  readonly discard?: 'ignore' | 'unmap' | undefined;
+  readonly forCheck?: boolean | undefined;
+  readonly trace?: TraceSink | null | undefined;
+}
+
+export type CreateImageOptions = Omit<Qcow2CreateOptions, 'size'> & {
+  readonly format: FormatName;
+  /** May be left out with a backing file: its size is taken. */
+  readonly size?: number | undefined;
+  readonly backing?: BackingPolicy | undefined;
+  /** Record the backing file without opening it (qemu-img create -u). */
+  readonly backingUnchecked?: boolean | undefined;
+};
+
+/** Opens an image and its backing chain. Closing the node closes all of it. */
+export function openImage(filename: string, options: OpenImageOptions = {}): Promise<BlockNode> {
+  return openAt(filename, options, [path.resolve(filename)]);
+}
+
+async function openAt(filename: string, options: OpenImageOptions, chain: readonly string[]): Promise<BlockNode> {
+  const readOnly = (options.readOnly ?? false) || options.snapshot !== undefined;
+  const mode = CACHE_MODES[options.cache ?? 'writeback'];
+  const driver = await openFileDriver(filename, {
+    readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
+  });
+  const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });
+  try {
+    const format = options.format ?? await probe(file);
+    const common = { readOnly, writethrough: mode.writethrough, trace: options.trace ?? null };
+    if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: new RawDriver(file), children: [file], ...common });
+    const qcow2 = await openQcow2(file, {
+      ...options, readOnly,
+      openBacking: options.noBacking === true ? undefined : (name, backingFormat) => openBacking(filename, name, backingFormat, options, chain),
+    });
+    const children = qcow2.backing === null ? [file] : [file, qcow2.backing];
+    return new BlockNode({ name: filename, driver: qcow2, children, ...common });
+  } catch (error) {
+    await file.close().catch(() => {});
+    throw error;
+  }
+}
+
+async function probe(file: BlockNode): Promise<FormatName> {
+  const start = new Uint8Array(PROBE_BYTES);
+  await file.read(0, start);
+  return probeFormat(start);
+}
+
+async function openBacking(
+  overlay: string, name: string, format: string | null, options: OpenImageOptions, chain: readonly string[],
+): Promise<BlockNode> {
+  const filename = resolveBackingName(overlay, name, options.backing ?? 'same-dir');
+  const resolved = path.resolve(filename);
+  if (chain.includes(resolved)) throw new BlockError('INVALID_IMAGE', `the backing chain of '${chain[0]}' loops: '${overlay}' is backed by '${filename}'`, { node: overlay });
+  if (chain.length >= MAX_CHAIN_DEPTH) throw new BlockError('INVALID_IMAGE', `the backing chain of '${chain[0]}' has more than ${MAX_CHAIN_DEPTH} images`, { node: overlay });
+  if (format !== null && !FORMATS.some((known) => known.name === format)) {
+    throw new BlockError('NOT_SUPPORTED', `the backing file of '${overlay}' has format '${format.slice(0, 64)}', which this engine does not have`, { node: overlay });
+  }
+  const { cache, locking, forceShare, backing, l2CacheSize, trace } = options;
+  return openAt(filename, { cache, locking, forceShare, backing, l2CacheSize, trace, format: (format ?? undefined) as FormatName | undefined, readOnly: true },
+    [...chain, resolved]);
+}
+
+/** Relative names are relative to the image that holds them. */
+export function resolveBackingName(overlay: string, name: string, policy: BackingPolicy): string {
+  const refuse = (why: string): never => {
+    throw new BlockError('NOT_SUPPORTED', `the backing file '${name}' of '${overlay}' is not opened: ${why}`, { node: overlay });
+  };
+  if (policy === 'deny') refuse('backing files are denied');
+  const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
+  if (/^(json|nbd|ssh|https?|ftp|fat|blkdebug|nbd\+unix):/.test(plain)) refuse('only local files can be opened');
+  const filename = path.isAbsolute(plain) ? plain : path.join(path.dirname(overlay), plain);
+  if (policy === 'same-dir' && path.dirname(path.resolve(filename)) !== path.dirname(path.resolve(overlay))) {
+    refuse('it lies in another directory, and the policy is same-dir');
+  }
+  return filename;
+}
+
+/** Makes an image file; an existing file is replaced once its lock is held. */
+export async function createImage(filename: string, options: CreateImageOptions): Promise<void> {
+  const size = options.size ?? await backingSize(filename, options);
+  if (options.format === 'raw' && options.backingFile !== undefined) throw new BlockError('INVALID_ARGUMENT', "Backing file not supported for file format 'raw'");
+  if (options.backingFile !== undefined && options.size !== undefined && options.backingUnchecked !== true) await backingSize(filename, options);
+  // Refuses bad options before anything is touched
+  if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver() }), { ...options, size });
+  const driver = await openFileDriver(filename, { create: true });
+  const file = new BlockNode({ name: filename, driver });
+  try {
+    if (options.format === 'raw') await file.driver.resize?.(size);
+    else await createQcow2(file, { ...options, size });
+    if (options.format === 'qcow2' && options.preallocation === 'metadata') {
+      const image = await openQcow2(file, { lazyRefcounts: false });
+      await image.preallocate();
+      await image.close();
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+async function backingSize(filename: string, options: CreateImageOptions): Promise<number> {
+  if (options.backingFile === undefined) throw new BlockError('INVALID_ARGUMENT', 'Image creation needs a size parameter');
+  const name = resolveBackingName(filename, options.backingFile, options.backing ?? 'same-dir');
+  const node = await openImage(name, { readOnly: true, forceShare: true, format: options.backingFormat as FormatName | undefined, backing: options.backing });
+  try {
+    return node.length();
+  } finally {
+    await node.close();
+  }
+}
