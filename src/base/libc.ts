@@ -157,7 +157,7 @@ let slowRunning = 0;
 const slowWaiters: (() => void)[] = [];
 
 /** Runs a call on the thread pool, so that a long one does not stop the event loop. */
-async function slowly(name: string, start: (done: (error: unknown, result: number) => void) => void): Promise<void> {
+async function slowly(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<void> {
   while (slowRunning >= SLOW_CALLS) await new Promise<void>((resume) => slowWaiters.push(resume));
   slowRunning++;
   try {
@@ -168,11 +168,11 @@ async function slowly(name: string, start: (done: (error: unknown, result: numbe
   }
 }
 
-function attempt(name: string, start: (done: (error: unknown, result: number) => void) => void): Promise<boolean> {
+function attempt(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<boolean> {
   return new Promise((resolve, reject) => start((error, result) => {
     // koffi brings the call's own errno over from its thread, for this callback only
     const errno = libc().errno();
-    if (error !== null) reject(error instanceof Error ? error : new Error(String(error)));
+    if (error !== null) reject(error);
     else if (result >= 0) resolve(true);
     else if (errno === constants.errno.EINTR) resolve(false);
     else reject(new HostError(name, errno));

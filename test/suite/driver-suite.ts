@@ -108,15 +108,15 @@ function lifeSuite(open: Open): void {
       await using node = await open(IMAGE);
       const before = [node.write(0, filled(4096, 1)), node.write(8192, filled(4096, 2))];
       const order: string[] = [];
-      let later: Promise<void> | null = null;
+      const later: Promise<void>[] = [];
       await node.drained(async () => {
         expect(node.inFlight).toBe(0);
-        later = node.write(0, filled(4096, 3)).then(() => { order.push('later write'); });
+        later.push(node.write(0, filled(4096, 3)).finally(() => { order.push('later write'); }));
         await node.drained(async () => { await new Promise((resolve) => setTimeout(resolve, 5)); });
         expect(node.inFlight).toBe(0);
         order.push('section');
       });
-      await Promise.all([...before, later]);
+      await Promise.all([...before, ...later]);
       expect(order).toEqual(['section', 'later write']);
     });
 

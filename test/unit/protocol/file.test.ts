@@ -142,7 +142,7 @@ describe('short transfers', () => {
 
   test('a write that makes no progress is an error', async () => {
     const driver = await open();
-    jest.spyOn(fs, 'write').mockImplementation(((...args: unknown[]) => setImmediate(args.at(-1) as Done, null, 0)) as never);
+    jest.spyOn(fs, 'write').mockImplementation((...args: unknown[]) => setImmediate(args.at(-1) as Done, null, 0));
     await expect(write(driver, 0, new Uint8Array(5))).rejects.toMatchObject({ code: 'IO', errno: 'EIO' });
     await driver.close();
   });
@@ -154,7 +154,7 @@ describe('flush', () => {
   test('an error is sticky: later flushes and writes fail, although the host would let them pass', async () => {
     const driver = await open();
     await write(driver, 0, new Uint8Array(100));
-    jest.spyOn(fs, 'fdatasync').mockImplementationOnce(((_fd: number, done: Done) => setImmediate(done, eio())) as never);
+    jest.spyOn(fs, 'fdatasync').mockImplementationOnce((_fd: number, done: Done) => setImmediate(done, eio()));
     const failed = { code: 'IO', errno: 'EIO', message: `Could not flush '${tmp('image')}': Input/output error` };
     await expect(flush(driver)).rejects.toMatchObject(failed);
     await expect(flush(driver)).rejects.toMatchObject(failed);
@@ -169,7 +169,7 @@ describe('flush', () => {
   test('those that come while one runs share the next one, and none shares one that started before it', async () => {
     const driver = await open();
     const running: Done[] = [];
-    jest.spyOn(fs, 'fdatasync').mockImplementation(((_fd: number, done: Done) => { running.push(done); }) as never);
+    jest.spyOn(fs, 'fdatasync').mockImplementation((_fd: number, done: Done) => { running.push(done); });
     const settled: number[] = [];
     const flushes = [0, 1, 2].map((index) => flush(driver).then(() => settled.push(index)));
     expect(running).toHaveLength(1);
@@ -188,7 +188,10 @@ describe('flush', () => {
   test('the error of one reaches those waiting behind it', async () => {
     const driver = await open();
     const results: Done[] = [];
-    jest.spyOn(fs, 'fdatasync').mockImplementation(((_fd: number, done: Done) => { results.push(done); setImmediate(done, results.length === 1 ? eio() : null); }) as never);
+    jest.spyOn(fs, 'fdatasync').mockImplementation((_fd: number, done: Done) => {
+      results.push(done);
+      setImmediate(done, results.length === 1 ? eio() : null);
+    });
     const outcomes = await Promise.allSettled([flush(driver), flush(driver)]);
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     jest.restoreAllMocks();
