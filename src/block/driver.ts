@@ -82,6 +82,8 @@ export interface VmStateSource {
   readonly size: number;
   /** Reads up to `into.length` bytes from `position`; returns how many (0 at the end). */
   load(position: number, into: Uint8Array): Promise<number>;
+  /** Throws CORRUPT where the state's mapping is damaged or points beyond the file, before anything relies on it. */
+  verify?(): Promise<void>;
 }
 
 /** Internal snapshots. Every verb is called on a drained node and is atomic: after a crash, old or new, never half. */

@@ -156,9 +156,9 @@ export class Qcow2Driver implements BlockDriver {
     return {
       compat: header.version === 2 ? '0.10' : '1.1',
       'compression-type': 'zlib',
+      'refcount-bits': header.geometry.refcountBits,
       ...(header.version === 2 ? {} : {
         'lazy-refcounts': (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n,
-        'refcount-bits': header.geometry.refcountBits,
         corrupt: (header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n,
         'extended-l2': false,
       }),

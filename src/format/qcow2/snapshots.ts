@@ -14,7 +14,7 @@ import { GuestIo } from './guest-io.js';
 import type { Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
 import {
-  clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, l1EntriesFor, MAX_SNAPSHOTS, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster,
+  ClusterKind, clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, l1EntriesFor, MAX_SNAPSHOTS, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster,
 } from './layout.js';
 import { Mapping } from './mapping.js';
 import { encodeSnapshotTable, snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
@@ -61,10 +61,12 @@ export class Snapshots implements SnapshotTable {
     const image = this.#image;
     const entry = this.#find(id);
     const l1 = await L1Table.load(image.file, entry.l1Offset, entry.l1Entries);
-    const io = new GuestIo(new Mapping(image, () => l1, l1EntriesFor(image.geometry, entry.diskSize), false), null);
+    const mapping = new Mapping(image, () => l1, l1EntriesFor(image.geometry, entry.diskSize), false);
+    const io = new GuestIo(mapping, null);
     const size = entry.vmStateSize;
     return {
       size,
+      verify: () => verifyMapped(mapping, size, entry.name),
       load: async (position, into) => {
         const bytes = Math.max(0, Math.min(into.byteLength, size - position));
         if (bytes > 0) await io.read(position, into.subarray(0, bytes));
@@ -245,6 +247,18 @@ export class Snapshots implements SnapshotTable {
   async #releaseRange(offset: number, bytes: number): Promise<void> {
     const { clusterSize } = this.#image.geometry;
     if (offset !== 0 && bytes > 0) await this.#image.releaseNow([{ cluster: offset / clusterSize, count: Math.ceil(bytes / clusterSize) }]);
+  }
+}
+
+/** Every byte of a VM state must be mapped to data inside the file. */
+async function verifyMapped(mapping: Mapping, size: number, name: string): Promise<void> {
+  const { image } = mapping;
+  for (let at = 0; at < size;) {
+    const extent = await mapping.find(at, size - at);
+    const end = extent.compressed === null ? extent.hostOffset + extent.bytes : extent.compressed.offset;
+    if (extent.kind === ClusterKind.UNALLOCATED) throw image.corrupt(`the VM state of snapshot '${name}' has no data at ${at} of ${size} bytes`);
+    if (end > image.file.length() + image.geometry.clusterSize) throw image.corrupt(`the VM state of snapshot '${name}' points beyond the end of the file`, end);
+    at += extent.bytes;
   }
 }
 

@@ -1,16 +1,16 @@
 /** Opens and makes images: file, format and backing chain, wired to nodes. */
 import path from 'node:path';
-import { BlockError } from './base/errors.js';
-import { BlockNode } from './block/node.js';
-import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './drivers.js';
-import { createQcow2 } from './format/qcow2/create.js';
-import type { Qcow2CreateOptions } from './format/qcow2/options.js';
-import { openQcow2 } from './format/qcow2/qcow2.js';
-import { RawDriver } from './format/raw.js';
-import { CACHE_MODES, type CacheModeName } from './protocol/cache-mode.js';
-import { openFileDriver } from './protocol/file.js';
-import { MemoryDriver } from './protocol/memory.js';
-import type { TraceSink } from './trace/sink.js';
+import { BlockError } from '../base/errors.js';
+import { BlockNode } from '../block/node.js';
+import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './formats.js';
+import { createQcow2 } from '../format/qcow2/create.js';
+import type { Qcow2CreateOptions } from '../format/qcow2/options.js';
+import { openQcow2 } from '../format/qcow2/qcow2.js';
+import { RawDriver } from '../format/raw.js';
+import { CACHE_MODES, type CacheModeName } from '../protocol/cache-mode.js';
+import { openFileDriver } from '../protocol/file.js';
+import { MemoryDriver } from '../protocol/memory.js';
+import type { TraceSink } from '../trace/sink.js';
 
 const MAX_CHAIN_DEPTH = 200;
 

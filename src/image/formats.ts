@@ -1,5 +1,5 @@
 /** The static table of formats: how each is recognised. Raw is last and never probed: any bytes could be raw. */
-import { isQcow2 } from './format/qcow2/header.js';
+import { isQcow2 } from '../format/qcow2/header.js';
 
 export type FormatName = 'qcow2' | 'raw';
 
