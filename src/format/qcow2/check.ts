@@ -198,18 +198,17 @@ export class Checker {
     const raise: [number, number][] = [];
     for (let index = 0; index < refcounts.tableEntries; index++) {
       if (this.#blockOffset(index) === 0) continue;
-      const first = index * geometry.refcountBlockEntries;
-      for (let cluster = first; cluster < first + geometry.refcountBlockEntries; cluster++) {
-        const recorded = await refcounts.get(cluster);
+      await refcounts.forEachUsed(index, (cluster, recorded) => {
         const found = this.#counts.get(cluster);
         if (recorded > found) lower.push([cluster, found]);
         if (recorded < found) raise.push([cluster, found]);
         if (recorded > found) this.#report('leaks', `leaked cluster ${cluster}: refcount ${recorded}, references ${found}`);
         if (recorded < found) this.#report('corruptions', `cluster ${cluster}: refcount ${recorded}, but ${found} references`);
-      }
+      });
     }
     for (const [cluster, found] of this.#counts) {
-      if (this.#blockOffset(Math.floor(cluster / geometry.refcountBlockEntries)) !== 0) continue;
+      const block = this.#blockOffset(Math.floor(cluster / geometry.refcountBlockEntries));
+      if (block !== 0 && await refcounts.get(cluster) !== 0) continue;
       raise.push([cluster, found]);
       this.#report('corruptions', `cluster ${cluster}: refcount 0, but ${found} references`);
     }
