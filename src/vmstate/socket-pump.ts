@@ -2,7 +2,7 @@
  * Feeds a socket or pipe into a VmStateConsumer: the kernel copies right into the chunk that is written to disk. Where
  * no chunk is free, reading stops, and the peer waits.
  */
-import { Socket, type OnReadOpts } from 'node:net';
+import type { OnReadOpts, Socket } from 'node:net';
 import { BlockError, wrapHostError } from '../base/errors.js';
 import { cancelled, onAbort } from './host-stream.js';
 import type { VmStateConsumer } from './writer.js';

@@ -16,7 +16,7 @@ export interface VmStateInput {
   readonly size: number | null;
   /** Feeds the whole stream; resolves with its length at its end. Whether the stream is complete is not judged here. */
   pump(into: VmStateConsumer): Promise<number>;
-  /** Call it when `pump` settled, or instead of it. Idempotent. */
+  /** Call it when `pump` settled, or instead of it; a socket's pump it also ends. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -133,7 +133,9 @@ export class SocketInput implements VmStateInput {
   readonly path: string;
   readonly size = null;
   readonly #server: Server;
-  readonly #signal: AbortSignal | undefined;
+  /** Closing ends a pump that waits or runs. */
+  readonly #closer = new AbortController();
+  readonly #signal: AbortSignal;
   readonly #connection: Promise<Socket>;
   /** Accepted, and not yet pumped. */
   #accepted: Socket | null = null;
@@ -142,7 +144,7 @@ export class SocketInput implements VmStateInput {
     this.name = `unix:${path}`;
     this.path = path;
     this.#server = server;
-    this.#signal = signal;
+    this.#signal = signal === undefined ? this.#closer.signal : AbortSignal.any([signal, this.#closer.signal]);
     server.maxConnections = 1;
     this.#connection = new Promise((resolve) => {
       server.once('connection', (connection) => {
@@ -174,22 +176,22 @@ export class SocketInput implements VmStateInput {
   }
 
   async close(): Promise<void> {
+    this.#closer.abort();
     this.#accepted?.destroy();
     this.#accepted = null;
     if (this.#server.listening) await new Promise<void>((resolve) => { this.#server.close(() => resolve()); });
   }
 
-  #connected(): Promise<Socket> {
-    return new Promise((resolve, reject) => {
-      const stopWatching = onAbort(this.#signal, () => reject(cancelled(`waiting for a connection at '${this.name}'`, this.#signal!)));
-      const closed = (): void => reject(new BlockError('CLOSED', `'${this.name}' was closed before a connection came`));
-      this.#server.once('close', closed);
-      void this.#connection.then((connection) => {
-        stopWatching();
-        this.#server.off('close', closed);
-        resolve(connection);
-      });
+  async #connected(): Promise<Socket> {
+    let stopWatching = (): void => undefined;
+    const aborted = new Promise<never>((_, reject) => {
+      stopWatching = onAbort(this.#signal, () => reject(cancelled(`waiting for a connection at '${this.name}'`, this.#signal)));
     });
+    try {
+      return await Promise.race([this.#connection, aborted]);
+    } finally {
+      stopWatching();
+    }
   }
 }
 
