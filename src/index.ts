@@ -17,3 +17,12 @@ export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cach
 export { MemoryDriver } from './protocol/memory.js';
 export { NullDriver } from './protocol/null.js';
 export type { TraceSink } from './trace/sink.js';
+export { QmpClient, QmpError, type QmpConnectOptions, type QmpWaitOptions } from './qmp/client.js';
+export { checkSettled, machineStatus, migrateInto, resume, whileStopped, type MachineStatus } from './vmstate/qemu-control.js';
+export { snapshotImages, writableDisks, type MachineDisk } from './vmstate/qemu-disks.js';
+export { checkStreamEnd, type StoredState, type StreamKind } from './vmstate/qemu-stream.js';
+export { VmStateReader, type VmStateReaderOptions } from './vmstate/reader.js';
+export { openVmStateOutput, sendState, type VmStateOutput, type VmStateOutputOptions } from './vmstate/sinks.js';
+export { openVmStateInput, SocketInput, type VmStateInput, type VmStateInputOptions } from './vmstate/sources.js';
+export { Spool, type SpoolOptions } from './vmstate/spool.js';
+export { VmStateWriter, type VmStateConsumer, type VmStateWriterOptions } from './vmstate/writer.js';
