@@ -10,5 +10,15 @@ export interface CommandEntry {
 
 /** By the words that call it, in the order of the help. */
 export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  demo: { summary: 'the main job on an example: a disk, a RAM state, a snapshot, and back', load: () => import('./commands/demo.mjs') },
+  'snapshot create': { summary: 'take a snapshot, with RAM state', load: () => import('./commands/snapshot-create.mjs') },
+  'snapshot load': { summary: 'revert the disk and stream the RAM state out', load: () => import('./commands/snapshot-load.mjs') },
+  'snapshot extract': { summary: 'stream the RAM state out, image untouched', load: () => import('./commands/snapshot-extract.mjs') },
+  'snapshot revert': { summary: 'revert the disk', load: () => import('./commands/snapshot-revert.mjs') },
+  'snapshot list': { summary: 'list snapshots', load: () => import('./commands/snapshot-list.mjs') },
+  'snapshot delete': { summary: 'delete a snapshot', load: () => import('./commands/snapshot-delete.mjs') },
+  'image create': { summary: 'make an empty image', quick: true, load: () => import('./commands/image-create.mjs') },
+  'image info': { summary: 'show what an image is', quick: true, load: () => import('./commands/image-info.mjs') },
+  'image check': { summary: 'check the consistency of an image', quick: true, load: () => import('./commands/image-check.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },
 };

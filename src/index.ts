@@ -12,7 +12,12 @@ export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js'
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { createQcow2 } from './format/qcow2/create.js';
 export { openQcow2 } from './format/qcow2/qcow2.js';
+export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';
 export { createImage, openImage, type BackingPolicy, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
+export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
+export {
+  deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
+} from './job/snapshot-use.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
 export { MemoryDriver } from './protocol/memory.js';
 export { NullDriver } from './protocol/null.js';

@@ -47,10 +47,20 @@ export interface BlockDriver {
   readonly snapshots?: SnapshotTable;
   readonly vmState?: VmStateArea;
   readonly check?: (options: CheckOptions) => Promise<CheckResult>;
-  /** Facts for `image info`. */
-  readonly describe?: () => Promise<Readonly<Record<string, unknown>>>;
+  readonly describe?: () => FormatInfo;
   /** Bytes the host really allocated for it. */
   readonly allocatedBytes?: () => Promise<number>;
+}
+
+/** Facts that `image info` shows. */
+export interface FormatInfo {
+  readonly clusterSize: number;
+  /** Not closed cleanly, refcounts to be rebuilt. */
+  readonly dirty: boolean;
+  readonly backingFile: string | null;
+  readonly backingFormat: string | null;
+  /** QEMU's ImageInfoSpecific data, under QEMU's names. */
+  readonly specific: Readonly<Record<string, string | number | boolean>>;
 }
 
 export interface SnapshotInfo {

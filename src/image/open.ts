@@ -111,7 +111,7 @@ export function resolveBackingName(overlay: string, name: string, policy: Backin
 }
 
 /** Makes an image file; an existing file is replaced once its lock is held. */
-export async function createImage(filename: string, options: CreateImageOptions): Promise<void> {
+export async function createImage(filename: string, options: CreateImageOptions): Promise<{ readonly size: number }> {
   const size = options.size ?? await backingSize(filename, options);
   if (options.format === 'raw' && options.backingFile !== undefined) throw new BlockError('INVALID_ARGUMENT', "Backing file not supported for file format 'raw'");
   if (options.backingFile !== undefined && options.size !== undefined && options.backingUnchecked !== true) await backingSize(filename, options);
@@ -130,6 +130,7 @@ export async function createImage(filename: string, options: CreateImageOptions)
   } finally {
     await file.close();
   }
+  return { size };
 }
 
 async function backingSize(filename: string, options: CreateImageOptions): Promise<number> {

@@ -2,7 +2,7 @@
 import { alignUp, GiB, MiB } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import type {
-  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, SnapshotTable, VmStateArea,
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, SnapshotTable, VmStateArea,
 } from '../../block/driver.js';
 import { NO_LIMITS } from '../../block/driver.js';
 import type { BlockNode } from '../../block/node.js';
@@ -151,17 +151,21 @@ export class Qcow2Driver implements BlockDriver {
     return new Checker(this.image, this.#table.list()).run(options);
   };
 
-  readonly describe = async (): Promise<Readonly<Record<string, unknown>>> => {
+  readonly describe = (): FormatInfo => {
     const { header } = this.image;
     return {
-      compat: header.version === 2 ? '0.10' : '1.1',
-      'compression-type': 'zlib',
-      'refcount-bits': header.geometry.refcountBits,
-      ...(header.version === 2 ? {} : {
+      clusterSize: header.geometry.clusterSize,
+      dirty: (header.incompatible & INCOMPATIBLE_DIRTY) !== 0n,
+      backingFile: header.backingFile,
+      backingFormat: header.backingFormat,
+      specific: header.version === 2 ? { compat: '0.10', 'compression-type': 'zlib', 'refcount-bits': 16 } : {
+        compat: '1.1',
+        'compression-type': 'zlib',
         'lazy-refcounts': (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n,
+        'refcount-bits': header.geometry.refcountBits,
         corrupt: (header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n,
         'extended-l2': false,
-      }),
+      },
     };
   };
 

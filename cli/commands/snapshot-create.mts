@@ -1,0 +1,56 @@
+import { createSnapshot, formatSize, snapshotInfo } from '../../src/index.js';
+import { ALSO, BACKING, CACHE, JSON_OUTPUT } from '../common-options.mjs';
+import { defineCommand, UsageError } from '../command.mjs';
+import { progressOf } from '../progress-of.mjs';
+
+export const command = defineCommand({
+  description: 'Takes an internal snapshot of a qcow2 image, with the RAM state of its machine if one is given. ' +
+    'The snapshot appears when all of it is on stable storage, or not at all. A QEMU migration stream must be whole: end of file alone is not success.',
+  positionals: {
+    image: { help: 'the qcow2 image; it holds the RAM state' },
+    tag: { help: 'name of the snapshot' },
+  },
+  options: {
+    'vm-state': {
+      type: 'string', value: 'SRC',
+      help: 'RAM state: a file, - (standard input), unix:PATH (listens; QEMU: migrate unix:PATH), or qmp:PATH (drives a running QEMU)',
+    },
+    replace: { type: 'boolean', help: 'an older snapshot of that name goes, once the new one is durable' },
+    'chunk-size': { type: 'size', min: 1, help: 'bytes of one write (default: 1M, or one cluster where that is larger)' },
+    depth: { type: 'number', min: 1, max: 64, default: 8, help: 'writes in flight' },
+    cache: CACHE,
+    'vm-clock': { type: 'string', value: 'NS', help: 'guest run time to record, in nanoseconds' },
+    icount: { type: 'string', value: 'N', help: 'instruction count to record' },
+    backing: BACKING,
+    json: JSON_OUTPUT,
+    also: ALSO,
+  },
+  examples: [
+    { line: 'quiesce snapshot create disk.qcow2 before-upgrade', does: 'the disk alone' },
+    { line: 'quiesce snapshot create disk.qcow2 paused --vm-state unix:/run/ram.sock', does: 'then, in QEMU: stop; migrate unix:/run/ram.sock' },
+    { line: 'quiesce snapshot create disk.qcow2 running --vm-state qmp:/run/vm.qmp', does: 'a running machine: stop, migrate, snapshot all disks, cont' },
+    { line: 'quiesce snapshot create a.qcow2 t --vm-state ram.bin --also b.qcow2', does: 'two disks, all or none' },
+  ],
+  run: async ({ image, tag, vmState, replace, chunkSize, depth, cache, vmClock, icount, backing, json, also }, { signal, out, warn, progress }) => {
+    const created = await createSnapshot({
+      image, tag, vmState, replace, chunkSize, depth, cache, backing, also, signal,
+      vmClockNs: u64('--vm-clock', vmClock), icount: u64('--icount', icount),
+      onProgress: progressOf(await progress()), onWarning: warn,
+    });
+    if (json) {
+      out.json({ 'vm-state-size': created.vmStateSize, images: created.images.map(({ filename, snapshot }) => ({ filename, ...snapshotInfo(snapshot) })) });
+      return;
+    }
+    for (const { filename, snapshot } of created.images) {
+      const state = snapshot.vmStateSize > 0 ? `, ${formatSize(snapshot.vmStateSize)} of RAM state` : '';
+      out.line(`snapshot '${tag}' of '${filename}' is durable (id ${snapshot.id}${state})`);
+    }
+  },
+});
+
+function u64(what: string, text: string | undefined): bigint | undefined {
+  if (text === undefined) return undefined;
+  const value = /^\d{1,20}$/.test(text) ? BigInt(text) : -1n;
+  if (value < 0n || value >= 2n ** 64n) throw new UsageError(`${what}: expected a whole number below 2^64, got '${text}'`);
+  return value;
+}

@@ -1,0 +1,21 @@
+/** Options that several commands share. */
+export const CACHE_CHOICES = ['writeback', 'none', 'writethrough', 'directsync', 'unsafe'] as const;
+export const FORMAT_CHOICES = ['qcow2', 'raw'] as const;
+
+export const BACKING = {
+  type: 'string', choices: ['allow', 'same-dir', 'deny'], default: 'allow',
+  help: 'which backing files an image may name: all, those in its own directory, none (for images you do not trust)',
+} as const;
+
+export const SHARE = { type: 'boolean', alias: 'U', help: 'read the image even while a machine or another tool writes it' } as const;
+
+export const JSON_OUTPUT = { type: 'boolean', help: 'print JSON, for programs' } as const;
+
+export const ALSO = {
+  type: 'string', array: true, value: 'IMAGE...', help: 'further disks of the same machine: all of them or none (takes all words after it)',
+} as const;
+
+export const CACHE = {
+  type: 'string', choices: CACHE_CHOICES,
+  help: "QEMU's cache mode of the image; by default none (O_DIRECT), or writeback where the file system has no O_DIRECT",
+} as const;

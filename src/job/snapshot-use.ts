@@ -1,0 +1,133 @@
+/** Snapshots that exist: load, extract, revert, list, delete. */
+import { BlockError } from '../base/errors.js';
+import type { SnapshotInfo, VmStateSource } from '../block/driver.js';
+import { VmStateReader } from '../vmstate/reader.js';
+import { openVmStateOutput, sendState, type VmStateOutput } from '../vmstate/sinks.js';
+import { removeHalfMadeSets } from './half-made.js';
+import { findSnapshot, ImageSet, type OpenedImage, type SetOptions } from './image-set.js';
+import type { OnProgress } from './snapshot-create.js';
+
+export interface UseSnapshotRequest {
+  readonly image: string;
+  readonly tag: string;
+  readonly also?: readonly string[] | undefined;
+  readonly cache?: SetOptions['cache'];
+  readonly backing?: SetOptions['backing'];
+  readonly signal?: AbortSignal | undefined;
+  readonly onWarning?: ((message: string) => void) | undefined;
+}
+
+export interface SendStateRequest extends UseSnapshotRequest {
+  /** A path, `-` or `unix:PATH`. */
+  readonly vmState: string;
+  /** Bytes read ahead of the consumer; default 10 MiB. */
+  readonly readAhead?: number | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/**
+ * Reverts the disks and streams the RAM state out. The receiver is connected and the state checked before anything
+ * changes; the disks are reverted and the images closed just before the last chunk goes out, since a machine opens them
+ * as soon as it has the whole state. A stream that breaks before that leaves the disks as they were.
+ */
+export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotInfo> {
+  await recover(request);
+  const set = await ImageSet.open([request.image, ...request.also ?? []], request);
+  try {
+    const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
+    const source = await openState(set.primary, request.tag);
+    await send(source, request, async () => {
+      request.signal?.throwIfAborted();
+      for (const { image, snapshot } of targets) await image.node.drained(() => image.snapshots.apply(snapshot.id));
+      await set.close();
+    });
+    return targets[0]!.snapshot;
+  } finally {
+    await set.close();
+  }
+}
+
+/** The RAM state alone; the image is only read, with `forceShare` even beside the machine that uses it. */
+export async function extractSnapshot(request: SendStateRequest & { readonly forceShare?: boolean | undefined }): Promise<SnapshotInfo> {
+  const set = await ImageSet.open([request.image], { ...request, readOnly: true });
+  try {
+    await send(await openState(set.primary, request.tag), request);
+    return findSnapshot(set.primary, request.tag);
+  } finally {
+    await set.close();
+  }
+}
+
+/** Makes the snapshot's disks the active ones; its RAM state stays where it is. */
+export async function revertSnapshot(request: UseSnapshotRequest): Promise<void> {
+  await changeAll(request, (image, snapshot) => image.snapshots.apply(snapshot.id));
+}
+
+export async function deleteSnapshot(request: UseSnapshotRequest): Promise<void> {
+  await changeAll(request, (image, snapshot) => image.snapshots.delete(snapshot.id));
+}
+
+export async function listSnapshots(image: string, options: SetOptions = {}): Promise<readonly SnapshotInfo[]> {
+  const set = await ImageSet.open([image], { cache: 'writeback', noBacking: true, ...options, readOnly: true });
+  try {
+    return set.primary.snapshots.list();
+  } finally {
+    await set.close();
+  }
+}
+
+async function recover(request: UseSnapshotRequest): Promise<void> {
+  await removeHalfMadeSets([request.image, ...request.also ?? []], request, request.onWarning ?? (() => {}));
+}
+
+/** Every image must have the snapshot before the first one changes. */
+async function changeAll(request: UseSnapshotRequest, change: (image: OpenedImage, snapshot: SnapshotInfo) => Promise<void>): Promise<void> {
+  await recover(request);
+  const set = await ImageSet.open([request.image, ...request.also ?? []], request);
+  try {
+    const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
+    for (const { image, snapshot } of targets) {
+      request.signal?.throwIfAborted();
+      await image.node.drained(() => change(image, snapshot));
+    }
+  } finally {
+    await set.close();
+  }
+}
+
+async function openState(image: OpenedImage, tag: string): Promise<VmStateSource> {
+  const snapshot = findSnapshot(image, tag);
+  if (snapshot.vmStateSize === 0) {
+    throw new BlockError('NOT_FOUND', `snapshot '${tag}' of '${image.filename}' is disk-only and has no VM state (snapshot revert takes the disk back)`);
+  }
+  const source = await image.snapshots.openVmState(snapshot.id);
+  await source.verify?.();
+  return source;
+}
+
+async function send(source: VmStateSource, request: SendStateRequest, beforeLast?: () => Promise<void>): Promise<void> {
+  const output = await openVmStateOutput(request.vmState, { signal: request.signal });
+  const reader = new VmStateReader(source, { readAhead: request.readAhead, signal: request.signal });
+  try {
+    await sendState(reader, withProgress(output, source.size, request.onProgress), beforeLast);
+    await output.finish();
+  } finally {
+    await reader.close();
+    await output.abort();
+  }
+}
+
+function withProgress(output: VmStateOutput, total: number, onProgress: OnProgress | undefined): VmStateOutput {
+  if (onProgress === undefined) return output;
+  let done = 0;
+  return {
+    name: output.name,
+    write: async (data) => {
+      await output.write(data);
+      done += data.byteLength;
+      onProgress('send', done, total);
+    },
+    finish: () => output.finish(),
+    abort: () => output.abort(),
+  };
+}
