@@ -15,6 +15,7 @@ export { openQcow2 } from './format/qcow2/qcow2.js';
 export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';
 export { createImage, openImage, type BackingPolicy, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
+export { createFromQemu } from './job/snapshot-qemu.js';
 export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
 } from './job/snapshot-use.js';

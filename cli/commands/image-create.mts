@@ -12,7 +12,7 @@ export const command = defineCommand({
     size: { type: 'size', optional: true, help: 'virtual size, like 10G; may be left out with a backing file' },
   },
   options: {
-    format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, default: 'raw', help: 'image format' },
+    format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, default: 'qcow2', help: 'image format' },
     options: { type: 'string', alias: 'o', array: true, value: 'NAME=VALUE,...', help: `format options: ${CREATE_OPTIONS.join(', ')}` },
     'backing-file': { type: 'string', alias: 'b', value: 'FILE', help: 'make an overlay over this image' },
     'backing-format': { type: 'string', alias: 'F', choices: FORMAT_CHOICES, help: 'format of the backing file' },
@@ -21,7 +21,7 @@ export const command = defineCommand({
     quiet: { type: 'boolean', alias: 'q', help: 'print nothing' },
   },
   examples: [
-    { line: 'quiesce image create -f qcow2 disk.qcow2 10G', does: 'an empty qcow2 image' },
+    { line: 'quiesce image create disk.qcow2 10G', does: 'an empty qcow2 image' },
     { line: 'quiesce image create -f qcow2 -b base.qcow2 -F qcow2 work.qcow2', does: 'an overlay: writes go to work.qcow2, base.qcow2 stays as it is' },
     { line: 'quiesce image create -f qcow2 disk.qcow2 10G -o cluster_size=1M,lazy_refcounts=on', does: 'with format options' },
   ],

@@ -1,4 +1,4 @@
-import { createSnapshot, formatSize, snapshotInfo } from '../../src/index.js';
+import { createFromQemu, createSnapshot, formatSize, type CreateSnapshotRequest, snapshotInfo } from '../../src/index.js';
 import { ALSO, BACKING, CACHE, JSON_OUTPUT } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 import { progressOf } from '../progress-of.mjs';
@@ -32,11 +32,12 @@ export const command = defineCommand({
     { line: 'quiesce snapshot create a.qcow2 t --vm-state ram.bin --also b.qcow2', does: 'two disks, all or none' },
   ],
   run: async ({ image, tag, vmState, replace, chunkSize, depth, cache, vmClock, icount, backing, json, also }, { signal, out, warn, progress }) => {
-    const created = await createSnapshot({
+    const request: CreateSnapshotRequest = {
       image, tag, vmState, replace, chunkSize, depth, cache, backing, also, signal,
       vmClockNs: u64('--vm-clock', vmClock), icount: u64('--icount', icount),
       onProgress: progressOf(await progress()), onWarning: warn,
-    });
+    };
+    const created = await (vmState?.startsWith('qmp:') === true ? createFromQemu(vmState.slice('qmp:'.length), request) : createSnapshot(request));
     if (json) {
       out.json({ 'vm-state-size': created.vmStateSize, images: created.images.map(({ filename, snapshot }) => ({ filename, ...snapshotInfo(snapshot) })) });
       return;

@@ -1,5 +1,5 @@
 /** The images that one snapshot covers, open together: the first holds the RAM state, the others are its further disks. */
-import { realpath } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
@@ -88,4 +88,15 @@ export function findSnapshot(image: OpenedImage, tag: string): SnapshotInfo {
   if (found !== undefined) return found;
   const known = list.length === 0 ? 'it has none' : `it has ${list.slice(0, 10).map(({ name }) => `'${name}'`).join(', ')}${list.length > 10 ? ', …' : ''}`;
   throw new BlockError('NOT_FOUND', `'${image.filename}' has no snapshot '${tag}': ${known}`);
+}
+
+/** RAM state read from the image it goes into, or written over the image it comes from, would destroy both. */
+export async function refuseImageAsState(spec: string, filenames: readonly string[]): Promise<void> {
+  const state = await stat(spec).catch(() => null);
+  if (state === null || !(state.isFile() || state.isBlockDevice())) return;
+  for (const filename of filenames) {
+    const image = await stat(filename).catch(() => null);
+    const same = image !== null && (state.isBlockDevice() ? image.isBlockDevice() && image.rdev === state.rdev : image.dev === state.dev && image.ino === state.ino);
+    if (same) throw new BlockError('INVALID_ARGUMENT', `'${spec}' is the image '${filename}' itself, expected another file for the VM state`);
+  }
 }

@@ -8,7 +8,7 @@ import { openVmStateInput, type VmStateInput } from '../vmstate/sources.js';
 import { Spool } from '../vmstate/spool.js';
 import { VmStateWriter, type VmStateConsumer } from '../vmstate/writer.js';
 import { removeHalfMadeSets, SetNotes } from './half-made.js';
-import { ImageSet, type OpenedImage, type SetOptions } from './image-set.js';
+import { ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 
 const LOCK_POLL_MS = 50;
 const LOCK_WAIT_MS = 30_000;
@@ -19,7 +19,7 @@ export interface CreateSnapshotRequest {
   readonly image: string;
   readonly tag: string;
   readonly also?: readonly string[] | undefined;
-  /** A path, `-` or `unix:PATH`; left out = disk only. */
+  /** A path, `-`, or `unix:PATH`; left out = disk only. See createFromQemu for a running machine. */
   readonly vmState?: string | undefined;
   readonly chunkSize?: number | undefined;
   readonly depth?: number | undefined;
@@ -47,6 +47,7 @@ export async function createSnapshot(request: CreateSnapshotRequest): Promise<Cr
     const set = await ImageSet.open(filenames, request);
     return finishSet(set, request, 0);
   }
+  await refuseImageAsState(request.vmState, filenames);
   const input = await openVmStateInput(request.vmState, { signal: request.signal });
   try {
     const set = await openUnlessQemuHoldsIt(filenames, request);
@@ -133,13 +134,19 @@ function refuseTaken(set: ImageSet, request: CreateSnapshotRequest): void {
   if (taken !== undefined) throw new BlockError('EXISTS', `'${taken.filename}' already has a snapshot '${request.tag}' (--replace puts the new one in its place)`);
 }
 
-/** Pumps the whole input into an area; the bytes produced, once all are stored and the end of the stream is right. */
-export async function receive(input: VmStateInput, area: VmStateArea, request: CreateSnapshotRequest): Promise<number> {
+function receive(input: VmStateInput, area: VmStateArea, request: CreateSnapshotRequest): Promise<number> {
+  return storeStream((into) => input.pump(into), input.name, input.size, area, request);
+}
+
+/** Pumps a whole stream into an area; the bytes produced, once all are stored and the end of the stream is right. */
+export async function storeStream(
+  pump: (into: VmStateConsumer) => Promise<number>, name: string, total: number | null, area: VmStateArea, request: CreateSnapshotRequest,
+): Promise<number> {
   const writer = new VmStateWriter(area, request);
   try {
-    await input.pump(withProgress(writer, input.size, request.onProgress));
+    await pump(withProgress(writer, total, request.onProgress));
     const bytes = await writer.finish();
-    if (await checkStreamEnd(area, bytes) === 'empty') throw new BlockError('PROTOCOL', `'${input.name}' delivered no VM state: it ended without a byte`);
+    if (await checkStreamEnd(area, bytes) === 'empty') throw new BlockError('PROTOCOL', `'${name}' delivered no VM state: it ended without a byte`);
     return bytes;
   } finally {
     await writer.abort();

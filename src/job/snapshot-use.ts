@@ -4,7 +4,7 @@ import type { SnapshotInfo, VmStateSource } from '../block/driver.js';
 import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateOutput, sendState, type VmStateOutput } from '../vmstate/sinks.js';
 import { removeHalfMadeSets } from './half-made.js';
-import { findSnapshot, ImageSet, type OpenedImage, type SetOptions } from './image-set.js';
+import { findSnapshot, ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 import type { OnProgress } from './snapshot-create.js';
 
 export interface UseSnapshotRequest {
@@ -31,6 +31,7 @@ export interface SendStateRequest extends UseSnapshotRequest {
  * as soon as it has the whole state. A stream that breaks before that leaves the disks as they were.
  */
 export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotInfo> {
+  await refuseImageAsState(request.vmState, [request.image, ...request.also ?? []]);
   await recover(request);
   const set = await ImageSet.open([request.image, ...request.also ?? []], request);
   try {
@@ -49,6 +50,7 @@ export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotI
 
 /** The RAM state alone; the image is only read, with `forceShare` even beside the machine that uses it. */
 export async function extractSnapshot(request: SendStateRequest & { readonly forceShare?: boolean | undefined }): Promise<SnapshotInfo> {
+  await refuseImageAsState(request.vmState, [request.image]);
   const set = await ImageSet.open([request.image], { ...request, readOnly: true });
   try {
     await send(await openState(set.primary, request.tag), request);
