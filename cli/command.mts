@@ -55,9 +55,9 @@ export interface CommandContext {
   /** Standard output: results only. */
   readonly out: Output;
   /** One line to standard error: `quiesce: warning: …`. */
-  warn(message: string): void;
+  readonly warn: (message: string) => void;
   /** Bars on standard error if it is a terminal, nothing otherwise. The frame stops them when the command ends. */
-  progress(): Promise<Progress>;
+  readonly progress: () => Promise<Progress>;
 }
 
 /** Values by camelCase name. */

@@ -20,7 +20,7 @@ export async function createFromQemu(qmpPath: string, request: CreateSnapshotReq
     await refuseExistingTag(filenames, request);
     return await whileStopped(qmp, () => saveAndSnapshot(qmp, filenames, request));
   } finally {
-    await qmp.close();
+    qmp.close();
   }
 }
 

@@ -1,5 +1,5 @@
 /** A qcow2 image next to a flat array: random operations on both, then they must agree. */
-import { Random } from '../../src/base/clock.js';
+import type { Random } from '../../src/base/clock.js';
 import { BlockNode } from '../../src/block/node.js';
 import { RequestFlag } from '../../src/block/request.js';
 import { createQcow2 } from '../../src/format/qcow2/create.js';

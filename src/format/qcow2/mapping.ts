@@ -4,7 +4,7 @@
  */
 import { RangeLock } from '../../base/range-lock.js';
 import type { Qcow2Image } from './image.js';
-import { L1Table } from './l1-table.js';
+import type { L1Table } from './l1-table.js';
 import {
   ClusterKind, clusterKind, compressedExtent, ENTRY_BYTES, hostOffsetOf, isCopied, type CompressedExtent, type Geometry,
 } from './layout.js';
