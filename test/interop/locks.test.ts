@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { truncateSync, readFileSync, statSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
-import { expect, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import { capabilities } from '../../src/base/libc.js';
 import { openFileDriver } from '../../src/protocol/file.js';
 import { peers } from '../support/peers.js';
@@ -10,6 +10,8 @@ import { kill, run, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
+const children: ChildProcess[] = [];
+afterEach(async () => { for (const child of children.splice(0)) await kill(child); });
 
 async function makeImage(): Promise<string> {
   const path = tmp('disk.qcow2');
@@ -20,10 +22,14 @@ async function makeImage(): Promise<string> {
 /** Runs qemu-io on an image and waits until it has opened it. */
 async function heldByQemuIo(path: string, ...options: string[]): Promise<ChildProcess> {
   const child = start('qemu-io', [...options, '-f', 'qcow2', path]);
+  children.push(child);
   let output = '';
   child.stdout!.on('data', (chunk: Buffer) => { output += chunk.toString(); });
   child.stdin!.write('length\n');
-  while (!output.includes('16 MiB')) await Promise.race([once(child.stdout!, 'data'), once(child, 'exit').then(() => { throw new Error(`qemu-io ended: ${output}`); })]);
+  while (!output.includes('16 MiB')) {
+    const [ended] = await Promise.race([once(child.stdout!, 'data').then(() => [false]), once(child, 'exit').then(() => [true])]);
+    if (ended === true) throw new Error(`qemu-io ended early: ${output}`);
+  }
   return child;
 }
 
