@@ -56,14 +56,28 @@ function expectSame(found: Uint8Array, expected: Uint8Array, what: string): void
 
 function boundsSuite(open: Open): void {
   describe('bounds', () => {
-    test('refuses reads past the end, negative and fractional ranges', async () => {
+    test('refuses negative, fractional and immense ranges', async () => {
       await using node = await open(IMAGE);
-      const length = node.length();
-      for (const [offset, bytes] of [[length, 1], [length - 1, 2], [-1, 1], [0.5, 1], [Number.MAX_SAFE_INTEGER, 1]] as const) {
-        await expect(node.read(offset, new Uint8Array(bytes))).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
+      for (const [offset, bytes] of [[-1, 1], [0.5, 1], [Number.MAX_SAFE_INTEGER, 1], [0, Number.MAX_SAFE_INTEGER + 1]] as const) {
         await expect(node.discard(offset, bytes)).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
+        await expect(node.writeZeroes(offset, bytes)).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
+        if (bytes === 1) await expect(node.read(offset, new Uint8Array(bytes))).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
       }
+      await expect(node.blockStatus(IMAGE, 1)).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
       expect(node.inFlight).toBe(0);
+    });
+
+    test('past the end a growable driver reads zeros and discards nothing; another one refuses', async () => {
+      await using node = await open(IMAGE);
+      await node.write(IMAGE - 10, filled(10, 1));
+      for (const offset of [IMAGE - 10, IMAGE, IMAGE + 100_000]) {
+        const request = bytesAt(node, offset, 5000);
+        if (node.driver.growable) expectSame((await request).subarray(offset < IMAGE ? 10 : 0), new Uint8Array(offset < IMAGE ? 4990 : 5000), `at ${offset}`);
+        else await expect(request).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
+        if (node.driver.growable) await node.discard(offset, 5000);
+        else await expect(node.discard(offset, 5000)).rejects.toMatchObject({ code: 'OUT_OF_RANGE' });
+      }
+      expect(node.length()).toBe(IMAGE);
     });
 
     test('takes empty requests, at the end too', async () => {
