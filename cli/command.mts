@@ -31,6 +31,8 @@ export interface OptionSpec extends ValueSpec {
   readonly value?: string;
   readonly default?: string | number;
   readonly required?: boolean;
+  /** An array that takes one word each time it is given, instead of all words after it. */
+  readonly repeated?: boolean;
 }
 
 /** In the order of the command line; only the last may be an array or optional followed by optional ones. */

@@ -65,10 +65,14 @@ function take(name: string, option: OptionSpec, attached: string | undefined, re
     if (attached === undefined) taken.push('true');
   } else {
     const isValue = (): boolean => rest[0] !== undefined && !looksLikeOption(rest[0]);
-    while ((taken.length === 0 || option.array === true) && isValue()) taken.push(rest.shift()!);
+    while ((taken.length === 0 || isGreedy(option)) && isValue()) taken.push(rest.shift()!);
     if (taken.length === 0) throw missingValue(name, option);
   }
   values.set(name, option.array === true ? [...(values.get(name) ?? []), ...taken] : taken);
+}
+
+function isGreedy(option: OptionSpec): boolean {
+  return option.array === true && option.repeated !== true;
 }
 
 export function unknownOption(spec: CommandSpec, name: string): UsageError {

@@ -11,6 +11,7 @@ function toYargs(option: OptionSpec): Options {
     ...(option.alias === undefined ? {} : { alias: option.alias }),
     ...(option.choices === undefined ? {} : { choices: option.choices }),
     array: option.array ?? false,
+    ...(option.repeated === true ? { nargs: 1 } : {}),
     description: option.help,
   };
 }

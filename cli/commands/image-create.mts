@@ -13,7 +13,7 @@ export const command = defineCommand({
   },
   options: {
     format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, default: 'qcow2', help: 'image format' },
-    options: { type: 'string', alias: 'o', array: true, value: 'NAME=VALUE,...', help: `format options: ${CREATE_OPTIONS.join(', ')}` },
+    options: { type: 'string', alias: 'o', array: true, repeated: true, value: 'NAME=VALUE,...', help: `format options: ${CREATE_OPTIONS.join(', ')}` },
     'backing-file': { type: 'string', alias: 'b', value: 'FILE', help: 'make an overlay over this image' },
     'backing-format': { type: 'string', alias: 'F', choices: FORMAT_CHOICES, help: 'format of the backing file' },
     unchecked: { type: 'boolean', alias: 'u', help: 'record the backing file without opening it' },
