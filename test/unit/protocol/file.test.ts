@@ -220,6 +220,9 @@ describe('space', () => {
 
   test('a growing write is counted when it is submitted, and zeroes that extend the file do not cut it off', async () => {
     const driver = await open();
+    const realTruncate = fs.ftruncate as (...args: unknown[]) => void;
+    // were the file extended on the thread pool, it could happen as late as this
+    jest.spyOn(fs, 'ftruncate').mockImplementation((...args: unknown[]) => { setTimeout(() => { realTruncate(...args); }, 100); });
     const data = new Uint8Array(8 * MiB).fill(5);
     const writing = write(driver, MiB, data);
     expect(driver.length()).toBe(9 * MiB);
@@ -227,6 +230,7 @@ describe('space', () => {
     const after = write(driver, 9 * MiB + 4096, data);
     await Promise.all([writing, zeroing, after]);
     expect(driver.length()).toBe(17 * MiB + 4096);
+    await new Promise((resolve) => setTimeout(resolve, 150));
     expect(Buffer.compare(await read(driver, 9 * MiB + 4096, 8 * MiB), data)).toBe(0);
     await driver.close();
     expect(fs.statSync(tmp('image')).size).toBe(17 * MiB + 4096);
