@@ -43,18 +43,6 @@ export function setU64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset + 4, value % TWO_32);
 }
 
-/** True where every byte is zero. Works on 4-byte words as far as alignment allows. */
-export function isAllZero(bytes: Uint8Array): boolean {
-  let index = 0;
-  const head = Math.min(bytes.length, (4 - (bytes.byteOffset % 4)) % 4);
-  for (; index < head; index++) if (bytes[index] !== 0) return false;
-  const wordCount = Math.floor((bytes.length - index) / 4);
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + index, wordCount);
-  for (let word = 0; word < wordCount; word++) if (words[word] !== 0) return false;
-  for (index += wordCount * 4; index < bytes.length; index++) if (bytes[index] !== 0) return false;
-  return true;
-}
-
 const SUFFIXES: Readonly<Record<string, number>> = {
   '': 1, B: 1, K: KiB, M: MiB, G: GiB, T: TiB, P: 1024 * TiB, E: 1024 * 1024 * TiB,
 };

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import {
-  alignDown, alignUp, divCeil, formatRange, formatSize, getU64, isAllZero, isPowerOfTwo, parseSize, setU64, viewOf,
+  alignDown, alignUp, divCeil, formatRange, formatSize, getU64, isPowerOfTwo, parseSize, setU64, viewOf,
 } from '../../../src/base/bytes.js';
 
 test('alignment holds beyond 2^32 and 2^52', () => {
@@ -28,26 +28,6 @@ test('64-bit words go through numbers up to 2^53-1 and are refused above', () =>
   expect(getU64(view, 8)).toBeUndefined();
   view.setBigUint64(8, 2n ** 64n - 1n);
   expect(getU64(view, 8)).toBeUndefined();
-});
-
-test('isAllZero sees every single byte, at every alignment', () => {
-  for (let start = 0; start < 5; start++) {
-    for (const length of [7, 8, 9, 17]) {
-      const whole = new Uint8Array(32).fill(1);
-      const bytes = whole.subarray(start, start + length).fill(0);
-      expect(isAllZero(bytes)).toBe(true);
-      for (let at = 0; at < length; at++) {
-        bytes[at] = 128;
-        expect(isAllZero(bytes)).toBe(false);
-        bytes[at] = 0;
-      }
-    }
-  }
-});
-
-test.failing('isAllZero takes slices that end before the first whole aligned word', () => {
-  const whole = new Uint8Array(8);
-  expect([isAllZero(whole.subarray(1, 1)), isAllZero(whole.subarray(1, 2)), isAllZero(whole.subarray(5, 7))]).toEqual([true, true, true]);
 });
 
 describe('parseSize', () => {
