@@ -1,4 +1,5 @@
 /** What QEMU and this engine must agree on: content, consistency and facts of an image. */
+import { rmSync } from 'node:fs';
 import { expect } from '@jest/globals';
 import {
   chainStatus, openImage, type BlockNode, type CheckResult, type OpenImageOptions, type SnapshotInfo, type SnapshotTable, type VmStateArea,
@@ -148,4 +149,13 @@ export function snapshotId(node: BlockNode, name: string): string {
   const found = snapshotsOf(node).list().find((snapshot) => snapshot.name === name);
   if (found === undefined) throw new Error(`'${node.name}' has no snapshot ${name}`);
   return found.id;
+}
+
+/** QEMU and we read the snapshot's disk as the twin. */
+export async function snapshotReadsAs(path: string, name: string, twin: Twin): Promise<void> {
+  const flat = `${path}.${name}.raw`;
+  await runOk('qemu-img', ['convert', '-f', 'qcow2', '-l', `snapshot.name=${name}`, '-O', 'raw', path, flat]);
+  expect(await runOk('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', flat, twin.path])).toContain('Images are identical.');
+  rmSync(flat);
+  await weReadAs(path, twin, { snapshot: name });
 }

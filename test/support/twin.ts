@@ -2,7 +2,7 @@
  * A flat, sparse raw file that holds what a disk must hold: every step done on an image is done on its twin, and then
  * both QEMU and this engine must read the image as the twin. Steps run through either of them.
  */
-import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, copyFileSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { RequestFlag, type BlockNode, type Random } from '../../src/index.js';
 import { randomBytes } from './random-bytes.js';
@@ -27,6 +27,13 @@ export class Twin {
     const fd = openSync(path, 'w');
     ftruncateSync(fd, size);
     closeSync(fd);
+  }
+
+  /** Another file with the same content. */
+  copy(path: string): Twin {
+    const copied = new Twin(path, this.size);
+    copyFileSync(this.path, path);
+    return copied;
   }
 
   write(offset: number, data: Uint8Array): void {

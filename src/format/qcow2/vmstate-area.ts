@@ -34,7 +34,7 @@ export class PendingVmState implements VmStateArea {
 
   async save(position: number, data: Uint8Array): Promise<void> {
     if (data.byteLength === 0) return;
-    this.#reserveL1(position + data.byteLength);
+    if (this.#neededEntries(position + data.byteLength) > this.#l1.entries) await this.#growL1(position + data.byteLength);
     await this.#io.write(position, data);
   }
 
@@ -64,12 +64,19 @@ export class PendingVmState implements VmStateArea {
     return true;
   }
 
-  #reserveL1(end: number): void {
-    const { geometry, header, name } = this.#image;
-    const needed = l1EntriesFor(geometry, end);
-    if ((needed + l1EntriesFor(geometry, header.size)) * ENTRY_BYTES > MAX_L1_BYTES) {
+  #neededEntries(end: number): number {
+    return l1EntriesFor(this.#image.geometry, end);
+  }
+
+  /** Under the mutex: other saves add L2 tables to the table that this one replaces. */
+  async #growL1(end: number): Promise<void> {
+    const { header, name } = this.#image;
+    const needed = this.#neededEntries(end);
+    if ((needed + this.#neededEntries(header.size)) * ENTRY_BYTES > MAX_L1_BYTES) {
       throw new BlockError('NO_SPACE', `'${name}' cannot hold ${end} bytes of VM state: its L1 table would exceed 32 MiB`, { node: name, errno: 'EFBIG' });
     }
-    if (needed > this.#l1.entries) this.#l1 = this.#l1.resized(0, Math.max(needed, this.#l1.entries * 2));
+    await this.#image.exclusive(async () => {
+      if (needed > this.#l1.entries) this.#l1 = this.#l1.resized(0, Math.max(needed, this.#l1.entries * 2));
+    });
   }
 }
