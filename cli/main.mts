@@ -72,11 +72,16 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
 async function runInterruptible(command: Command, args: Readonly<Record<string, unknown>>): Promise<number> {
   const interrupt = listenForInterrupt((code) => process.exit(code));
   let progress: Promise<Progress> | undefined;
+  let bars: Progress | undefined;
   const context: CommandContext = {
     signal: interrupt.signal,
-    out,
+    // a result printed into a running bar could not be read
+    out: createOutput((text) => {
+      bars?.stop();
+      process.stdout.write(text);
+    }),
     warn: (message) => complain(`warning: ${message}`),
-    progress: () => progress ??= createProgress(),
+    progress: async () => bars = await (progress ??= createProgress()),
   };
   try {
     return (await command.run(args, context)) ?? 0;
