@@ -26,7 +26,7 @@ export interface OpenImageOptions {
   readonly forceShare?: boolean | undefined;
   /** Default `same-dir`. */
   readonly backing?: BackingPolicy | undefined;
-  /** Open without the backing file: what it would give reads as zeros. For tools that look at metadata only. */
+  /** Open without the backing file: what it would give reads as zeros. Read-only, for tools that look at metadata only. */
   readonly noBacking?: boolean | undefined;
   /** Open this internal snapshot (id or name), read-only. */
   readonly snapshot?: string | undefined;
@@ -53,6 +53,9 @@ export function openImage(filename: string, options: OpenImageOptions = {}): Pro
 
 async function openAt(filename: string, options: OpenImageOptions, chain: readonly string[]): Promise<BlockNode> {
   const readOnly = (options.readOnly ?? false) || options.snapshot !== undefined;
+  if (options.noBacking === true && !readOnly && options.forCheck !== true) {
+    throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
+  }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
   const driver = await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
