@@ -17,6 +17,7 @@ import { snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
 const MAX_MESSAGES = 1000;
 const MAX_BITMAP_DIRECTORY_BYTES = 64 * 1024 * 1024;
 
+type Repair = NonNullable<CheckOptions['repair']>;
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 export class Checker {
@@ -44,7 +45,8 @@ export class Checker {
     await this.#countEverything(options);
     await this.#compare(repair);
     await this.#checkCopied(repair);
-    if (repair !== 'none') await this.#image.mutex.runExclusive(() => this.#image.barrier());
+    // Also of an image with lazy refcounts: with its dirty bit goes what would have them computed anew
+    if (repair !== 'none') await this.#image.mutex.runExclusive(() => this.#image.barrier(true));
     const clean = this.#result.corruptions === 0 && this.#result.checkErrors === 0;
     if (repair === 'all' && clean && (header.incompatible & (INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT)) !== 0n) {
       await this.#image.store.setFeatures({ incompatible: header.incompatible & ~(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT) });
@@ -192,7 +194,7 @@ export class Checker {
   }
 
   /** Recorded against found. Too high is a leak; too low would let the allocator hand a used cluster out. */
-  async #compare(repair: NonNullable<CheckOptions['repair']>): Promise<void> {
+  async #compare(repair: Repair): Promise<void> {
     const { refcounts, geometry } = this.#image;
     const lower: [number, number][] = [];
     const raise: [number, number][] = [];
@@ -228,7 +230,7 @@ export class Checker {
         await refcounts.set(cluster, found);
         this.#fixed('corruptions');
       }
-      await this.#image.barrier();
+      await this.#image.barrier(true);
     });
   }
 
@@ -246,33 +248,33 @@ export class Checker {
     this.#result[kind === 'leaks' ? 'leaksFixed' : 'corruptionsFixed']++;
   }
 
-  /** COPIED must be set exactly where the refcount is 1; judged by what the refcounts are after a repair. */
-  async #checkCopied(repair: NonNullable<CheckOptions['repair']>): Promise<void> {
-    const { activeL1, geometry, l2 } = this.#image;
+  /**
+   * COPIED must be set exactly where the refcount is 1; judged by what the refcounts are after a repair. Repairing leaks
+   * sets missing flags too: the cluster only looked shared.
+   */
+  async #checkCopied(repair: Repair): Promise<void> {
+    const { activeL1, geometry } = this.#image;
     for (let index = 0; index < activeL1.entries; index++) {
       const offset = activeL1.l2Offset(index);
       if (offset === 0 || !Number.isSafeInteger(offset) || offset % geometry.clusterSize !== 0) continue;
       const copied = await this.#image.refcounts.get(offset / geometry.clusterSize) === 1;
       if (copied !== activeL1.copied(index)) {
         this.#report('corruptions', `the COPIED flag of L1 entry ${index} is wrong`);
-        if (repair === 'all') {
+        if (this.#mayFixCopied(offset, copied, repair)) {
           activeL1.set(index, offset, copied);
           this.#fixed('corruptions');
         }
       }
       for (let at = 0; at < geometry.clusterSize; at += geometry.sliceBytes) {
-        const slice = await l2.load(offset + at);
-        const firstCluster = index * geometry.l2Entries + at / ENTRY_BYTES;
-        if (!await this.#checkCopiedInSlice(slice.view, firstCluster, repair) || repair !== 'all') continue;
-        l2.markDirty(await l2.loadForEdit(offset + at));
+        await this.#checkCopiedInSlice(offset + at, index * geometry.l2Entries + at / ENTRY_BYTES, repair);
       }
     }
   }
 
-  /** Returns true where flags were changed. */
-  async #checkCopiedInSlice(view: DataView, firstCluster: number, repair: NonNullable<CheckOptions['repair']>): Promise<boolean> {
-    const { geometry, refcounts } = this.#image;
-    let changed = false;
+  async #checkCopiedInSlice(sliceOffset: number, firstCluster: number, repair: Repair): Promise<void> {
+    const { geometry, refcounts, l2 } = this.#image;
+    const { view } = await l2.load(sliceOffset);
+    const fixes: [index: number, copied: boolean][] = [];
     for (let index = 0; index < geometry.sliceEntries; index++) {
       const high = view.getUint32(index * ENTRY_BYTES);
       const low = view.getUint32(index * ENTRY_BYTES + 4);
@@ -282,11 +284,22 @@ export class Checker {
       const copied = await refcounts.get(host / geometry.clusterSize) === 1;
       if (copied === isCopied(high)) continue;
       this.#report('corruptions', `the COPIED flag of guest cluster ${firstCluster + index} is wrong`);
-      if (repair !== 'all') continue;
-      view.setUint32(index * ENTRY_BYTES, copied ? (high | HIGH_COPIED) >>> 0 : (high & ~HIGH_COPIED) >>> 0);
-      this.#fixed('corruptions');
-      changed = true;
+      if (this.#mayFixCopied(host, copied, repair)) fixes.push([index, copied]);
     }
-    return changed;
+    if (fixes.length > 0) await this.#image.mutex.runExclusive(() => this.#fixCopied(sliceOffset, fixes));
+  }
+
+  async #fixCopied(sliceOffset: number, fixes: readonly [index: number, copied: boolean][]): Promise<void> {
+    const slice = await this.#image.l2.loadForEdit(sliceOffset);
+    this.#image.l2.markDirty(slice);
+    for (const [index, copied] of fixes) {
+      const high = slice.view.getUint32(index * ENTRY_BYTES);
+      slice.view.setUint32(index * ENTRY_BYTES, copied ? (high | HIGH_COPIED) >>> 0 : (high & ~HIGH_COPIED) >>> 0);
+      this.#fixed('corruptions');
+    }
+  }
+
+  #mayFixCopied(host: number, copied: boolean, repair: Repair): boolean {
+    return repair === 'all' || (repair === 'leaks' && copied && this.#counts.get(host / this.#image.geometry.clusterSize) === 1);
   }
 }

@@ -87,13 +87,16 @@ export class Qcow2Image {
     });
   }
 
-  /** Everything written so far is durable and consistent when it resolves. Under the mutex. */
-  async barrier(): Promise<void> {
+  /**
+   * Everything written so far is durable and consistent when it resolves. Under the mutex. Lazy refcounts are left to
+   * the close, or to the repair that the dirty bit demands, unless the caller wants them now.
+   */
+  async barrier(withRefcounts = !this.lazyRefcounts): Promise<void> {
     this.assertWritable();
     await this.guard(async () => {
       const frees = this.#deferred;
       this.#deferred = [];
-      if (!this.lazyRefcounts) await this.refcounts.persist();
+      if (withRefcounts) await this.refcounts.persist();
       if (this.l2.hasDirty || this.activeL1.isDirty) {
         await this.file.flush();
         await this.l2.writeBack();

@@ -20,6 +20,7 @@ import { Refcounts } from './refcount.js';
 import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
+import { releaseTree } from './tree.js';
 import { PendingVmState } from './vmstate-area.js';
 
 const MAX_L2_CACHE_BYTES = 32 * MiB;
@@ -138,12 +139,16 @@ export class Qcow2Driver implements BlockDriver {
     const old = this.length();
     if (bytes < old) throw new BlockError('NOT_SUPPORTED', `'${this.image.name}' cannot be shrunk from ${old} to ${bytes} bytes`, { node: this.image.name });
     if (bytes === old) return;
-    await this.image.exclusive(() => this.#grow(bytes));
+    await this.image.exclusive(() => this.#growL1(bytes));
     // What lies between the old end and the new one must read as zeros: a backing file may be longer than the disk was
     const visible = Math.max(alignUp(old, this.geometry.clusterSize), this.backing?.length() ?? 0);
     const end = Math.min(bytes, visible);
-    if (end > old) await writeZeroes(this.#mapping, this.#io, old, end - old, this.#zeroOptions(true));
-    await this.#flush();
+    if (end > old) await writeZeroes(this.#mapping, this.#io, old, end - old, { ...this.#zeroOptions(true), diskSize: bytes });
+    // The new size last: a crash before leaves the old disk, with zeros beyond its end
+    await this.image.exclusive(async () => {
+      await this.image.barrier();
+      await this.image.guard(() => this.image.store.switch({ size: bytes }));
+    });
   };
 
   readonly check = async (options: CheckOptions): Promise<CheckResult> => {
@@ -188,15 +193,14 @@ export class Qcow2Driver implements BlockDriver {
     await this.image.mutex.runExclusive(() => this.image.barrier());
   }
 
-  async #grow(bytes: number): Promise<void> {
+  /** Makes room in the active L1 table for a disk of `bytes`; entries beyond the present one are empty afterwards. */
+  async #growL1(bytes: number): Promise<void> {
     const { image, geometry } = this;
     const entries = l1EntriesFor(geometry, bytes);
     if (entries * ENTRY_BYTES > MAX_L1_BYTES || bytes > 2 ** 53 - GiB) throw new BlockError('NO_SPACE', `'${image.name}' cannot grow to ${bytes} bytes: its L1 table would exceed 32 MiB`, { node: image.name });
+    await this.#dropBeyondDisk();
     const old = image.activeL1;
-    if (entries <= old.entries) {
-      await image.guard(() => image.store.switch({ size: bytes }));
-      return;
-    }
+    if (entries <= old.entries) return;
     const clusters = Math.ceil((entries * ENTRY_BYTES) / geometry.clusterSize);
     const offset = await image.refcounts.allocate(clusters);
     await image.barrier();
@@ -204,10 +208,27 @@ export class Qcow2Driver implements BlockDriver {
     await image.guard(async () => {
       await grown.writeAll(image.file, clusters * geometry.clusterSize);
       await image.file.flush();
-      await image.store.switch({ size: bytes, l1: { offset, entries } });
+      await image.store.switch({ l1: { offset, entries } });
     });
     image.activeL1 = grown;
     if (old.offset !== 0 && old.entries > 0) image.deferFree(old.offset / geometry.clusterSize, Math.ceil((old.entries * ENTRY_BYTES) / geometry.clusterSize));
+  }
+
+  /** VM state that QEMU's loadvm left above the disk would become part of a larger one. */
+  async #dropBeyondDisk(): Promise<void> {
+    const { image, geometry } = this;
+    const { activeL1 } = image;
+    const first = l1EntriesFor(geometry, image.header.size);
+    const dropped = activeL1.resized(0, activeL1.entries);
+    let found = false;
+    for (let index = first; index < activeL1.entries; index++) {
+      if (activeL1.l2Offset(index) === 0) continue;
+      activeL1.set(index, 0);
+      found = true;
+    }
+    if (!found) return;
+    await image.barrier();
+    await releaseTree(image, dropped, first);
   }
 
   #zeroOptions(unmap: boolean): ZeroOptions {

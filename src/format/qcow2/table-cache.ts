@@ -49,15 +49,16 @@ export class TableCache {
   async load(offset: number): Promise<CachedTable> {
     const cached = this.peek(offset);
     if (cached !== undefined) return cached;
-    let loading = this.#loading.get(offset);
-    if (loading === undefined) {
-      loading = this.#read(offset);
-      this.#loading.set(offset, loading);
-    }
+    const started = this.#loading.get(offset);
+    if (started !== undefined) return started;
+    // Ends this load only: where the table was invalidated meanwhile, a newer one may be under way
+    const end = (): boolean => this.#loading.get(offset) === loading && this.#loading.delete(offset);
+    const loading: Promise<CachedTable> = this.#read(offset, end);
+    this.#loading.set(offset, loading);
     return loading;
   }
 
-  /** For editors, under the metadata mutex: the table is in the cache when this resolves, until the next await. */
+  /** For editors, under the metadata mutex: the newest content, to be edited (`markDirty` first) until the next await. */
   async loadForEdit(offset: number): Promise<CachedTable> {
     for (;;) {
       const cached = this.peek(offset);
@@ -79,6 +80,11 @@ export class TableCache {
   }
 
   markDirty(table: CachedTable): void {
+    // While the editor's promise resolved, a reader's load may have evicted the table, or put an equal one in its place
+    if (this.#tables.get(table.offset) !== table) {
+      this.#loading.delete(table.offset);
+      this.#insert(table);
+    }
     if (table.dirty) return;
     table.dirty = true;
     this.#dirtyCount++;
@@ -115,20 +121,19 @@ export class TableCache {
     this.#dirtyCount--;
   }
 
-  async #read(offset: number): Promise<CachedTable> {
+  async #read(offset: number, end: () => boolean): Promise<CachedTable> {
     const bytes = new Uint8Array(this.tableBytes);
-    const loading = this.#loading;
     try {
       await this.#file.read(offset, bytes, 'metadata');
     } catch (error) {
-      loading.delete(offset);
+      end();
       throw error;
     }
     const newer = this.#tables.get(offset);
     if (newer !== undefined) return newer;
     const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick };
-    // Deleted meanwhile = invalidated meanwhile: the content is the caller's, but no longer the cache's
-    if (loading.delete(offset) && this.#hasRoom()) this.#insert(table);
+    // Ended before = invalidated meanwhile: the content is the caller's, but no longer the cache's
+    if (end() && this.#hasRoom()) this.#insert(table);
     return table;
   }
 
@@ -137,16 +142,17 @@ export class TableCache {
   }
 
   #insert(table: CachedTable): void {
-    if (this.#tables.size >= this.capacity) this.#evict();
+    while (this.#tables.size >= this.capacity && this.#evict());
     this.#tables.set(table.offset, table);
   }
 
-  #evict(): void {
+  /** Returns false where every table is dirty. */
+  #evict(): boolean {
     let victim: CachedTable | null = null;
     for (const table of this.#tables.values()) {
       if (!table.dirty && (victim === null || table.lastUse < victim.lastUse)) victim = table;
     }
-    if (victim !== null) this.#tables.delete(victim.offset);
+    return victim !== null && this.#tables.delete(victim.offset);
   }
 
   #forget(offset: number): void {
