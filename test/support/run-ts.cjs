@@ -32,10 +32,15 @@ async function bundle(entry) {
   return join(dir, 'main.js');
 }
 
-async function main(argv) {
-  const entry = chooseEntry(argv);
+/** Benchmarks start the launcher; all else here runs from its own bundle. */
+async function buildIfStale() {
   const { build, isStale } = await import(pathToFileURL(join(root, 'build.js')).href);
   if (isStale()) await build();
+}
+
+async function main(argv) {
+  const entry = chooseEntry(argv);
+  if (entry.startsWith(join(root, 'bench'))) await buildIfStale();
   const bundled = await bundle(entry);
   process.setSourceMapsEnabled(true);
   process.argv = [process.argv[0], entry, ...argv];
