@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { assert } from '../base/assert.js';
 import { alignDown, alignUp, formatRange } from '../base/bytes.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
+import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, seekData, seekHole, zeroRange } from '../base/libc.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
@@ -16,6 +17,8 @@ export interface FileDriverOptions {
   readonly limits: BlockLimits;
   /** Alignment of write-zeroes on a device; 1 for files. */
   readonly sectorBytes: number;
+  /** Allocate ahead of growing writes; for files opened with O_DIRECT. */
+  readonly growAhead: boolean;
 }
 
 type SpaceCall = 'punch' | 'zero' | 'device discard';
@@ -34,6 +37,7 @@ export class FileDriver implements BlockDriver {
   readonly #sectorBytes: number;
   /** Counts growing writes from the moment they are submitted, so that the next one sees where they end. */
   #length: number;
+  readonly #growth: Growth | null;
   /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
   #syncError: BlockError | null = null;
   /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
@@ -51,6 +55,7 @@ export class FileDriver implements BlockDriver {
     this.#name = options.name;
     this.#sectorBytes = options.sectorBytes;
     this.#length = options.bytes;
+    this.#growth = options.growAhead && !options.isDevice ? new Growth(options.fd, options.bytes) : null;
     const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
@@ -68,8 +73,7 @@ export class FileDriver implements BlockDriver {
         case 'read':
           return await readFully(this.#fd, request.buffer!, request.offset, this.limits.requestAlignment);
         case 'write':
-          if (end > this.#length) this.#length = end;
-          return await writeFully(this.#fd, request.buffer!, request.offset);
+          return await this.#write(request.buffer!, request.offset, end);
         case 'write-zeroes':
           return await this.#writeZeroes(request, end);
         case 'discard':
@@ -107,9 +111,17 @@ export class FileDriver implements BlockDriver {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await closeFd(this.#fd).catch((error: unknown) => {
-      throw wrapHostError(error, `Could not close '${this.#name}'`, { node: this.#name });
-    });
+    try {
+      this.#growth?.trim(this.#length);
+    } catch (error) {
+      await closeFd(this.#fd).catch(() => {});
+      throw this.#closeFailure(error);
+    }
+    await closeFd(this.#fd).catch((error: unknown) => { throw this.#closeFailure(error); });
+  }
+
+  #closeFailure(error: unknown): BlockError {
+    return wrapHostError(error, `Could not close '${this.#name}'`, { node: this.#name });
   }
 
   #refuse(op: BlockOp): void {
@@ -141,6 +153,15 @@ export class FileDriver implements BlockDriver {
     }
     this.#flushesCovered = covered;
     this.#syncing = null;
+  }
+
+  async #write(buffer: Uint8Array, offset: number, end: number): Promise<void> {
+    if (end > this.#length) {
+      const wait = this.#growth?.before(this.#length, offset, end) ?? null;
+      this.#length = end;
+      if (wait !== null) await wait;
+    }
+    return writeFully(this.#fd, buffer, offset);
   }
 
   /** Deallocates where the caller allows it, else keeps the range allocated; NOT_SUPPORTED where the host can do neither. */
@@ -185,6 +206,7 @@ export class FileDriver implements BlockDriver {
   #extendTo(end: number): void {
     if (end <= this.#length) return;
     assert(this.growable, `zeroes past the end of the device '${this.#name}'`);
+    this.#growth?.trim(this.#length);
     fs.ftruncateSync(this.#fd, end);
     this.#length = end;
   }
@@ -197,6 +219,7 @@ export class FileDriver implements BlockDriver {
         this.#extendTo(bytes);
       } else {
         this.#length = bytes;
+        this.#growth?.trim(bytes);
         await truncate(this.#fd, bytes);
       }
     } catch (error) {

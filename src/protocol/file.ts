@@ -90,6 +90,7 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
     bytes: isDevice ? deviceBytes(fd) : fs.fstatSync(fd).size,
     limits: options.direct === true ? await directLimits(fd, path, isDevice) : NO_LIMITS,
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
+    growAhead: options.direct === true,
   });
 }
 
