@@ -99,6 +99,8 @@ export interface VmStateSource {
 /** Internal snapshots. Every verb is called on a drained node and is atomic: after a crash, old or new, never half. */
 export interface SnapshotTable {
   list(): readonly SnapshotInfo[];
+  /** Throws where `create` would refuse the name, or has no room for one more: to ask before minutes of RAM are taken. */
+  checkNew(name: string): void;
   /** Takes the pending VM state (VmStateArea) into the new snapshot if vmStateSize > 0. Durable when it resolves. */
   create(snapshot: CreateSnapshot): Promise<SnapshotInfo>;
   /** Makes the snapshot's disk the active one (QEMU: goto). */

@@ -38,8 +38,19 @@ export class Snapshots implements SnapshotTable {
     return this.#entries;
   }
 
+  checkNew(name: string): void {
+    const refuse = (code: 'INVALID_ARGUMENT' | 'NO_SPACE', why: string): never => {
+      throw new BlockError(code, `'${this.#image.name}' ${why}`, { node: this.#image.name });
+    };
+    const bytes = Buffer.byteLength(name);
+    if (bytes === 0 || bytes > MAX_NAME_BYTES || name.includes('\0')) {
+      const shown = JSON.stringify(bytes > 64 ? `${name.slice(0, 32)}…` : name);
+      refuse('INVALID_ARGUMENT', `takes snapshot names of 1 to ${MAX_NAME_BYTES} bytes without NUL, got ${shown} (${bytes} bytes)`);
+    }
+    if (this.#entries.length >= MAX_SNAPSHOTS) refuse('NO_SPACE', `has ${MAX_SNAPSHOTS} snapshots, no more fit`);
+  }
+
   async create(snapshot: CreateSnapshot): Promise<SnapshotInfo> {
-    checkName(snapshot.name);
     const created = await this.#image.exclusive(() => this.#create(snapshot));
     // A state that this snapshot does not carry must not wait for the next one
     if (snapshot.vmStateSize === 0) await this.#vmState?.discard();
@@ -84,7 +95,7 @@ export class Snapshots implements SnapshotTable {
   async #create(snapshot: CreateSnapshot): Promise<SnapshotEntry> {
     const image = this.#image;
     const { header, geometry } = image;
-    if (this.#entries.length >= MAX_SNAPSHOTS) throw new BlockError('NO_SPACE', `'${image.name}' has ${MAX_SNAPSHOTS} snapshots, no more fit`, { node: image.name });
+    this.checkNew(snapshot.name);
     await image.barrier();
     const diskEntries = l1EntriesFor(geometry, header.size);
     const old = { active: image.activeL1 };
@@ -276,11 +287,4 @@ function nextId(entries: readonly SnapshotEntry[]): string {
     if (value > largest) largest = value;
   }
   return String(largest + 1n);
-}
-
-function checkName(name: string): void {
-  const bytes = Buffer.byteLength(name);
-  if (bytes === 0 || bytes > MAX_NAME_BYTES || name.includes('\0')) {
-    throw new BlockError('INVALID_ARGUMENT', `a snapshot name has 1 to ${MAX_NAME_BYTES} bytes and no NUL, got ${JSON.stringify(name.slice(0, 64))}`);
-  }
 }
