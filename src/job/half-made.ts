@@ -8,13 +8,18 @@ import { open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises
 import os from 'node:os';
 import path from 'node:path';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
+import type { SnapshotInfo } from '../block/driver.js';
 import { ImageSet, type SetOptions } from './image-set.js';
 
-interface Note {
-  readonly set: string;
+/** A snapshot of a set: the date tells it from an older one of the same name. */
+interface Identity {
   readonly tag: string;
   readonly dateSeconds: number;
   readonly dateNanoseconds: number;
+}
+
+interface Note extends Identity {
+  readonly set: string;
   /** Absolute; the first one's note decides. */
   readonly images: readonly string[];
 }
@@ -31,7 +36,7 @@ export class SetNotes {
   }
 
   /** Writes the notes, the deciding one last: without it the others mean nothing. */
-  static async begin(filenames: readonly string[], snapshot: Pick<Note, 'tag' | 'dateSeconds' | 'dateNanoseconds'>): Promise<SetNotes> {
+  static async begin(filenames: readonly string[], snapshot: Identity): Promise<SetNotes> {
     const images = await Promise.all(filenames.map((filename) => realpath(filename)));
     const note: Note = { set: randomUUID(), ...snapshot, images };
     const notes = new SetNotes(note, await Promise.all(images.map(notePath)));
@@ -55,14 +60,32 @@ export class SetNotes {
 /** Removes what an interrupted run left in any set that these images belong to; `warn` names it. */
 export async function removeHalfMadeSets(filenames: readonly string[], options: SetOptions, warn: (message: string) => void): Promise<void> {
   for (const filename of filenames) {
-    const image = await realpath(filename).catch(() => null);
-    if (image === null) continue; // opening it will say why
-    const note = await readNote(await notePath(image));
-    if (note === null) continue;
-    const deciding = await readNote(await notePath(note.images[0]!));
-    if (deciding?.set === note.set) await rollBack(note, options, warn);
-    else await removeDurably(await notePath(image));
+    const found = await findNote(filename);
+    if (found === null) continue;
+    if (found.decided) await rollBack(found.note, options, warn);
+    else await removeDurably(found.path);
   }
+}
+
+/** What `removeHalfMadeSets` would remove; looks only. */
+export async function halfMadeSnapshots(filenames: readonly string[]): Promise<readonly Identity[]> {
+  const found = await Promise.all(filenames.map(findNote));
+  return found.flatMap((one) => one?.decided === true ? [one.note] : []);
+}
+
+export function isSame({ name, dateSeconds, dateNanoseconds }: SnapshotInfo, note: Identity): boolean {
+  return name === note.tag && dateSeconds === note.dateSeconds && dateNanoseconds === note.dateNanoseconds;
+}
+
+/** The note beside an image; `decided` where it is the set's deciding note, or that one is there as well. */
+async function findNote(filename: string): Promise<{ readonly note: Note; readonly path: string; readonly decided: boolean } | null> {
+  const image = await realpath(filename).catch(() => null);
+  if (image === null) return null; // opening it will say why
+  const file = await notePath(image);
+  const note = await readNote(file);
+  if (note === null) return null;
+  const deciding = await readNote(await notePath(note.images[0]!));
+  return { note, path: file, decided: deciding?.set === note.set };
 }
 
 async function rollBack(note: Note, options: SetOptions, warn: (message: string) => void): Promise<void> {
@@ -75,8 +98,7 @@ async function rollBack(note: Note, options: SetOptions, warn: (message: string)
   const cleaned: string[] = [];
   try {
     for (const { filename, node, snapshots } of set.images) {
-      const half = snapshots.list().find(({ name, dateSeconds, dateNanoseconds }) =>
-        name === note.tag && dateSeconds === note.dateSeconds && dateNanoseconds === note.dateNanoseconds);
+      const half = snapshots.list().find((snapshot) => isSame(snapshot, note));
       if (half === undefined) continue;
       await node.drained(() => snapshots.delete(half.id));
       cleaned.push(filename);

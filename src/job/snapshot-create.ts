@@ -7,7 +7,7 @@ import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateInput, type VmStateInput } from '../vmstate/sources.js';
 import { Spool } from '../vmstate/spool.js';
 import { VmStateWriter, type VmStateConsumer } from '../vmstate/writer.js';
-import { removeHalfMadeSets, SetNotes } from './half-made.js';
+import { halfMadeSnapshots, isSame, removeHalfMadeSets, SetNotes } from './half-made.js';
 import { ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 
 const LOCK_POLL_MS = 50;
@@ -42,11 +42,7 @@ export interface CreatedSnapshot {
 
 export async function createSnapshot(request: CreateSnapshotRequest): Promise<CreatedSnapshot> {
   const filenames = [request.image, ...request.also ?? []];
-  await removeHalfMadeSets(filenames, request, request.onWarning ?? (() => {}));
-  if (request.vmState === undefined) {
-    const set = await ImageSet.open(filenames, request);
-    return finishSet(set, request, 0);
-  }
+  if (request.vmState === undefined) return finishSet(await openImages(filenames, request), request, 0);
   await refuseImageAsState(request.vmState, filenames);
   const input = await openVmStateInput(request.vmState, { signal: request.signal });
   try {
@@ -58,10 +54,15 @@ export async function createSnapshot(request: CreateSnapshotRequest): Promise<Cr
   }
 }
 
+async function openImages(filenames: readonly string[], request: CreateSnapshotRequest): Promise<ImageSet> {
+  await removeHalfMadeSets(filenames, request, request.onWarning ?? (() => {}));
+  return ImageSet.open(filenames, request);
+}
+
 /** Null where a machine that is about to send its state still holds the image: its lock goes only after the migration. */
 async function openUnlessQemuHoldsIt(filenames: readonly string[], request: CreateSnapshotRequest): Promise<ImageSet | null> {
   try {
-    return await ImageSet.open(filenames, request);
+    return await openImages(filenames, request);
   } catch (error) {
     if (request.vmState!.startsWith('unix:') && isLocked(error)) return null;
     throw error;
@@ -73,7 +74,7 @@ export function isLocked(error: unknown): boolean {
 }
 
 async function createThroughSpool(input: VmStateInput, filenames: readonly string[], request: CreateSnapshotRequest): Promise<CreatedSnapshot> {
-  await refuseExistingTag(filenames, request);
+  await refuseInVain(filenames, request);
   const spool = await Spool.beside(request.image, { direct: true });
   try {
     const bytes = await receive(input, spool, request);
@@ -110,7 +111,7 @@ async function openWhenFree(filenames: readonly string[], request: CreateSnapsho
   for (;;) {
     request.signal?.throwIfAborted();
     try {
-      return await ImageSet.open(filenames, request);
+      return await openImages(filenames, request);
     } catch (error) {
       if (!isLocked(error) || clock.monotonicMs() > deadline) throw error;
     }
@@ -119,18 +120,21 @@ async function openWhenFree(filenames: readonly string[], request: CreateSnapsho
 }
 
 /** Before minutes of RAM are taken in vain; it is asked again once the images are open for writing. */
-export async function refuseExistingTag(filenames: readonly string[], request: CreateSnapshotRequest): Promise<void> {
+export async function refuseInVain(filenames: readonly string[], request: CreateSnapshotRequest): Promise<void> {
   const set = await ImageSet.open(filenames, { ...request, cache: 'writeback', readOnly: true, forceShare: true });
   try {
-    refuseTaken(set, request);
+    const half = await halfMadeSnapshots(filenames);
+    refuseName(set, request, (snapshot) => half.some((other) => isSame(snapshot, other)));
   } finally {
     await set.close();
   }
 }
 
-function refuseTaken(set: ImageSet, request: CreateSnapshotRequest): void {
+/** `willGo` tells of what an interrupted run left, which goes before the new snapshot is made. */
+function refuseName(set: ImageSet, request: CreateSnapshotRequest, willGo: (snapshot: SnapshotInfo) => boolean = () => false): void {
+  for (const { snapshots } of set.images) snapshots.checkNew(request.tag);
   if (request.replace === true) return;
-  const taken = set.images.find(({ snapshots }) => snapshots.list().some(({ name }) => name === request.tag));
+  const taken = set.images.find(({ snapshots }) => snapshots.list().some((snapshot) => snapshot.name === request.tag && !willGo(snapshot)));
   if (taken !== undefined) throw new BlockError('EXISTS', `'${taken.filename}' already has a snapshot '${request.tag}' (--replace puts the new one in its place)`);
 }
 
@@ -170,7 +174,7 @@ type TakeState = (area: VmStateArea) => Promise<number>;
 /** Fills the VM state, makes the snapshots, closes the images: success only after all three. */
 async function finishSet(set: ImageSet, request: CreateSnapshotRequest, state: TakeState | 0): Promise<CreatedSnapshot> {
   try {
-    refuseTaken(set, request);
+    refuseName(set, request);
     const area = set.primary.node.driver.vmState!;
     const vmStateSize = state === 0 ? 0 : await state(area);
     request.signal?.throwIfAborted();

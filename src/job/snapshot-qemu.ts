@@ -10,14 +10,13 @@ import { migrateInto, whileStopped } from '../vmstate/qemu-control.js';
 import { snapshotImages, writableDisks } from '../vmstate/qemu-disks.js';
 import { SocketInput } from '../vmstate/sources.js';
 import { Spool } from '../vmstate/spool.js';
-import { removeHalfMadeSets } from './half-made.js';
-import { createFromSpool, refuseExistingTag, storeStream, type CreatedSnapshot, type CreateSnapshotRequest } from './snapshot-create.js';
+import { createFromSpool, refuseInVain, storeStream, type CreatedSnapshot, type CreateSnapshotRequest } from './snapshot-create.js';
 
 export async function createFromQemu(qmpPath: string, request: CreateSnapshotRequest): Promise<CreatedSnapshot> {
   const qmp = await QmpClient.connect(qmpPath, { signal: request.signal });
   try {
     const filenames = await allImages(qmp, [request.image, ...request.also ?? []]);
-    await refuseExistingTag(filenames, request);
+    await refuseInVain(filenames, request);
     return await whileStopped(qmp, () => saveAndSnapshot(qmp, filenames, request));
   } finally {
     qmp.close();
@@ -45,7 +44,6 @@ async function saveAndSnapshot(qmp: QmpClient, filenames: readonly string[], req
   const spool = await Spool.beside(request.image, { direct: true });
   try {
     const bytes = await migrateToSpool(qmp, spool, request);
-    await removeHalfMadeSets(filenames, request, request.onWarning ?? (() => {})); // only now are the images free to be written
     return await createFromSpool(spool, bytes, filenames, request);
   } finally {
     await spool.close();
