@@ -27,7 +27,7 @@ export interface SendStateRequest extends UseSnapshotRequest {
 
 /**
  * Reverts the disks and streams the RAM state out. The receiver is connected and the state checked before anything
- * changes; the disks are reverted and the images closed just before the last chunk goes out, since a machine opens them
+ * changes; the disks are reverted and the images closed just before the last byte goes out, since a machine opens them
  * as soon as it has the whole state. A stream that breaks before that leaves the disks as they were.
  */
 export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotInfo> {
@@ -124,11 +124,13 @@ function withProgress(output: VmStateOutput, total: number, onProgress: OnProgre
   let done = 0;
   return {
     name: output.name,
+    heldBack: output.heldBack,
     write: async (data) => {
       await output.write(data);
       done += data.byteLength;
       onProgress('send', done, total);
     },
+    settle: async () => output.settle?.(),
     finish: () => output.finish(),
     abort: () => output.abort(),
   };

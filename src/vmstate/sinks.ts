@@ -13,6 +13,10 @@ export interface VmStateOutput {
   readonly name: string;
   /** One call at a time; the memory is the caller's again when the promise settles. */
   write(data: Uint8Array): Promise<void>;
+  /** All that was written so far is safe; asked before the disks are reverted. Absent where nothing can be done for it. */
+  settle?(): Promise<void>;
+  /** Bytes of the end that must not be delivered before the images are closed: a file is not seen before `finish`. */
+  readonly heldBack: 0 | 1;
   /** The whole state was written: makes it durable (files) or tells the peer (sockets, pipes), and closes. */
   finish(): Promise<void>;
   /** Closes without the end; a regular file stays as it was before. Idempotent, also after `finish`. */
@@ -34,15 +38,24 @@ export async function openVmStateOutput(spec: string, options: VmStateOutputOpti
 }
 
 /**
- * Sends the whole state. `beforeLast` runs when everything is read and all but the last chunk is sent: the place to close
- * the image, since a peer may open it as soon as it has the last byte. Does not finish the output.
+ * Sends the whole state. `beforeLast` runs when everything is read and all but the last byte is delivered: the place to
+ * close the image, since a peer may open it as soon as it has that byte. A peer that is gone, or a disk that is full,
+ * shows before that. Does not finish the output.
  */
 export async function sendState(reader: VmStateReader, output: VmStateOutput, beforeLast: () => Promise<void> = noWork): Promise<void> {
   if (reader.size === 0) await beforeLast();
   for await (const chunk of reader) {
-    if (reader.position === reader.size) await beforeLast();
-    await output.write(chunk);
+    if (reader.position < reader.size) await output.write(chunk);
+    else await sendLast(chunk, output, beforeLast);
   }
+}
+
+async function sendLast(chunk: Uint8Array, output: VmStateOutput, beforeLast: () => Promise<void>): Promise<void> {
+  const held = chunk.byteLength - output.heldBack;
+  await output.write(chunk.subarray(0, held));
+  await output.settle?.();
+  await beforeLast();
+  await output.write(chunk.subarray(held));
 }
 
 async function noWork(): Promise<void> {}
@@ -115,6 +128,7 @@ function connectTo(name: string, path: string, signal: AbortSignal | undefined):
 /** Sockets, FIFOs and pipes. */
 class PipeOutput implements VmStateOutput {
   readonly name: string;
+  readonly heldBack = 1;
   readonly #socket: Socket;
   readonly #stopWatching: () => void;
 
@@ -157,6 +171,7 @@ class PipeOutput implements VmStateOutput {
 /** Devices and a redirected standard output: written from where they stand, as they are. */
 class DescriptorOutput implements VmStateOutput {
   readonly name: string;
+  readonly heldBack = 0;
   readonly #fd: number;
   readonly #signal: AbortSignal | undefined;
   #closes: boolean;
@@ -180,15 +195,19 @@ class DescriptorOutput implements VmStateOutput {
     }
   }
 
+  settle(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      fsync(this.#fd, (error) => {
+        // EINVAL: character devices have nothing to sync
+        if (error === null || errnoOf(error) === 'EINVAL') resolve();
+        else reject(wrapHostError(error, `could not flush '${this.name}'`));
+      });
+    });
+  }
+
   async finish(): Promise<void> {
     try {
-      await new Promise<void>((resolve, reject) => {
-        fsync(this.#fd, (error) => {
-          // EINVAL: character devices have nothing to sync
-          if (error === null || errnoOf(error) === 'EINVAL') resolve();
-          else reject(wrapHostError(error, `could not flush '${this.name}'`));
-        });
-      });
+      await this.settle();
     } finally {
       await this.abort();
     }
@@ -204,6 +223,7 @@ class DescriptorOutput implements VmStateOutput {
 /** A regular file appears whole or not at all: it is written beside its place and renamed over it. */
 class FileOutput implements VmStateOutput {
   readonly name: string;
+  readonly heldBack = 0;
   readonly #file: FileHandle;
   readonly #target: string;
   readonly #signal: AbortSignal | undefined;
@@ -242,6 +262,10 @@ class FileOutput implements VmStateOutput {
     } catch (error) {
       throw wrapHostError(error, `could not write the VM state to '${this.name}'`);
     }
+  }
+
+  async settle(): Promise<void> {
+    await this.#file.datasync().catch((error: unknown) => { throw wrapHostError(error, `could not flush '${this.name}'`); });
   }
 
   async finish(): Promise<void> {

@@ -3,7 +3,7 @@ import { constants, read } from 'node:fs';
 import { readFile, rm, stat } from 'node:fs/promises';
 import { connect, createServer, Socket, type OnReadOpts, type Server, type SocketConstructorOpts } from 'node:net';
 import { isatty } from 'node:tty';
-import { resolve as absolute } from 'node:path';
+import { dirname, resolve as absolute } from 'node:path';
 import { assert } from '../base/assert.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { cancelled, closeDescriptor, kindOf, onAbort, openDescriptor, socketPath, statDescriptor, throwIfAborted } from './host-stream.js';
@@ -160,7 +160,7 @@ export class SocketInput implements VmStateInput {
     // a paused connection has read nothing yet, so its handle can move to a socket that reads into our memory
     const server = createServer({ pauseOnConnect: true });
     await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => reject(wrapHostError(error, `could not listen at '${path}'`)));
+      server.once('error', (error) => { listenError(path, error).then(reject, reject); });
       server.listen({ path }, resolve);
     });
     return new SocketInput(path, server, signal);
@@ -214,6 +214,12 @@ function takeOver(connection: Socket, onread: OnReadOpts): Socket {
   assert(typeof handle === 'object' && handle !== null, 'an accepted connection has a handle');
   holder._handle = null;
   return newSocket({ handle, onread });
+}
+
+/** libuv says EACCES where the folder is missing. */
+async function listenError(path: string, error: unknown): Promise<BlockError> {
+  const missing = errnoOf(error) === 'EACCES' ? await stat(dirname(path)).then(() => null, (why: unknown) => why) : null;
+  return wrapHostError(missing ?? error, `could not listen at '${path}'`);
 }
 
 /** A socket that a killed program left behind is removed; anything else stays and is an error. */

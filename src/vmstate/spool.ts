@@ -1,6 +1,6 @@
 /**
- * An unnamed temporary file that holds RAM state for a while. Its name goes away before the first byte arrives, so
- * nothing is left behind however the process ends. A VmStateWriter writes it and a VmStateReader reads it.
+ * An unnamed temporary file that holds RAM state for a while: nothing is left behind however the process ends. A
+ * VmStateWriter writes it and a VmStateReader reads it.
  */
 import { constants } from 'node:fs';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
@@ -33,15 +33,9 @@ export class Spool implements VmStateArea {
   static async beside(path: string, options: SpoolOptions = {}): Promise<Spool> {
     const directory = dirname(path);
     const name = join(directory, `.${basename(path)}.spool-${randomBytes(6).toString('hex')}`);
+    const direct = options.direct ?? false;
     try {
-      const file = await openExclusive(name, options.direct ?? false);
-      try {
-        await unlink(name);
-      } catch (error) {
-        await file.close();
-        throw error;
-      }
-      return new Spool(file, directory);
+      return new Spool(await openUnnamed(directory, direct) ?? await openThenUnlink(name, direct), directory);
     } catch (error) {
       throw wrapHostError(error, `could not create a spool file in '${directory}'`);
     }
@@ -99,6 +93,34 @@ export class Spool implements VmStateArea {
     } finally {
       page.release();
     }
+  }
+}
+
+/** Linux's O_TMPFILE, which Node does not name. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+/** What kernels and file systems without O_TMPFILE or without O_DIRECT answer. */
+const NOT_THERE = new Set(['EOPNOTSUPP', 'ENOTSUP', 'EISDIR', 'EINVAL']);
+
+/** A file that never had a name, so that not even a kill leaves one; null where the file system has no such files. */
+async function openUnnamed(directory: string, direct: boolean): Promise<FileHandle | null> {
+  for (const flag of direct ? [constants.O_DIRECT, 0] : [0]) {
+    try {
+      return await open(directory, constants.O_RDWR | O_TMPFILE | flag, 0o600);
+    } catch (error) {
+      if (!NOT_THERE.has(errnoOf(error) ?? '')) throw error;
+    }
+  }
+  return null;
+}
+
+async function openThenUnlink(name: string, direct: boolean): Promise<FileHandle> {
+  const file = await openExclusive(name, direct);
+  try {
+    await unlink(name);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
   }
 }
 
