@@ -1,4 +1,5 @@
 /** What `--help` prints. */
+import { formatSize } from '../src/index.js';
 import type { CommandSpec, OptionSpec } from './command.mjs';
 import type { CommandEntry } from './commands.mjs';
 import { placeholder } from './options.mjs';
@@ -53,15 +54,21 @@ export function usage(path: string, spec: CommandSpec): string {
 function optionTitle(name: string, option: OptionSpec): string {
   const alias = option.alias === undefined ? '' : `-${option.alias}, `;
   if (option.type === 'boolean') return `${alias}--${name}`;
-  return `${alias}--${name} ${placeholder(name, option)}${option.array === true ? '...' : ''}`;
+  const value = placeholder(name, option);
+  return `${alias}--${name} ${value}${option.array === true && !value.endsWith('...') ? '...' : ''}`;
 }
 
 function optionHelp(option: OptionSpec): string {
   const facts = [
     ...(option.choices !== undefined && option.value !== undefined ? [`one of ${option.choices.join(', ')}`] : []),
-    ...(option.default === undefined ? [] : [`default ${option.default}`]),
+    ...(option.default === undefined ? [] : [`default ${defaultText(option)}`]),
   ];
   return facts.length === 0 ? option.help : `${option.help} (${facts.join('; ')})`;
+}
+
+/** A size as people write it. */
+function defaultText({ type, default: value }: OptionSpec): string {
+  return type === 'size' && typeof value === 'number' ? formatSize(value).replace(/ (.)iB$/, '$1') : String(value);
 }
 
 /** Two columns; a title too wide for the first stands on its own line. */

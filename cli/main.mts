@@ -47,10 +47,20 @@ function explain(argv: readonly string[]): number {
     (asked ? process.stdout : process.stderr).write(`${overview(COMMANDS, `${packageJson.description}.`, words[0])}\n`);
     return asked ? 0 : 2;
   }
-  const unknown = words.slice(0, isGroup ? 2 : 1).join(' ');
   if (incomplete) complain(`unknown option '${argv.find((word) => word.startsWith('-'))}' (see quiesce --help)`);
-  else complain(`unknown command '${unknown}'${didYouMean(unknown, Object.keys(COMMANDS))} (see quiesce --help)`);
+  else complain(`${unknownCommand(words, isGroup)} (see quiesce --help)`);
   return 2;
+}
+
+/** Both words may be mistyped, or the first one forgotten. */
+function unknownCommand([first = '', second = '']: readonly string[], isGroup: boolean): string {
+  const known = Object.keys(COMMANDS);
+  const pair = `${first} ${second}`.trim();
+  const meantPair = didYouMean(pair, known);
+  if (isGroup || meantPair !== '') return `unknown command '${pair}'${meantPair}`;
+  const complete = known.filter((path) => path.endsWith(` ${first}`)).map((path) => `'${path}'`);
+  if (complete.length > 0) return `unknown command '${first}' (did you mean ${complete.join(' or ')}?)`;
+  return `unknown command '${first}'${didYouMean(first, new Set(known.map((path) => path.split(' ')[0]!)))}`;
 }
 
 async function runCommand({ path, entry, argv }: Found): Promise<number> {

@@ -90,7 +90,8 @@ function withOptions(parser: Argv, spec: CommandSpec): Argv {
 /** What may follow the words typed so far (`quiesce` first), for the script of `quiesce completion`. */
 export async function complete(entries: Readonly<Record<string, CommandEntry>>, words: readonly string[]): Promise<readonly string[]> {
   const parser = await describeCommands(entries);
-  return parser.getCompletion([...words]);
+  const all = await parser.getCompletion([...words]);
+  return all.filter((word) => word.startsWith(words.at(-1) ?? ''));
 }
 
 export async function completionScript(entries: Readonly<Record<string, CommandEntry>>): Promise<void> {

@@ -27,22 +27,32 @@ export const command = defineCommand({
   ],
   usageExitCode: 1,
   run: async ({ file, size, format, options, backingFile, backingFormat, unchecked, backing, quiet }, { out }) => {
-    const create = fromOptions(format, options);
-    const merged: CreateImageOptions = {
-      ...create,
-      size: size ?? create.size,
-      backingFile: backingFile ?? create.backingFile,
-      backingFormat: backingFormat ?? create.backingFormat,
-      backingUnchecked: unchecked,
-      backing,
-    };
-    if (merged.backingFile !== undefined && merged.backingFormat === undefined && !unchecked) {
-      throw new UsageError('a backing file needs its format: add -F qcow2 or -F raw');
+    try {
+      const create = fromOptions(format, options);
+      const merged: CreateImageOptions = {
+        ...create,
+        size: size ?? create.size,
+        backingFile: backingFile ?? create.backingFile,
+        backingFormat: backingFormat ?? create.backingFormat,
+        backingUnchecked: unchecked,
+        backing,
+      };
+      if (merged.backingFile !== undefined && merged.backingFormat === undefined && !unchecked) {
+        throw new UsageError('a backing file needs its format: add -F qcow2 or -F raw');
+      }
+      const made = await createImage(file, merged);
+      if (!quiet) out.line(`Formatting '${file}', fmt=${format} size=${made.size} (${formatSize(made.size)})`);
+    } catch (error) {
+      throw naming(file, error);
     }
-    const made = await createImage(file, merged);
-    if (!quiet) out.line(`Formatting '${file}', fmt=${format} size=${made.size} (${formatSize(made.size)})`);
   },
 });
+
+/** What is wrong with a size or an option is known before the file is touched, and says nothing of the file. */
+function naming(file: string, error: unknown): unknown {
+  if (!(error instanceof BlockError) || error.message.includes(file)) return error;
+  return new BlockError(error.code, `${file}: ${error.message}`, { errno: error.errno, cause: error });
+}
 
 function fromOptions(format: CreateImageOptions['format'], texts: readonly string[]): CreateImageOptions {
   const values = new Map<string, string>();

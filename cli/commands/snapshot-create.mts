@@ -16,7 +16,7 @@ export const command = defineCommand({
       help: 'RAM state: a file, - (standard input), unix:PATH (listens; QEMU: migrate unix:PATH), or qmp:PATH (drives a running QEMU)',
     },
     replace: { type: 'boolean', help: 'an older snapshot of that name goes, once the new one is durable' },
-    'chunk-size': { type: 'size', min: 1, help: 'bytes of one write (default: 1M, or one cluster where that is larger)' },
+    'chunk-size': { type: 'size', min: 1, max: 64 * 1024 * 1024, help: 'bytes of one write (default: 1M, or one cluster where that is larger)' },
     depth: { type: 'number', min: 1, max: 64, default: 8, help: 'writes in flight' },
     cache: CACHE,
     'vm-clock': { type: 'string', value: 'NS', help: 'guest run time to record, in nanoseconds' },
@@ -37,7 +37,9 @@ export const command = defineCommand({
       vmClockNs: u64('--vm-clock', vmClock), icount: u64('--icount', icount),
       onProgress: progressOf(await progress()), onWarning: warn,
     };
-    const created = await (vmState?.startsWith('qmp:') === true ? createFromQemu(vmState.slice('qmp:'.length), request) : createSnapshot(request));
+    const qmp = vmState?.startsWith('qmp:') === true ? vmState.slice('qmp:'.length) : null;
+    if (qmp === '') throw new UsageError("--vm-state: 'qmp:' names no socket, expected qmp:PATH");
+    const created = await (qmp === null ? createSnapshot(request) : createFromQemu(qmp, request));
     if (json) {
       out.json({ 'vm-state-size': created.vmStateSize, images: created.images.map(({ filename, snapshot }) => ({ filename, ...snapshotInfo(snapshot) })) });
       return;
