@@ -80,10 +80,10 @@ function print(result: CheckResult, { out }: CommandContext): void {
 function toJson(result: CheckResult, filename: string, format: string): Record<string, unknown> {
   const counts = {
     corruptions: result.corruptions, leaks: result.leaks, 'corruptions-fixed': result.corruptionsFixed, 'leaks-fixed': result.leaksFixed,
-    'allocated-clusters': result.allocatedClusters, 'fragmented-clusters': result.fragmentedClusters, 'compressed-clusters': result.compressedClusters,
+    'total-clusters': result.totalClusters, 'allocated-clusters': result.allocatedClusters, 'fragmented-clusters': result.fragmentedClusters, 'compressed-clusters': result.compressedClusters,
   };
   return {
-    filename, format, 'check-errors': result.checkErrors, 'image-end-offset': result.imageEndOffset, 'total-clusters': result.totalClusters,
+    filename, format, 'check-errors': result.checkErrors, 'image-end-offset': result.imageEndOffset,
     ...Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0)),
   };
 }

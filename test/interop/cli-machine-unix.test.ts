@@ -18,6 +18,11 @@ async function migrateInto(machine: RamMachine, image: string, ...options: strin
   return command.done;
 }
 
+async function transferred({ qmp }: RamMachine): Promise<number> {
+  const { ram } = await qmp.execute('query-migrate') as { ram?: { transferred: number } };
+  return ram?.transferred ?? 0;
+}
+
 /** A new machine on the image starts from the snapshot, with the RAM that was saved. */
 async function loadvmHasPattern(image: string, seed: number): Promise<void> {
   await withMachine(tmp('qmp2'), ['-S', ...drive(image), '-loadvm', 'ram'], async ({ qmp }) => {
@@ -81,7 +86,7 @@ peers('qemu-system-x86_64', 'qemu-img', 'qemu-io')('the RAM state of a machine',
     await withMachine(tmp('qmp'), patternIn(tmp('pattern'), 4), async (machine) => {
       await machine.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 4 * 1024 * 1024 });
       const creating = migrateInto(machine, image);
-      await waitFor('a part has come', async () => (await machine.qmp.execute('query-migrate') as { ram?: { transferred: number } }).ram?.transferred! > 1_000_000);
+      await waitFor('a part has come', async () => await transferred(machine) > 1_000_000);
       await machine.end();
       const { code, stdout, stderr } = await creating;
       expect({ code, stdout }).toEqual({ code: 1, stdout: '' });

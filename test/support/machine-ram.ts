@@ -49,6 +49,12 @@ export async function withMachine<T>(qmpPath: string, args: readonly string[], u
   }
 }
 
+/** Ends a machine in order: killed, QEMU leaks what savevm has freed but not yet written. */
+export async function quit({ qmp, child }: RamMachine): Promise<void> {
+  await qmp.execute('quit');
+  await waitFor('QEMU ends', () => child.exitCode !== null);
+}
+
 /** What lies where the pattern was put. `scratch` names a file that QEMU writes it into. */
 export async function ramOf(qmp: QmpClient, scratch: string): Promise<string> {
   await qmp.execute('pmemsave', { val: LOAD_ADDRESS, size: PATTERN_BYTES, filename: scratch });

@@ -1,0 +1,104 @@
+/** A snapshot over several images is all or none, also where the run is killed at any moment. */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { watch } from 'node:fs/promises';
+import { expect, test } from '@jest/globals';
+import { Random } from '../../src/index.js';
+import { expectRefused, leaksAtMost, makeImage, MiB, quiesceOk, sleep, snapshotNames, startQuiesce } from '../support/cli.js';
+import { peers } from '../support/peers.js';
+import { randomBytes } from '../support/random-bytes.js';
+import { kill, quiesce, runOk } from '../support/run.js';
+import { useTmp } from '../support/tmp.js';
+
+const tmp = useTmp();
+const KILLS = 36;
+
+async function twoImages(): Promise<[string, string]> {
+  return [await makeImage(tmp('a.qcow2')), await makeImage(tmp('b.qcow2'), '16M')];
+}
+
+function notes(): string[] {
+  return readdirSync(tmp()).filter((name) => name.startsWith('.'));
+}
+
+/** The first image's note: from then on the set is half made, until it is gone. */
+async function noteAppears(): Promise<void> {
+  for await (const { filename } of watch(tmp())) if (filename === '.a.qcow2.quiesce-set') return;
+}
+
+peers('qemu-img')('snapshot create --also', () => {
+  test('makes the snapshot in all images, or in none where one of them refuses', async () => {
+    const [a, b] = await twoImages();
+    writeFileSync(tmp('ram'), randomBytes(MiB, 1));
+    writeFileSync(tmp('raw'), 'raw');
+    await quiesceOk(['snapshot', 'create', a, 'one', '--vm-state', tmp('ram'), '--also', b]);
+    expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['one'], ['one']]);
+    await runOk('qemu-img', ['snapshot', '-c', 'only-b', b]);
+    const create = (tag: string, ...also: string[]): string[] => ['snapshot', 'create', a, tag, '--vm-state', tmp('ram'), '--also', b, ...also];
+    await expectRefused(create('only-b'), `'${b}' already has a snapshot 'only-b'`);
+    await expectRefused(create('two', tmp('raw')), `'${tmp('raw')}' has format raw`);
+    await expectRefused(create('two', tmp('missing')), `Could not open '${tmp('missing')}': No such file or directory`);
+    await expectRefused(create('two', a), `'${a}' is named twice`);
+    writeFileSync(tmp('ram'), 'QEVM and then no more');
+    await expectRefused(create('two'), 'it was cut off');
+    expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['one'], ['one', 'only-b']]);
+    expect(notes()).toEqual([]);
+    for (const image of [a, b]) await leaksAtMost(image);
+  });
+
+  test('load, revert and delete change all images or none', async () => {
+    const [a, b] = await twoImages();
+    await quiesceOk(['snapshot', 'create', a, 't', '--also', b]);
+    await quiesceOk(['snapshot', 'create', a, 'only-a', '--vm-state', '-'], { input: 'state' });
+    for (const verb of ['revert', 'delete']) await expectRefused(['snapshot', verb, a, 'only-a', '--also', b], `'${b}' has no snapshot 'only-a': it has 't'`);
+    await expectRefused(['snapshot', 'load', a, 'only-a', '--vm-state', tmp('out'), '--also', b], `'${b}' has no snapshot 'only-a'`);
+    expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['t', 'only-a'], ['t']]);
+    await quiesceOk(['snapshot', 'revert', a, 't', '--also', b]);
+    await quiesceOk(['snapshot', 'delete', a, 't', '--also', b]);
+    expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['only-a'], []]);
+  });
+
+  test(`killed at ${KILLS} moments, it leaves leaks at most, and the next run names and removes a half-made set`, async () => {
+    const [a, b] = await twoImages();
+    writeFileSync(tmp('ram'), randomBytes(6 * MiB, 2));
+    const create = (tag: string): string[] => ['snapshot', 'create', a, tag, '--vm-state', tmp('ram'), '--also', b];
+    const started = performance.now();
+    await quiesceOk(create('whole'));
+    const wholeMs = performance.now() - started;
+    const random = new Random(20_260_101);
+    const seen = { none: 0, half: 0, all: 0 };
+    for (let round = 0; round < KILLS; round++) {
+      const tag = `t${round}`;
+      const { child, done } = startQuiesce(create(tag));
+      // every second one in the short time when some images have the snapshot and others do not
+      const moment = round % 2 === 0 ? sleep(wholeMs * (0.3 + 0.0007 * random.below(1000))) : noteAppears().then(() => sleep(random.below(30)));
+      await Promise.race([moment, done]);
+      await kill(child);
+      const { signal } = await done;
+      await Promise.all([leaksAtMost(a), leaksAtMost(b)]);
+      seen[await judge(tag, [a, b], signal === null)]++;
+    }
+    expect(seen.none + seen.half + seen.all).toBe(KILLS);
+    expect(Math.min(seen.none, seen.half)).toBeGreaterThan(0);
+  });
+});
+
+type Outcome = 'none' | 'half' | 'all';
+
+/** What a killed run left, and what the next run makes of it. */
+async function judge(tag: string, images: readonly [string, string], ended: boolean): Promise<Outcome> {
+  const before = await Promise.all(images.map(async (image) => (await snapshotNames(image)).includes(tag)));
+  const undecided = notes().includes('.a.qcow2.quiesce-set');
+  // the command fails, but only after it has looked for what was left behind
+  const { stderr } = await quiesce(['snapshot', 'delete', images[0], 'no-such', '--also', images[1]]);
+  const after = await Promise.all(images.map(async (image) => (await snapshotNames(image)).includes(tag)));
+  expect(after[0]).toBe(after[1]);
+  expect(after[0]).toBe(before[0] && before[1] && !undecided);
+  if (ended) expect(after[0]).toBe(true);
+  if (undecided) expect(stderr).toContain(`quiesce: warning: snapshot '${tag}' of an interrupted run was half made: `);
+  else expect(stderr).not.toContain('half made');
+  expect(notes().filter((name) => !name.endsWith('.new'))).toEqual([]);
+  await Promise.all(images.map((image) => runOk('qemu-img', ['check', '-q', image])));
+  if (after[0] === true) await quiesceOk(['snapshot', 'delete', images[0], tag, '--also', images[1]]);
+  if (undecided) return 'half';
+  return after[0] === true ? 'all' : 'none';
+}
