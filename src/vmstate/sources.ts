@@ -159,10 +159,11 @@ export class SocketInput implements VmStateInput {
     await removeStaleSocket(path);
     // a paused connection has read nothing yet, so its handle can move to a socket that reads into our memory
     const server = createServer({ pauseOnConnect: true });
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) => { listenError(path, error).then(reject, reject); });
-      server.listen({ path }, resolve);
+    const refused = await new Promise<unknown>((settle) => {
+      server.once('error', settle);
+      server.listen({ path }, () => settle(null));
     });
+    if (refused !== null) throw await listenError(path, refused);
     return new SocketInput(path, server, signal);
   }
 
