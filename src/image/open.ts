@@ -1,4 +1,5 @@
 /** Opens and makes images: file, format and backing chain, wired to nodes. */
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
 import { BlockNode } from '../block/node.js';
@@ -118,6 +119,9 @@ export async function createImage(filename: string, options: CreateImageOptions)
   const size = options.size ?? await backingSize(filename, options);
   if (options.format === 'raw' && options.backingFile !== undefined) throw new BlockError('INVALID_ARGUMENT', "Backing file not supported for file format 'raw'");
   if (options.backingFile !== undefined && options.size !== undefined && options.backingUnchecked !== true) await backingSize(filename, options);
+  if (options.backingUnchecked === true && options.backingFile !== undefined && await isSameFile(resolveBackingName(filename, options.backingFile, 'allow'), filename)) {
+    throw ownBacking(filename);
+  }
   // Refuses bad options before anything is touched
   if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver() }), { ...options, size });
   const driver = await openFileDriver(filename, { create: true });
@@ -136,13 +140,26 @@ export async function createImage(filename: string, options: CreateImageOptions)
   return { size };
 }
 
+/** The size of the backing file; refuses a chain that the new image would be part of, since creating it would empty that file. */
 async function backingSize(filename: string, options: CreateImageOptions): Promise<number> {
-  if (options.backingFile === undefined) throw new BlockError('INVALID_ARGUMENT', 'Image creation needs a size parameter');
+  if (options.backingFile === undefined) throw new BlockError('INVALID_ARGUMENT', `Could not create '${filename}': image creation needs a size parameter`);
   const name = resolveBackingName(filename, options.backingFile, options.backing ?? 'same-dir');
   const node = await openImage(name, { readOnly: true, forceShare: true, format: options.backingFormat as FormatName | undefined, backing: options.backing });
   try {
+    for (let layer: BlockNode | null = node; layer !== null; layer = layer.backing) {
+      if (await isSameFile(layer.children[0]!.name, filename)) throw ownBacking(filename);
+    }
     return node.length();
   } finally {
     await node.close();
   }
+}
+
+function ownBacking(filename: string): BlockError {
+  return new BlockError('INVALID_ARGUMENT', `Could not create '${filename}': it would be its own backing file`, { node: filename });
+}
+
+async function isSameFile(a: string, b: string): Promise<boolean> {
+  const [first, second] = await Promise.all([stat(a).catch(() => null), stat(b).catch(() => null)]);
+  return first !== null && second !== null && first.dev === second.dev && first.ino === second.ino;
 }

@@ -3,6 +3,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
+import { lookUpSnapshot } from '../block/snapshot-lookup.js';
 import { openImage, type BackingPolicy, type OpenImageOptions } from '../image/open.js';
 import type { CacheModeName } from '../protocol/cache-mode.js';
 
@@ -81,10 +82,9 @@ async function openWithDefaultCache(filename: string, options: OpenImageOptions)
   }
 }
 
-/** By name, else by id. Of several with one name the newest: an interrupted replacement leaves the older one behind. */
 export function findSnapshot(image: OpenedImage, tag: string): SnapshotInfo {
   const list = image.snapshots.list();
-  const found = list.findLast(({ name }) => name === tag) ?? list.find(({ id }) => id === tag);
+  const found = lookUpSnapshot(list, tag);
   if (found !== undefined) return found;
   const known = list.length === 0 ? 'it has none' : `it has ${list.slice(0, 10).map(({ name }) => `'${name}'`).join(', ')}${list.length > 10 ? ', …' : ''}`;
   throw new BlockError('NOT_FOUND', `'${image.filename}' has no snapshot '${tag}': ${known}`);

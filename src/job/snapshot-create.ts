@@ -1,6 +1,6 @@
 /** `snapshot create`: RAM state in, then one snapshot over all images, all or none. */
 import { systemClock, type Clock } from '../base/clock.js';
-import { BlockError } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import type { SnapshotInfo, VmStateArea } from '../block/driver.js';
 import { checkStreamEnd } from '../vmstate/qemu-stream.js';
 import { VmStateReader } from '../vmstate/reader.js';
@@ -179,11 +179,22 @@ async function finishSet(set: ImageSet, request: CreateSnapshotRequest, state: T
     const vmStateSize = state === 0 ? 0 : await state(area);
     request.signal?.throwIfAborted();
     const created = await snapshotAll(set, request, vmStateSize);
-    if (request.replace === true) await deleteOlder(created, request.tag);
-    await set.close();
+    await afterwards(request.tag, async () => {
+      if (request.replace === true) await deleteOlder(created, request.tag);
+      await set.close();
+    });
     return { images: created.map(({ image, snapshot }) => ({ filename: image.filename, snapshot })), vmStateSize };
   } finally {
     await set.close().catch(() => {}); // frees the state of a snapshot that was not made; the first error is the one to report
+  }
+}
+
+/** The snapshot is durable: what fails now must not look as if it were not there. */
+async function afterwards(tag: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    throw new BlockError(error instanceof BlockError ? error.code : 'IO', `snapshot '${tag}' was made and is durable, but then: ${messageOf(error)}`, { cause: error });
   }
 }
 
@@ -211,17 +222,20 @@ async function snapshotAll(set: ImageSet, request: CreateSnapshotRequest, vmStat
     await notes?.commit();
     return created;
   } catch (error) {
-    await undo(created, notes, request);
+    await undo(set, created, notes, request);
     throw error;
   }
 }
 
-async function undo(created: readonly Created[], notes: SetNotes | null, request: CreateSnapshotRequest): Promise<void> {
+/** The notes go only when every image is known to be without the snapshot: a write that failed may still have reached the disk. */
+async function undo(set: ImageSet, created: readonly Created[], notes: SetNotes | null, request: CreateSnapshotRequest): Promise<void> {
   try {
     for (const { image, snapshot } of created) await image.node.drained(() => image.snapshots.delete(snapshot.id));
+    for (const { node } of set.images) await node.flush();
     await notes?.withdraw();
   } catch (error) {
-    request.onWarning?.(`the half-made snapshot '${request.tag}' could not be removed now (${String(error)}); the next run on these images removes it`);
+    const next = notes === null ? `'${request.image}' may have it or not` : 'the next run on these images removes what is left of it';
+    request.onWarning?.(`snapshot '${request.tag}' could not be undone now (${messageOf(error)}): ${next}`);
   }
 }
 

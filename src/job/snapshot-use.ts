@@ -1,5 +1,5 @@
 /** Snapshots that exist: load, extract, revert, list, delete. */
-import { BlockError } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import type { SnapshotInfo, VmStateSource } from '../block/driver.js';
 import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateOutput, sendState, type VmStateOutput } from '../vmstate/sinks.js';
@@ -38,8 +38,7 @@ export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotI
     const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
     const source = await openState(set.primary, request.tag);
     await send(source, request, async () => {
-      request.signal?.throwIfAborted();
-      for (const { image, snapshot } of targets) await image.node.drained(() => image.snapshots.apply(snapshot.id));
+      await inTurn(targets, request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id));
       await set.close();
     });
     return targets[0]!.snapshot;
@@ -62,11 +61,11 @@ export async function extractSnapshot(request: SendStateRequest & { readonly for
 
 /** Makes the snapshot's disks the active ones; its RAM state stays where it is. */
 export async function revertSnapshot(request: UseSnapshotRequest): Promise<void> {
-  await changeAll(request, (image, snapshot) => image.snapshots.apply(snapshot.id));
+  await changeAll(request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id));
 }
 
 export async function deleteSnapshot(request: UseSnapshotRequest): Promise<void> {
-  await changeAll(request, (image, snapshot) => image.snapshots.delete(snapshot.id));
+  await changeAll(request, 'changed', ({ image, snapshot }) => image.snapshots.delete(snapshot.id));
 }
 
 export async function listSnapshots(image: string, options: SetOptions = {}): Promise<readonly SnapshotInfo[]> {
@@ -82,18 +81,34 @@ async function recover(request: UseSnapshotRequest): Promise<void> {
   await removeHalfMadeSets([request.image, ...request.also ?? []], request, request.onWarning ?? (() => {}));
 }
 
+interface Target {
+  readonly image: OpenedImage;
+  readonly snapshot: SnapshotInfo;
+}
+
 /** Every image must have the snapshot before the first one changes. */
-async function changeAll(request: UseSnapshotRequest, change: (image: OpenedImage, snapshot: SnapshotInfo) => Promise<void>): Promise<void> {
+async function changeAll(request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>): Promise<void> {
   await recover(request);
   const set = await ImageSet.open([request.image, ...request.also ?? []], request);
   try {
-    const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
-    for (const { image, snapshot } of targets) {
-      request.signal?.throwIfAborted();
-      await image.node.drained(() => change(image, snapshot));
-    }
+    await inTurn(set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) })), request, done, change);
   } finally {
     await set.close();
+  }
+}
+
+/** One image after the other; where one fails, the error names those that have changed already: running it again goes on. */
+async function inTurn(targets: readonly Target[], request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>): Promise<void> {
+  const changed: string[] = [];
+  for (const target of targets) {
+    try {
+      request.signal?.throwIfAborted();
+      await target.image.node.drained(() => change(target));
+    } catch (error) {
+      if (changed.length === 0) throw error;
+      throw new BlockError(error instanceof BlockError ? error.code : 'IO', `${messageOf(error)}; already ${done}: ${changed.join(', ')}`, { cause: error });
+    }
+    changed.push(`'${target.image.filename}'`);
   }
 }
 

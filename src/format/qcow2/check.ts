@@ -30,6 +30,8 @@ export class Checker {
     corruptions: 0, leaks: 0, checkErrors: 0, corruptionsFixed: 0, leaksFixed: 0,
     totalClusters: 0, allocatedClusters: 0, fragmentedClusters: 0, compressedClusters: 0, imageEndOffset: 0,
   };
+  /** Indices of the usable refcount blocks. */
+  readonly #blocks: number[] = [];
   #nextExpected = 0;
 
   constructor(image: Qcow2Image, snapshots: readonly SnapshotEntry[]) {
@@ -55,22 +57,23 @@ export class Checker {
     return { ...this.#result, messages: this.#messages };
   }
 
-  #report(kind: 'corruptions' | 'leaks' | 'checkErrors', message: string): void {
+  /** The message is only made where it is kept: damage can be everywhere. */
+  #report(kind: 'corruptions' | 'leaks' | 'checkErrors', message: () => string): void {
     this.#result[kind]++;
-    if (this.#messages.length < MAX_MESSAGES) this.#messages.push(message);
+    if (this.#messages.length < MAX_MESSAGES) this.#messages.push(message());
   }
 
   /** Counts one reference to each cluster of a range, if the range can be real. */
-  #count(offset: number, bytes: number, what: string, aligned = true): boolean {
+  #count(offset: number, bytes: number, what: () => string, aligned = true): boolean {
     const { clusterSize } = this.#image.geometry;
     if (!Number.isSafeInteger(offset) || (aligned && offset % clusterSize !== 0)) {
-      this.#report('corruptions', `${what} at 0x${offset.toString(16)} is not at a cluster of the file`);
+      this.#report('corruptions', () => `${what()} at 0x${offset.toString(16)} is not at a cluster of the file`);
       return false;
     }
     const first = Math.floor(offset / clusterSize);
     const last = Math.floor((offset + bytes - 1) / clusterSize);
     if (last >= this.#fileClusters) {
-      this.#report('corruptions', `${what} at 0x${offset.toString(16)} lies beyond the end of the file`);
+      this.#report('corruptions', () => `${what()} at 0x${offset.toString(16)} lies beyond the end of the file`);
       if (first >= this.#fileClusters) return false;
     }
     this.#counts.add(first, Math.min(last, this.#fileClusters - 1) - first + 1);
@@ -80,13 +83,10 @@ export class Checker {
   async #countEverything(options: CheckOptions): Promise<void> {
     const { header, geometry, activeL1 } = this.#image;
     const { clusterSize } = geometry;
-    this.#count(0, clusterSize, 'the header');
-    this.#count(header.refcountTableOffset, header.refcountTableClusters * clusterSize, 'the refcount table');
-    for (let index = 0; index < this.#image.refcounts.tableEntries; index++) {
-      const offset = this.#blockOffset(index);
-      if (offset > 0) this.#count(offset, clusterSize, `refcount block ${index}`);
-    }
-    if (header.l1Entries > 0) this.#count(header.l1Offset, header.l1Entries * ENTRY_BYTES, 'the active L1 table');
+    this.#count(0, clusterSize, () => 'the header');
+    this.#count(header.refcountTableOffset, header.refcountTableClusters * clusterSize, () => 'the refcount table');
+    this.#countBlocks();
+    if (header.l1Entries > 0) this.#count(header.l1Offset, header.l1Entries * ENTRY_BYTES, () => 'the active L1 table');
     const total = header.l1Entries + this.#snapshots.reduce((sum, snapshot) => sum + snapshot.l1Entries, 0);
     let done = 0;
     const progress = (): void => options.onProgress?.(++done, total);
@@ -94,20 +94,35 @@ export class Checker {
     for (const snapshot of this.#snapshots) {
       if (snapshot.l1Entries === 0) continue;
       const what = `snapshot '${snapshot.name}'`;
-      if (!this.#count(snapshot.l1Offset, snapshot.l1Entries * ENTRY_BYTES, `the L1 table of ${what}`)) continue;
+      if (!this.#count(snapshot.l1Offset, snapshot.l1Entries * ENTRY_BYTES, () => `the L1 table of ${what}`)) continue;
       await this.#countTree(await L1Table.load(this.#image.file, snapshot.l1Offset, snapshot.l1Entries), what, false, progress);
     }
     if (header.snapshotsOffset > 0 && this.#snapshots.length > 0) {
-      this.#count(header.snapshotsOffset, Math.min(snapshotTableBytes(this.#snapshots), MAX_SNAPSHOT_TABLE_BYTES), 'the snapshot table');
+      this.#count(header.snapshotsOffset, Math.min(snapshotTableBytes(this.#snapshots), MAX_SNAPSHOT_TABLE_BYTES), () => 'the snapshot table');
     }
     await this.#countBitmaps();
+  }
+
+  /** Blocks that lie in the file and are used once; any other cannot hold refcounts of its own. */
+  #countBlocks(): void {
+    const seen = new Set<number>();
+    for (let index = 0; index < this.#image.refcounts.tableEntries; index++) {
+      const offset = this.#blockOffset(index);
+      if (offset === 0 || !this.#count(offset, this.#image.geometry.clusterSize, () => `refcount block ${index}`)) continue;
+      if (seen.has(offset)) {
+        this.#report('corruptions', () => `refcount block ${index} is that of another entry of the refcount table`);
+        continue;
+      }
+      seen.add(offset);
+      this.#blocks.push(index);
+    }
   }
 
   #blockOffset(index: number): number {
     try {
       return this.#image.refcounts.blockOffset(index);
     } catch (error) {
-      this.#report('corruptions', messageOf(error));
+      this.#report('corruptions', () => messageOf(error));
       return 0;
     }
   }
@@ -118,7 +133,7 @@ export class Checker {
       progress();
       const offset = l1.l2Offset(index);
       if (offset === 0) continue;
-      if (!this.#count(offset, clusterSize, `L2 table ${index} of ${what}`)) continue;
+      if (!this.#count(offset, clusterSize, () => `L2 table ${index} of ${what}`)) continue;
       const table = new Uint8Array(clusterSize);
       await this.#image.file.read(offset, table, 'metadata');
       this.#countL2(viewOf(table), index, what, active);
@@ -134,19 +149,19 @@ export class Checker {
       const where = (): string => `guest cluster ${l1Index * l2Entries + index} of ${what}`;
       if (kind === ClusterKind.COMPRESSED) {
         const { offset, bytes } = compressedExtent(this.#image.geometry, high, low);
-        if (isCopied(high)) this.#report('corruptions', `${where()} is compressed and has the COPIED flag`);
+        if (isCopied(high)) this.#report('corruptions', () => `${where()} is compressed and has the COPIED flag`);
         // The count of sectors is an upper bound: the last ones may lie past the end of the file
-        this.#count(offset, Math.max(1, Math.min(bytes, Math.ceil(this.#image.file.length() / SECTOR) * SECTOR - offset)), where(), false);
+        this.#count(offset, Math.max(1, Math.min(bytes, Math.ceil(this.#image.file.length() / SECTOR) * SECTOR - offset)), where, false);
         if (active) this.#result.compressedClusters++;
       } else if (ownsCluster(kind)) {
         const host = hostOffsetOf(high, low);
-        this.#count(host, clusterSize, where());
+        this.#count(host, clusterSize, where);
         if (active && kind === ClusterKind.NORMAL) this.#noteFragment(host);
       } else if (isCopied(high)) {
-        this.#report('corruptions', `${where()} has no host cluster, but the COPIED flag`);
+        this.#report('corruptions', () => `${where()} has no host cluster, but the COPIED flag`);
       }
       if (this.#image.header.version < 3 && (kind === ClusterKind.ZERO_PLAIN || kind === ClusterKind.ZERO_ALLOCATED)) {
-        this.#report('corruptions', `${where()} is a zero cluster in a version 2 image`);
+        this.#report('corruptions', () => `${where()} is a zero cluster in a version 2 image`);
       }
       if (active && (kind === ClusterKind.NORMAL || kind === ClusterKind.COMPRESSED)) this.#result.allocatedClusters++;
     }
@@ -165,10 +180,10 @@ export class Checker {
     const bytes = getU64(viewOf(extension), 8);
     const offset = getU64(viewOf(extension), 16);
     if (bytes === undefined || offset === undefined || bytes > MAX_BITMAP_DIRECTORY_BYTES || bytes === 0) {
-      this.#report('corruptions', 'the bitmaps extension is damaged');
+      this.#report('corruptions', () => 'the bitmaps extension is damaged');
       return;
     }
-    if (!this.#count(offset, bytes, 'the bitmap directory')) return;
+    if (!this.#count(offset, bytes, () => 'the bitmap directory')) return;
     const directory = new Uint8Array(bytes);
     await file.read(offset, directory, 'metadata');
     const view = viewOf(directory);
@@ -183,64 +198,75 @@ export class Checker {
 
   async #countBitmapTable(offset: number, entries: number): Promise<void> {
     const bytes = entries * ENTRY_BYTES;
-    if (bytes > MAX_BITMAP_DIRECTORY_BYTES || !this.#count(offset, bytes, 'a bitmap table')) return;
+    if (bytes > MAX_BITMAP_DIRECTORY_BYTES || !this.#count(offset, bytes, () => 'a bitmap table')) return;
     const table = new Uint8Array(bytes);
     await this.#image.file.read(offset, table, 'metadata');
     const view = viewOf(table);
     for (let index = 0; index < entries; index++) {
       const host = hostOffsetOf(view.getUint32(index * ENTRY_BYTES), view.getUint32(index * ENTRY_BYTES + 4));
-      if (host !== 0) this.#count(host, this.#image.geometry.clusterSize, 'bitmap data');
+      if (host !== 0) this.#count(host, this.#image.geometry.clusterSize, () => 'bitmap data');
     }
   }
 
   /** Recorded against found. Too high is a leak; too low would let the allocator hand a used cluster out. */
   async #compare(repair: Repair): Promise<void> {
-    const { refcounts, geometry } = this.#image;
-    const lower: [number, number][] = [];
-    const raise: [number, number][] = [];
-    for (let index = 0; index < refcounts.tableEntries; index++) {
-      if (this.#blockOffset(index) === 0) continue;
-      await refcounts.forEachUsed(index, (cluster, recorded) => {
-        const found = this.#counts.get(cluster);
-        if (recorded > found) lower.push([cluster, found]);
-        if (recorded < found) raise.push([cluster, found]);
-        if (recorded > found) this.#report('leaks', `leaked cluster ${cluster}: refcount ${recorded}, references ${found}`);
-        if (recorded < found) this.#report('corruptions', `cluster ${cluster}: refcount ${recorded}, but ${found} references`);
+    const { refcountBlockEntries } = this.#image.geometry;
+    const usable = new Set(this.#blocks);
+    for (const index of this.#blocks) {
+      await this.#eachDifference(index, (cluster, recorded, found) => {
+        if (recorded > found) this.#report('leaks', () => `leaked cluster ${cluster}: refcount ${recorded}, references ${found}`);
+        else this.#report('corruptions', () => `cluster ${cluster}: refcount ${recorded}, but ${found} references`);
       });
     }
     for (const [cluster, found] of this.#counts) {
-      const block = this.#blockOffset(Math.floor(cluster / geometry.refcountBlockEntries));
-      if (block !== 0 && await refcounts.get(cluster) !== 0) continue;
-      raise.push([cluster, found]);
-      this.#report('corruptions', `cluster ${cluster}: refcount 0, but ${found} references`);
+      if (usable.has(Math.floor(cluster / refcountBlockEntries))) continue;
+      this.#report('corruptions', () => `cluster ${cluster}: refcount 0, but ${found} references`);
     }
-    if (repair === 'all') await this.#raise(raise);
-    if (repair !== 'none') await this.#lower(lower);
+    if (repair === 'all') await this.#image.mutex.runExclusive(() => this.#raise(usable));
+    if (repair !== 'none') await this.#image.mutex.runExclusive(() => this.#lower());
   }
 
-  async #raise(raise: readonly [number, number][]): Promise<void> {
-    if (raise.length === 0) return;
+  /** Calls back for each cluster of a refcount block whose recorded refcount is not what was found. */
+  async #eachDifference(index: number, visit: (cluster: number, recorded: number, found: number) => void): Promise<void> {
     const { refcounts, geometry } = this.#image;
-    await this.#image.mutex.runExclusive(async () => {
-      // Clusters below may be in use though their recorded refcount is 0: new refcount blocks go beyond all of them
-      refcounts.allocateFrom(Math.max(this.#counts.highest + 1, this.#fileClusters));
-      for (const [cluster, found] of raise) {
-        if (found > geometry.refcountMax) throw new BlockError('CORRUPT', `cluster ${cluster} has ${found} references, more than its refcount can hold`);
-        await refcounts.ensureBlock(cluster);
-        await refcounts.set(cluster, found);
-        this.#fixed('corruptions');
-      }
-      await this.#image.barrier(true);
-    });
+    const first = index * geometry.refcountBlockEntries;
+    const recordedAt = await refcounts.blockReader(index);
+    for (let entry = 0; entry < geometry.refcountBlockEntries; entry++) {
+      const recorded = recordedAt(entry);
+      const found = this.#counts.get(first + entry);
+      if (recorded !== found) visit(first + entry, recorded, found);
+    }
   }
 
-  async #lower(lower: readonly [number, number][]): Promise<void> {
-    await this.#image.mutex.runExclusive(async () => {
-      for (const [cluster, found] of lower) {
-        await this.#image.refcounts.set(cluster, found);
-        this.#fixed('leaks');
-      }
-    });
+  async #raise(usable: ReadonlySet<number>): Promise<void> {
+    const { refcounts, geometry } = this.#image;
+    // Clusters below may be in use though their recorded refcount is 0: new refcount blocks go beyond all of them
+    refcounts.allocateFrom(Math.max(this.#counts.highest + 1, this.#fileClusters));
+    for (const index of this.#blocks) {
+      const low: [cluster: number, found: number][] = [];
+      await this.#eachDifference(index, (cluster, recorded, found) => { if (recorded < found) low.push([cluster, found]); });
+      for (const [cluster, found] of low) await this.#setRefcount(cluster, found, 'corruptions');
+    }
+    for (const [cluster, found] of this.#counts) {
+      if (usable.has(Math.floor(cluster / geometry.refcountBlockEntries))) continue;
+      await refcounts.ensureBlock(cluster);
+      await this.#setRefcount(cluster, found, 'corruptions');
+    }
+    await this.#image.barrier(true);
+  }
+
+  async #lower(): Promise<void> {
+    for (const index of this.#blocks) {
+      const high: [cluster: number, found: number][] = [];
+      await this.#eachDifference(index, (cluster, recorded, found) => { if (recorded > found) high.push([cluster, found]); });
+      for (const [cluster, found] of high) await this.#setRefcount(cluster, found, 'leaks');
+    }
+  }
+
+  async #setRefcount(cluster: number, value: number, kind: 'corruptions' | 'leaks'): Promise<void> {
+    if (value > this.#image.geometry.refcountMax) throw new BlockError('CORRUPT', `cluster ${cluster} has ${value} references, more than its refcount can hold`);
+    await this.#image.refcounts.set(cluster, value);
+    this.#fixed(kind);
   }
 
   #fixed(kind: 'corruptions' | 'leaks'): void {
@@ -259,7 +285,7 @@ export class Checker {
       if (offset === 0 || !Number.isSafeInteger(offset) || offset % geometry.clusterSize !== 0) continue;
       const copied = await this.#image.refcounts.get(offset / geometry.clusterSize) === 1;
       if (copied !== activeL1.copied(index)) {
-        this.#report('corruptions', `the COPIED flag of L1 entry ${index} is wrong`);
+        this.#report('corruptions', () => `the COPIED flag of L1 entry ${index} is wrong`);
         if (this.#mayFixCopied(offset, copied, repair)) {
           activeL1.set(index, offset, copied);
           this.#fixed('corruptions');
@@ -283,7 +309,7 @@ export class Checker {
       if (!Number.isSafeInteger(host) || host % geometry.clusterSize !== 0) continue;
       const copied = await refcounts.get(host / geometry.clusterSize) === 1;
       if (copied === isCopied(high)) continue;
-      this.#report('corruptions', `the COPIED flag of guest cluster ${firstCluster + index} is wrong`);
+      this.#report('corruptions', () => `the COPIED flag of guest cluster ${firstCluster + index} is wrong`);
       if (this.#mayFixCopied(host, copied, repair)) fixes.push([index, copied]);
     }
     if (fixes.length > 0) await this.#image.mutex.runExclusive(() => this.#fixCopied(sliceOffset, fixes));

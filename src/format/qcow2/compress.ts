@@ -15,7 +15,7 @@ export async function readCompressedCluster(image: Qcow2Image, extent: Compresse
     // maxOutputLength bounds memory: damaged data must not inflate to more than the cluster it stands for
     inflateRaw(packed, { windowBits: WINDOW_BITS, maxOutputLength: clusterSize, finishFlush: 2 }, (error, result) => {
       if (error === null && result.byteLength === clusterSize) resolve(result);
-      else reject(new BlockError('CORRUPT', `'${image.name}' has a compressed cluster at host offset 0x${extent.offset.toString(16)} that does not decompress`,
+      else reject(new BlockError('IO', `'${image.name}' has a compressed cluster at host offset 0x${extent.offset.toString(16)} that does not decompress`,
         { node: image.name, offset: extent.offset, bytes: extent.bytes, errno: 'EIO', cause: error }));
     });
   });

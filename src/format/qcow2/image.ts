@@ -77,7 +77,7 @@ export class Qcow2Image {
     if (this.readOnly) throw new BlockError('READ_ONLY', `'${this.name}' is open read-only`, { node: this.name });
   }
 
-  /** Runs metadata work under the mutex. Any failure to write makes the image read-only for good. */
+  /** Runs metadata work under the mutex. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
     return this.mutex.runExclusive(async () => {
       this.assertWritable();
@@ -116,10 +116,16 @@ export class Qcow2Image {
       return await work();
     } catch (error) {
       const cause = wrapHostError(error, `writing metadata of '${this.name}' failed`, { node: this.name });
-      this.#failure ??= new BlockError(cause.code, `'${this.name}' is read-only since a metadata write failed: ${cause.message}`,
-        { node: this.name, errno: cause.errno, offset: cause.offset, bytes: cause.bytes, cause });
+      this.#fail(new BlockError(cause.code, `'${this.name}' is read-only since a metadata write failed: ${cause.message}`,
+        { node: this.name, errno: cause.errno, offset: cause.offset, bytes: cause.bytes, cause }));
       throw error;
     }
+  }
+
+  #fail(error: BlockError): void {
+    this.#failure ??= error;
+    this.l2.freeze();
+    this.refcounts.cache.freeze();
   }
 
   /** Gives back what an L1/L2 entry referenced, once the barrier has made its removal durable. */
@@ -199,10 +205,12 @@ export class Qcow2Image {
     });
   }
 
-  /** Marks the image corrupt on disk (version 3), so that nothing writes to it before a repair. */
-  async markCorrupt(): Promise<void> {
-    if (this.readOnly || this.header.version < 3 || (this.header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n) return;
-    await this.store.setFeatures({ incompatible: this.header.incompatible | INCOMPATIBLE_CORRUPT });
+  /** Metadata that contradicts itself: nothing is written any more, and the mark on disk (version 3) keeps others off until a repair. */
+  async signalCorruption(error: BlockError): Promise<void> {
+    if (this.readOnly || this.#failure !== null) return;
+    this.#fail(error);
+    const { version, incompatible } = this.header;
+    if (version >= 3) await this.store.setFeatures({ incompatible: incompatible | INCOMPATIBLE_CORRUPT });
   }
 
   /** Before the first write: features this engine does not keep up to date are no longer true; lazy images are dirty. */
@@ -220,7 +228,8 @@ export class Qcow2Image {
     let start = cluster;
     for (let at = cluster; at <= cluster + count; at++) {
       if (at < cluster + count && await this.refcounts.get(at) === 1) continue;
-      if (at > start) await this.file.discard(start * clusterSize, (at - start) * clusterSize);
+      // Space given back is a courtesy: where the host cannot, nothing is lost
+      if (at > start) await this.file.discard(start * clusterSize, (at - start) * clusterSize).catch(() => {});
       start = at + 1;
     }
   }

@@ -75,9 +75,8 @@ export class Mapping {
     if (sliceOffset === 0) return;
     await this.image.l2.load(sliceOffset);
     if (this.image.l2.peek(sliceOffset) !== undefined) return;
+    if (this.image.readOnly || this.image.failure !== null) return;
     // Every table in the cache is dirty: only the mutex may write them back
-    if (this.image.failure !== null) throw this.image.failure;
-    if (this.image.readOnly) return;
     await this.image.exclusive(() => this.image.l2.loadForEdit(sliceOffset));
   }
 

@@ -6,6 +6,7 @@ import type {
 } from '../../block/driver.js';
 import { NO_LIMITS } from '../../block/driver.js';
 import type { BlockNode } from '../../block/node.js';
+import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
 import { RequestFlag, type BlockRequest } from '../../block/request.js';
 import { Checker } from './check.js';
 import { GuestIo } from './guest-io.js';
@@ -24,6 +25,7 @@ import { releaseTree } from './tree.js';
 import { PendingVmState } from './vmstate-area.js';
 
 const MAX_L2_CACHE_BYTES = 32 * MiB;
+const MIN_L2_CACHE_BYTES = MiB;
 const MIN_REFCOUNT_CACHE_CLUSTERS = 4;
 
 export async function openQcow2(file: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
@@ -48,14 +50,23 @@ export async function openQcow2(file: BlockNode, options: Qcow2OpenOptions = {})
   if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
   const backing = header.backingFile === null || options.openBacking === undefined
     ? null : await options.openBacking(header.backingFile, header.backingFormat);
-  if (snapshot === undefined) return new Qcow2Driver(image, entries, backing, null);
-  const entry = entries.find(({ id }) => id === snapshot) ?? entries.find(({ name }) => name === snapshot);
-  if (entry === undefined) {
+  try {
+    return new Qcow2Driver(image, entries, backing, snapshot === undefined ? null : await snapshotView(image, entries, snapshot));
+  } catch (error) {
     await backing?.close();
-    throw new BlockError('NOT_FOUND', `'${file.name}' has no snapshot '${snapshot}'`, { node: file.name });
+    throw error;
   }
-  const l1 = await L1Table.load(file, entry.l1Offset, entry.l1Entries);
-  return new Qcow2Driver(image, entries, backing, { l1, diskSize: entry.diskSize });
+}
+
+interface SnapshotView {
+  readonly l1: L1Table;
+  readonly diskSize: number;
+}
+
+async function snapshotView(image: Qcow2Image, entries: readonly SnapshotEntry[], tag: string): Promise<SnapshotView> {
+  const entry = lookUpSnapshot(entries, tag);
+  if (entry === undefined) throw new BlockError('NOT_FOUND', `'${image.name}' has no snapshot '${tag}'`, { node: image.name });
+  return { l1: await L1Table.load(image.file, entry.l1Offset, entry.l1Entries), diskSize: entry.diskSize };
 }
 
 function refuseDamaged(header: Header, name: string, readOnly: boolean, options: Qcow2OpenOptions): void {
@@ -65,11 +76,11 @@ function refuseDamaged(header: Header, name: string, readOnly: boolean, options:
   }
 }
 
-/** QEMU's default: what the disk needs, at most 32 MiB. */
+/** QEMU's default: what the disk needs, at most 32 MiB; and a little for the VM state, which lies beyond a small disk. */
 function l2CacheBytes(header: Header, wanted: number | undefined): number {
   const { geometry } = header;
   const whole = Math.ceil(header.size / geometry.clusterSize) * ENTRY_BYTES;
-  return alignUp(Math.min(whole, wanted ?? MAX_L2_CACHE_BYTES), geometry.sliceBytes);
+  return alignUp(wanted === undefined ? Math.min(Math.max(whole, MIN_L2_CACHE_BYTES), MAX_L2_CACHE_BYTES) : Math.min(whole, wanted), geometry.sliceBytes);
 }
 
 /** The dirty bit says that refcounts were not kept on disk (lazy refcounts, no clean close): they are computed anew. */
@@ -93,7 +104,7 @@ export class Qcow2Driver implements BlockDriver {
   readonly #pending: PendingVmState | null;
   readonly #table: Snapshots;
 
-  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], backing: BlockNode | null, snapshot: { l1: L1Table; diskSize: number } | null) {
+  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], backing: BlockNode | null, snapshot: SnapshotView | null) {
     this.image = image;
     this.backing = backing;
     this.#fixedSize = snapshot?.diskSize ?? null;
@@ -113,6 +124,15 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   async submit(request: BlockRequest): Promise<void> {
+    try {
+      await this.#execute(request);
+    } catch (error) {
+      if (error instanceof BlockError && error.code === 'CORRUPT') await this.image.signalCorruption(error).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #execute(request: BlockRequest): Promise<void> {
     const { offset, bytes } = request;
     switch (request.op) {
       case 'read': return this.#io.read(offset, request.buffer!);

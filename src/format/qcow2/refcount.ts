@@ -32,6 +32,8 @@ export class Refcounts {
   /** Runs of this many clusters or more are not to be found below `#runFrom`: spares rescanning small holes. */
   #runCount = Infinity;
   #runFrom = 0;
+  /** The clusters of the refcount blocks; made when something is first allocated. */
+  #blockClusters: SegmentedBitSet | null = null;
 
   constructor(file: BlockNode, store: HeaderStore, table: Uint8Array, cacheBytes: number) {
     this.#file = file;
@@ -86,6 +88,12 @@ export class Refcounts {
     }
   }
 
+  /** Reads the entries of an existing block, by their index in it; valid until the next await. */
+  async blockReader(tableIndex: number): Promise<(entry: number) => number> {
+    const block = await this.cache.load(this.blockOffset(tableIndex));
+    return (entry) => this.#codec.get(block.view, entry);
+  }
+
   /** Allocates `count` contiguous clusters (refcount 1); returns the host offset of the first. */
   async allocate(count: number): Promise<number> {
     const { clusterSize, refcountBlockEntries } = this.#geometry;
@@ -104,11 +112,24 @@ export class Refcounts {
         blocks = missing.length;
         continue;
       }
-      for (const [i, tableIndex] of missing.entries()) await this.#createBlock(tableIndex, (start + i) * clusterSize);
-      await this.adjust(start, missing.length + count, 1);
-      this.#noteAllocated(start, missing.length + count);
+      await this.#take(start, count, missing);
       return (start + missing.length) * clusterSize;
     }
+  }
+
+  /** Takes a free run of clusters, whose first ones become the refcount blocks that are missing for it. */
+  async #take(start: number, count: number, missing: readonly number[]): Promise<void> {
+    const { clusterSize } = this.#geometry;
+    this.#refuseMetadata(start, missing.length + count);
+    try {
+      for (const [i, tableIndex] of missing.entries()) await this.#createBlock(tableIndex, (start + i) * clusterSize);
+      await this.adjust(start, missing.length + count, 1);
+    } catch (error) {
+      // A block whose own cluster counts as free would be overwritten
+      for (const tableIndex of missing) this.#dropBlock(tableIndex);
+      throw error;
+    }
+    this.#noteAllocated(start, missing.length + count);
   }
 
   /** Adds `delta` to the refcounts of a run of clusters: all of them or, where one cannot take it, none. */
@@ -241,6 +262,42 @@ export class Refcounts {
     this.cache.markDirty(block);
     setU64(this.#table, tableIndex * ENTRY_BYTES, offset);
     this.#dirtySectors.add(Math.floor((tableIndex * ENTRY_BYTES) / SECTOR));
+    this.#blockClusters?.add(offset / this.#geometry.clusterSize);
+  }
+
+  /** Damaged refcounts may call metadata free: handing it out would destroy the image. */
+  #refuseMetadata(start: number, count: number): void {
+    const { clusterSize } = this.#geometry;
+    const { header } = this.#store;
+    const from = start * clusterSize;
+    const to = (start + count) * clusterSize;
+    const hits = (offset: number, bytes: number): boolean => offset < to && from < offset + bytes;
+    const found = hits(0, clusterSize) ? 'the header'
+      : hits(header.l1Offset, header.l1Entries * ENTRY_BYTES) ? 'the active L1 table'
+      : hits(this.#tableOffset, this.#table.byteLength) ? 'the refcount table'
+      : header.snapshotCount > 0 && hits(header.snapshotsOffset, 1) ? 'the snapshot table'
+      : this.#holdsBlock(start, count) ? 'a refcount block' : null;
+    if (found === null) return;
+    throw new BlockError('CORRUPT', `'${this.#file.name}' is corrupt: the refcounts say that ${found} is free`,
+      { node: this.#file.name, offset: from, bytes: to - from, errno: 'EIO' });
+  }
+
+  #holdsBlock(start: number, count: number): boolean {
+    if (this.#blockClusters === null) {
+      this.#blockClusters = new SegmentedBitSet();
+      for (let index = 0; index < this.tableEntries; index++) {
+        const offset = this.blockOffset(index);
+        if (offset !== 0) this.#blockClusters.add(offset / this.#geometry.clusterSize);
+      }
+    }
+    for (let cluster = start; cluster < start + count; cluster++) if (this.#blockClusters.has(cluster)) return true;
+    return false;
+  }
+
+  #dropBlock(tableIndex: number): void {
+    this.#blockClusters?.delete(this.blockOffset(tableIndex) / this.#geometry.clusterSize);
+    this.cache.invalidate(this.blockOffset(tableIndex), this.#geometry.clusterSize);
+    setU64(this.#table, tableIndex * ENTRY_BYTES, 0);
   }
 
   /** Moves the refcount table to a larger place; the header switch makes it the table. */
@@ -253,7 +310,11 @@ export class Refcounts {
     const grown = new Uint8Array(clusters * clusterSize);
     grown.set(new Uint8Array(old.table.buffer, old.table.byteOffset, old.table.byteLength));
     this.#table = viewOf(grown);
-    const offset = await this.allocate(clusters);
+    const offset = await this.allocate(clusters).catch((error: unknown) => {
+      this.#table = old.table;
+      for (const sector of [...this.#dirtySectors]) if (sector * SECTOR >= old.table.byteLength) this.#dirtySectors.delete(sector);
+      throw error;
+    });
     await this.guard(async () => {
       await this.cache.writeBack();
       await this.#file.write(offset, grown, 0, 'metadata');

@@ -1,9 +1,15 @@
-/** Reference counts found by walking an image: sparse segments, so that memory follows what is used, not the file's length. */
-const SEGMENT_CLUSTERS = 65536;
+/**
+ * Reference counts found by walking an image. Small segments, made when first used: memory follows what is referenced,
+ * not the file's length, also where damaged tables point all over a sparse file.
+ */
+const SEGMENT_CLUSTERS = 128;
 
 export class ReferenceCounts {
   readonly #segments = new Map<number, Uint32Array>();
   #highest = -1;
+  /** The segment used last: neighbours come in runs. */
+  #lastKey = -1;
+  #last: Uint32Array = new Uint32Array(0);
 
   /** Highest cluster that was counted, -1 = none. */
   get highest(): number { return this.#highest; }
@@ -15,14 +21,20 @@ export class ReferenceCounts {
   add(cluster: number, count: number): void {
     for (let at = cluster; at < cluster + count; at++) {
       const key = Math.floor(at / SEGMENT_CLUSTERS);
-      let segment = this.#segments.get(key);
-      if (segment === undefined) {
-        segment = new Uint32Array(SEGMENT_CLUSTERS);
-        this.#segments.set(key, segment);
-      }
-      segment[at % SEGMENT_CLUSTERS]!++;
+      if (key !== this.#lastKey) this.#select(key);
+      this.#last[at % SEGMENT_CLUSTERS]!++;
     }
     this.#highest = Math.max(this.#highest, cluster + count - 1);
+  }
+
+  #select(key: number): void {
+    let segment = this.#segments.get(key);
+    if (segment === undefined) {
+      segment = new Uint32Array(SEGMENT_CLUSTERS);
+      this.#segments.set(key, segment);
+    }
+    this.#lastKey = key;
+    this.#last = segment;
   }
 
   /** All counted clusters in ascending order. */

@@ -14,7 +14,7 @@ import { GuestIo } from './guest-io.js';
 import type { Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
 import {
-  ClusterKind, clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, l1EntriesFor, MAX_SNAPSHOTS, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster,
+  ClusterKind, clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, l1EntriesFor, MAX_L1_BYTES, MAX_SNAPSHOTS, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster,
 } from './layout.js';
 import { Mapping } from './mapping.js';
 import { encodeSnapshotTable, snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
@@ -138,6 +138,7 @@ export class Snapshots implements SnapshotTable {
     const old = image.activeL1;
     const source = await L1Table.load(image.file, entry.l1Offset, entry.l1Entries);
     const diskEntries = Math.max(1, l1EntriesFor(image.geometry, entry.diskSize));
+    if (diskEntries * ENTRY_BYTES > MAX_L1_BYTES) throw image.corrupt(`snapshot '${entry.name}' claims a disk of ${entry.diskSize} bytes, too large for an L1 table`);
     await this.#replace(async (reservation) => {
       const active = await copyTree(image, source, diskEntries, reservation);
       return { active, size: entry.diskSize };

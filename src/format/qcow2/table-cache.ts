@@ -18,11 +18,12 @@ const WRITE_BACK_DEPTH = 8;
 
 export class TableCache {
   readonly tableBytes: number;
-  readonly capacity: number;
   readonly #file: BlockNode;
   readonly #cause: string;
   readonly #tables = new Map<number, CachedTable>();
   readonly #loading = new Map<number, Promise<CachedTable>>();
+  readonly #capacity: number;
+  #frozen = false;
   #tick = 0;
   #dirtyCount = 0;
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
@@ -31,12 +32,17 @@ export class TableCache {
   constructor(file: BlockNode, tableBytes: number, capacity: number, cause: string) {
     this.#file = file;
     this.tableBytes = tableBytes;
-    this.capacity = Math.max(2, capacity);
+    this.#capacity = Math.max(2, capacity);
     this.#cause = cause;
   }
 
   get hasDirty(): boolean { return this.#dirtyCount > 0; }
   get size(): number { return this.#tables.size; }
+
+  /** Nothing can be written back any more: room for readers beside tables that stay dirty for good. */
+  freeze(): void {
+    this.#frozen = true;
+  }
 
   /** The table if it is in memory. Valid until the next await. */
   peek(offset: number): CachedTable | undefined {
@@ -138,11 +144,11 @@ export class TableCache {
   }
 
   #hasRoom(): boolean {
-    return this.#tables.size < this.capacity || this.#dirtyCount < this.#tables.size;
+    return this.#frozen || this.#tables.size < this.#capacity || this.#dirtyCount < this.#tables.size;
   }
 
   #insert(table: CachedTable): void {
-    while (this.#tables.size >= this.capacity && this.#evict());
+    while (this.#tables.size >= this.#capacity && this.#evict());
     this.#tables.set(table.offset, table);
   }
 
