@@ -32,7 +32,7 @@ describe('a growing file', () => {
 
   test('is extended once for writes that come together', async () => {
     const growth = new Growth(fd, 0);
-    await Promise.all([4, 5, 6, 7, 300].map((end) => grow(growth, end * MiB)));
+    await Promise.all([4, 5, 6, 7, 300].map(async (end) => grow(growth, end * MiB)));
     expect(fstatSync(fd).size).toBe(556 * MiB);
   });
 
