@@ -192,9 +192,9 @@ export function punchHole(fd: number, offset: number, bytes: number): Promise<vo
   return fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, bytes);
 }
 
-/** Makes the range read as zeros and keeps it allocated; extends the file where the range ends past it, if asked. */
-export function zeroRange(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
-  return fallocate(fd, FALLOC_ZERO_RANGE | (options.extend ? 0 : FALLOC_KEEP_SIZE), offset, bytes);
+/** Makes the range read as zeros and keeps it allocated. The file does not become longer. */
+export function zeroRange(fd: number, offset: number, bytes: number): Promise<void> {
+  return fallocate(fd, FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, offset, bytes);
 }
 
 /** Allocates what the range lacks and leaves its content alone; extends the file where the range ends past it, if asked. */

@@ -7,6 +7,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { open, readFile, realpath, rename, stat, unlink } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { syncDirectory } from '../base/directory.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import type { SnapshotInfo } from '../block/driver.js';
 import { ImageSet, type SetOptions } from './image-set.js';
@@ -171,14 +172,5 @@ async function removeDurably(file: string): Promise<void> {
     await syncDirectory(path.dirname(file));
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw wrapHostError(error, `could not remove the note '${file}'`);
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

@@ -171,7 +171,7 @@ export class FileDriver implements BlockDriver {
       const mayUnmap = (request.flags & RequestFlag.MAY_UNMAP) !== 0;
       this.#extendTo(end);
       if (mayUnmap && await this.#tries('punch', () => punchHole(this.#fd, offset, bytes))) return;
-      if (await this.#tries('zero', () => zeroRange(this.#fd, offset, bytes, { extend: false }))) return;
+      if (await this.#tries('zero', () => zeroRange(this.#fd, offset, bytes))) return;
     }
     throw new BlockError('NOT_SUPPORTED', `'${this.#name}' cannot zero ${formatRange(offset, bytes)} without writing it`, { node: this.#name });
   }

@@ -4,6 +4,8 @@ import { BlockError, wrapHostError } from '../base/errors.js';
 import { decodeMessage, encodeCommand, LineSplitter, type JsonObject, type QmpEvent, type QmpMessage } from './wire.js';
 
 const GREETING_TIMEOUT_MS = 10_000;
+/** QEMU answers at once, or after it has drained its disks; one that hangs must not hang us. */
+const REPLY_TIMEOUT_MS = 120_000;
 
 /** QEMU refused a command, or says that it failed. */
 export class QmpError extends BlockError {
@@ -72,7 +74,7 @@ export class QmpClient {
 
   /** Resolves with what QEMU returned; throws QmpError where it refused. */
   async execute(command: string, args?: JsonObject, options: QmpWaitOptions = {}): Promise<unknown> {
-    return this.#wait<unknown>(`the reply to '${command}'`, options, (waiter) => {
+    return this.#wait<unknown>(`the reply to '${command}'`, { timeoutMs: REPLY_TIMEOUT_MS, ...options }, (waiter) => {
       const id = ++this.#lastId;
       this.#replies.set(id, { ...waiter, what: command });
       this.#socket.write(encodeCommand(command, args, id));

@@ -5,6 +5,7 @@ import { open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/p
 import { connect, Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { isatty } from 'node:tty';
+import { syncDirectory } from '../base/directory.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { cancelled, closeDescriptor, kindOf, onAbort, openDescriptor, socketPath, statDescriptor, throwIfAborted } from './host-stream.js';
 import type { VmStateReader } from './reader.js';
@@ -288,14 +289,5 @@ class FileOutput implements VmStateOutput {
     this.#temporary = null;
     await this.#file.close().catch(() => undefined);
     await unlink(temporary).catch(() => undefined);
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }

@@ -1,4 +1,3 @@
-import type { Clock } from '../../base/clock.js';
 import type { BlockNode } from '../../block/node.js';
 
 export interface Qcow2OpenOptions {
@@ -17,7 +16,6 @@ export interface Qcow2OpenOptions {
   readonly snapshot?: string | undefined;
   /** Opens even where the corrupt bit is set and leaves the dirty bit to the caller; for check and repair. */
   readonly forCheck?: boolean | undefined;
-  readonly clock?: Clock | undefined;
 }
 
 export interface Qcow2CreateOptions {

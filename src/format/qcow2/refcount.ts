@@ -103,6 +103,7 @@ export class Refcounts {
       const end = start + count + blocks;
       const missing = this.#missingBlocks(start, end);
       const lastIndex = Math.floor((end - 1) / refcountBlockEntries);
+      if (!this.#file.driver.growable && end * clusterSize > this.#file.length()) throw this.#full(`its device has ${this.#file.length()} bytes`);
       if (end * clusterSize > MAX_HOST_OFFSET) throw this.#full('its host offsets end at 2^53');
       if (lastIndex >= this.tableEntries) {
         await this.#growTable(lastIndex + 1);
