@@ -1,5 +1,6 @@
 /** What end-to-end tests of the command line share: commands that run beside the test, one-line errors, images as QEMU sees them. */
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
 import { expect } from '@jest/globals';
 import { launcher, quiesce, run, runOk, start, type RunResult } from './run.js';
 
@@ -62,6 +63,11 @@ export async function leaksAtMost(path: string): Promise<void> {
   expect([found.code, found.stdout]).toEqual([3, expect.any(String)]);
   await runOk('qemu-img', ['check', '-q', '-r', 'leaks', '-f', 'qcow2', path]);
   await runOk('qemu-img', ['check', '-q', '-f', 'qcow2', path]);
+}
+
+/** Somebody holds image locks on the file; unlike an attempt to open it, looking does not get in their way. */
+export function isLocked(path: string): boolean {
+  return readFileSync('/proc/locks', 'utf8').includes(`:${statSync(path).ino} `);
 }
 
 export function sleep(ms: number): Promise<void> {

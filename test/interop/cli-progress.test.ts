@@ -1,0 +1,79 @@
+/** Progress bars: on a terminal only, with rate and ETA, on standard error; a pipe gets none. */
+import { writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { expect, test } from '@jest/globals';
+import { makeImage, MiB, sleep } from '../support/cli.js';
+import { peers } from '../support/peers.js';
+import { randomBytes } from '../support/random-bytes.js';
+import { launcher, quiesce, run, runOk, start } from '../support/run.js';
+import { useTmp } from '../support/tmp.js';
+
+const tmp = useTmp();
+const SHOW_CURSOR = '\u001b[?25h';
+const HIDE_CURSOR = '\u001b[?25l';
+
+function quoted(args: readonly string[]): string {
+  return args.map((word) => `'${word}'`).join(' ');
+}
+
+/** Runs a command line on a terminal of its own; its standard output and error arrive together. */
+async function onTerminal(commandLine: string): Promise<{ code: number | null; text: string }> {
+  const { code, stdout } = await run('script', ['-qec', commandLine, '/dev/null'], { env: { TERM: 'xterm', COLUMNS: '120' } });
+  return { code, text: stdout };
+}
+
+peers('script', 'qemu-img')('progress', () => {
+  test('is a bar with rate and ETA on a terminal, and the cursor comes back', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    writeFileSync(tmp('ram'), randomBytes(8 * MiB, 1));
+    const created = await onTerminal(quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', tmp('ram')]));
+    expect(created.code).toBe(0);
+    expect(created.text).toMatch(/receiving RAM state █+ 100% {2}8 MiB of 8 MiB {2}\S+ [KMG]iB\/s {2}ETA \S+/);
+    expect(created.text).toMatch(/\nsnapshot 't' of '\S+' is durable \(id 1, 8 MiB of RAM state\)\r\n$/);
+    expect(created.text.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(created.text.lastIndexOf(HIDE_CURSOR));
+    const loaded = await onTerminal(quoted([launcher, 'snapshot', 'load', image, 't', '--vm-state', tmp('back')]));
+    expect(loaded.text).toMatch(/sending RAM state █+ 100% {2}8 MiB of 8 MiB/);
+  });
+
+  test('of a stream of unknown length shows what came and how fast', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    writeFileSync(tmp('ram'), randomBytes(2 * MiB, 1));
+    const { code, text } = await onTerminal(`cat '${tmp('ram')}' | ${quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', '-'])}`);
+    expect([code, text]).toEqual([0, expect.stringMatching(/receiving RAM state {2}2 MiB {2}\S+ [KMG]iB\/s/)]);
+  });
+
+  test('goes to standard error: a piped standard output has results only', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    writeFileSync(tmp('ram'), randomBytes(2 * MiB, 1));
+    const { text } = await onTerminal(`${quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', tmp('ram')])} > '${tmp('out')}'`);
+    expect(text).toContain('receiving RAM state');
+    expect(await runOk('cat', [tmp('out')])).toMatch(/^snapshot 't' of '[^\n]*\n$/);
+  });
+
+  test('is nothing where standard error is a pipe', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    writeFileSync(tmp('ram'), randomBytes(2 * MiB, 1));
+    expect(await quiesce(['snapshot', 'create', image, 't', '--vm-state', tmp('ram')])).toMatchObject({ code: 0, stderr: '' });
+    expect(await quiesce(['snapshot', 'extract', image, 't', '--vm-state', tmp('back')])).toMatchObject({ code: 0, stderr: '' });
+    expect(await quiesce(['image', 'check', image])).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('is taken off the terminal by Ctrl-C, and the error stands on a line of its own', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    await runOk('mkfifo', [tmp('fifo')]);
+    const terminal = start('script', ['-qec', quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', tmp('fifo')]), '/dev/null'], { env: { TERM: 'xterm', COLUMNS: '120' } });
+    let text = '';
+    terminal.stdout!.on('data', (data: Buffer) => { text += data.toString(); });
+    // opened for reading as well, so that neither end waits for the other
+    const writer = await open(tmp('fifo'), 'r+');
+    const writing = writer.write(randomBytes(3 * MiB, 1));
+    for (let wait = 0; !text.includes('  3 MiB  ') && wait < 500; wait++) await sleep(20);
+    const ended = new Promise<number | null>((resolve) => { terminal.once('close', resolve); });
+    terminal.stdin!.write('\u0003');
+    expect(await ended).toBe(130);
+    await writing;
+    await writer.close();
+    expect(text).toMatch(/MiB\/s[^\n]*\r\n(\u001b\[\S+?)*quiesce: reading the VM state from '\S+' was cancelled\r\n$/);
+    expect(text.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(text.lastIndexOf(HIDE_CURSOR));
+  });
+});
