@@ -50,7 +50,7 @@ export const command = defineCommand({
 
 /** What is wrong with a size or an option is known before the file is touched, and says nothing of the file. */
 function naming(file: string, error: unknown): unknown {
-  if (!(error instanceof BlockError) || error.message.includes(file)) return error;
+  if (!(error instanceof BlockError) || error.message.includes(`'${file}'`)) return error;
   return new BlockError(error.code, `${file}: ${error.message}`, { errno: error.errno, cause: error });
 }
 
