@@ -2,6 +2,7 @@
 export { BlockError, errnoOf, messageOf, type ErrorCode } from './base/errors.js';
 export { formatSize, parseSize } from './base/bytes.js';
 export { BufferPool, type Lease } from './base/buffer-pool.js';
+export { capabilities, type Capabilities } from './base/libc.js';
 export { Random, systemClock, type Clock } from './base/clock.js';
 export { BlockBackend } from './block/backend.js';
 export type {
@@ -20,6 +21,7 @@ export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
 } from './job/snapshot-use.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
+export { openFileDriver, type FileOptions } from './protocol/file.js';
 export { MemoryDriver } from './protocol/memory.js';
 export { NullDriver } from './protocol/null.js';
 export type { TraceSink } from './trace/sink.js';
