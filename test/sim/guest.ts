@@ -80,6 +80,18 @@ export class Guest {
     expectSame(actual, expected, `the disk from ${offset} on`);
   }
 
+  /** After failed requests: every sector holds a version it may hold, and this one is it from now on. */
+  async lookAgain(): Promise<void> {
+    const disk = new Uint8Array(this.size);
+    await this.node.read(0, disk);
+    for (const sector of [...this.history.volatileSectors]) {
+      const bytes = disk.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+      if (!this.history.allows(sector, bytes)) throw new Error(`sector ${sector} holds none of its possible versions after a failure`);
+      if (!this.history.isCurrent(sector, bytes)) this.history.write({ completedAt: ++this.#tick }, sector * SECTOR_BYTES, bytes);
+    }
+    expectSame(disk, this.history.current, 'the disk after a failure');
+  }
+
   async flush(): Promise<void> {
     const submitted = ++this.#tick;
     await this.node.flush();
@@ -106,8 +118,8 @@ export class Guest {
         name, vmStateSize: state.byteLength, dateSeconds: 1, dateNanoseconds: 2,
       }));
     } catch (error) {
-      this.pending = null;
       if (this.driver.geometry.refcountBits > 2 || !(error instanceof BlockError) || error.code !== 'NO_SPACE') throw error;
+      this.pending = null;
       return false;
     }
     this.snapshots.set(name, saved);
@@ -121,8 +133,8 @@ export class Guest {
     try {
       await this.node.drained(() => this.driver.snapshots.apply(this.idOf(name)));
     } catch (error) {
-      this.pending = null;
       if (this.driver.geometry.refcountBits > 2 || !(error instanceof BlockError) || error.code !== 'NO_SPACE') throw error;
+      this.pending = null;
       return false;
     }
     this.pending = null;

@@ -98,6 +98,10 @@ export class SectorHistory {
       this.versions(sector).some((version) => Buffer.compare(bytes, version.bytes) === 0);
   }
 
+  isCurrent(sector: number, bytes: Uint8Array): boolean {
+    return Buffer.compare(bytes, this.#current.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)) === 0;
+  }
+
   #record(write: Write, start: number, end: number): void {
     const first = Math.floor(start / SECTOR_BYTES);
     const stop = Math.ceil(end / SECTOR_BYTES);

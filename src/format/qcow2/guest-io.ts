@@ -9,6 +9,7 @@ import { readCompressedCluster } from './compress.js';
 import type { Qcow2Image } from './image.js';
 import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry } from './layout.js';
 import type { Extent, Mapping } from './mapping.js';
+import type { CachedTable } from './table-cache.js';
 
 const PARALLEL_EXTENTS = 8;
 
@@ -36,11 +37,12 @@ export class GuestIo {
     if (first !== null && first.bytes === into.byteLength) return this.#readExtent(first, offset, into);
     const pool = new TaskPool(PARALLEL_EXTENTS);
     try {
+      let fetched: CachedTable | null = null;
       for (let done = 0; done < into.byteLength;) {
         const at = offset + done;
-        const extent = this.#mapping.lookup(at, into.byteLength - done);
+        const extent = this.#mapping.lookup(at, into.byteLength - done, fetched);
         if (extent === null) {
-          await this.#mapping.fetch(at);
+          fetched = await this.#mapping.fetch(at);
           continue;
         }
         const part = into.subarray(done, done + extent.bytes);
@@ -60,11 +62,12 @@ export class GuestIo {
     if (first !== null && first.bytes === data.byteLength && this.#inPlace(first)) return this.#writeInPlace(first, data);
     const pool = new TaskPool(PARALLEL_EXTENTS);
     try {
+      let fetched: CachedTable | null = null;
       for (let done = 0; done < data.byteLength;) {
         const at = offset + done;
-        const extent = this.#mapping.lookup(at, data.byteLength - done);
+        const extent = this.#mapping.lookup(at, data.byteLength - done, fetched);
         if (extent === null) {
-          await this.#mapping.fetch(at);
+          fetched = await this.#mapping.fetch(at);
         } else if (this.#inPlace(extent)) {
           const part = data.subarray(done, done + extent.bytes);
           done += extent.bytes;

@@ -46,15 +46,18 @@ export class Mapping {
     this.writable = writable;
   }
 
-  /** The extent at `offset`, at most `bytes` long, or null where its L2 slice is not in memory (see `fetch`). */
-  lookup(offset: number, bytes: number): Extent | null {
+  /**
+   * The extent at `offset`, at most `bytes` long, or null where its L2 slice is not in memory: then `fetch` it, and hand
+   * what it gave to the next lookup.
+   */
+  lookup(offset: number, bytes: number, fetched: CachedTable | null = null): Extent | null {
     const { clusterSize, bytesPerSlice } = this.geometry;
     const inSlice = bytesPerSlice - (offset % bytesPerSlice);
     const limit = Math.min(bytes, inSlice);
     const sliceOffset = this.#sliceOffset(offset);
     if (sliceOffset === 0) return this.#extent(ClusterKind.UNALLOCATED, limit);
-    const slice = this.image.l2.peek(sliceOffset);
-    if (slice === undefined) return null;
+    const slice = this.image.l2.peek(sliceOffset) ?? fetched;
+    if (slice === null || slice.offset !== sliceOffset || !this.image.l2.isNewest(slice)) return null;
     const inCluster = offset % clusterSize;
     const index = this.#indexInSlice(offset);
     const high = slice.view.getUint32(index * ENTRY_BYTES);
@@ -69,23 +72,25 @@ export class Mapping {
     return { kind, bytes: span, hostOffset: hostOffsetOf(high, low) + inCluster, copied: isCopied(high), compressed: null };
   }
 
-  /** Brings the L2 slice of an offset into memory for `lookup`, as far as the cache has room. */
-  async fetch(offset: number): Promise<void> {
+  /** Brings the L2 slice of an offset into memory for `lookup`, and into the cache as far as it has room. */
+  async fetch(offset: number): Promise<CachedTable | null> {
+    const { image } = this;
     const sliceOffset = this.#sliceOffset(offset);
-    if (sliceOffset === 0) return;
-    await this.image.l2.load(sliceOffset);
-    if (this.image.l2.peek(sliceOffset) !== undefined) return;
-    if (this.image.readOnly || this.image.failure !== null) return;
-    // Every table in the cache is dirty: only the mutex may write them back
-    await this.image.exclusive(() => this.image.l2.loadForEdit(sliceOffset));
+    if (sliceOffset === 0) return null;
+    if (!image.l2.hasRoom && !image.readOnly && image.failure === null) {
+      // Every table in the cache is dirty: only the mutex may write them back
+      return image.exclusive(() => image.l2.loadForEdit(sliceOffset));
+    }
+    return image.l2.load(sliceOffset);
   }
 
   /** Lookup for callers that can wait. */
   async find(offset: number, bytes: number): Promise<Extent> {
+    let fetched: CachedTable | null = null;
     for (;;) {
-      const extent = this.lookup(offset, bytes);
+      const extent = this.lookup(offset, bytes, fetched);
       if (extent !== null) return extent;
-      await this.fetch(offset);
+      fetched = await this.fetch(offset);
     }
   }
 

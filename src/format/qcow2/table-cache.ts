@@ -12,6 +12,8 @@ export interface CachedTable {
   readonly view: DataView;
   dirty: boolean;
   lastUse: number;
+  /** The content was the newest when the cache was in this state; -1 = not known to be. */
+  newestIn: number;
 }
 
 const WRITE_BACK_DEPTH = 8;
@@ -23,7 +25,8 @@ export class TableCache {
   readonly #tables = new Map<number, CachedTable>();
   readonly #loading = new Map<number, Promise<CachedTable>>();
   readonly #capacity: number;
-  #frozen = false;
+  /** Counts whatever may make a table in a reader's hands out of date. */
+  #state = 0;
   #tick = 0;
   #dirtyCount = 0;
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
@@ -38,20 +41,24 @@ export class TableCache {
 
   get hasDirty(): boolean { return this.#dirtyCount > 0; }
   get size(): number { return this.#tables.size; }
-
-  /** Nothing can be written back any more: room for readers beside tables that stay dirty for good. */
-  freeze(): void {
-    this.#frozen = true;
-  }
+  /** False where every table is dirty: nothing more fits until they are written back. */
+  get hasRoom(): boolean { return this.#tables.size < this.#capacity || this.#dirtyCount < this.#tables.size; }
 
   /** The table if it is in memory. Valid until the next await. */
   peek(offset: number): CachedTable | undefined {
     const table = this.#tables.get(offset);
-    if (table !== undefined) table.lastUse = ++this.#tick;
+    if (table === undefined) return undefined;
+    table.lastUse = ++this.#tick;
+    table.newestIn = this.#state;
     return table;
   }
 
-  /** For readers: the table's content now; it may not stay in the cache. */
+  /** True where a loaded table is still the newest, in the cache or not: readers get on however small the cache is. */
+  isNewest(table: CachedTable): boolean {
+    return table.newestIn === this.#state;
+  }
+
+  /** For readers: the table's content now; it may not stay in the cache (see `isNewest`). */
   async load(offset: number): Promise<CachedTable> {
     const cached = this.peek(offset);
     if (cached !== undefined) return cached;
@@ -69,7 +76,7 @@ export class TableCache {
     for (;;) {
       const cached = this.peek(offset);
       if (cached !== undefined) return cached;
-      if (!this.#hasRoom()) await this.makeClean();
+      if (!this.hasRoom) await this.makeClean();
       const table = await this.load(offset);
       if (!this.#tables.has(offset)) this.#insert(table);
     }
@@ -77,15 +84,16 @@ export class TableCache {
 
   /** Puts a table in that the caller has just made (and written, unless it marks it dirty). */
   async insert(offset: number, bytes: Uint8Array): Promise<CachedTable> {
-    if (!this.#hasRoom()) await this.makeClean();
-    this.#loading.delete(offset);
-    this.#drop(offset);
-    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick };
+    if (!this.hasRoom) await this.makeClean();
+    this.#forget(offset);
+    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick, newestIn: ++this.#state };
     this.#insert(table);
     return table;
   }
 
+  /** Comes before every edit, in the same synchronous stretch. */
   markDirty(table: CachedTable): void {
+    this.#state++;
     // While the editor's promise resolved, a reader's load may have evicted the table, or put an equal one in its place
     if (this.#tables.get(table.offset) !== table) {
       this.#loading.delete(table.offset);
@@ -110,6 +118,7 @@ export class TableCache {
 
   /** Forgets the tables in a range whose clusters are no longer (or newly) tables. */
   invalidate(offset: number, bytes: number): void {
+    this.#state++;
     for (const tables of [this.#loading, this.#tables]) {
       if (tables.size === 0) continue;
       if (bytes / this.tableBytes > tables.size) {
@@ -137,14 +146,12 @@ export class TableCache {
     }
     const newer = this.#tables.get(offset);
     if (newer !== undefined) return newer;
-    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick };
+    const table: CachedTable = { offset, bytes, view: viewOf(bytes), dirty: false, lastUse: ++this.#tick, newestIn: -1 };
     // Ended before = invalidated meanwhile: the content is the caller's, but no longer the cache's
-    if (end() && this.#hasRoom()) this.#insert(table);
+    if (!end()) return table;
+    table.newestIn = this.#state;
+    if (this.hasRoom) this.#insert(table);
     return table;
-  }
-
-  #hasRoom(): boolean {
-    return this.#frozen || this.#tables.size < this.#capacity || this.#dirtyCount < this.#tables.size;
   }
 
   #insert(table: CachedTable): void {

@@ -59,3 +59,14 @@ test('a load that was under way at an invalidation never puts its old content in
   expect((await newer).bytes[0]).toBe(2);
   expect((await cache.load(0)).bytes[0]).toBe(2);
 });
+
+test('a loaded table is known to be the newest until something is edited, also where the cache has no room for it', async () => {
+  const { cache } = makeCache(2);
+  cache.markDirty(await cache.insert(0, new Uint8Array(TABLE)));
+  cache.markDirty(await cache.insert(TABLE, new Uint8Array(TABLE)));
+  const loaded = await cache.load(2 * TABLE);
+  expect(cache.peek(2 * TABLE)).toBeUndefined();
+  expect(cache.isNewest(loaded)).toBe(true);
+  cache.markDirty(cache.peek(0)!);
+  expect(cache.isNewest(loaded)).toBe(false);
+});
