@@ -124,8 +124,6 @@ export class Qcow2Image {
 
   #fail(error: BlockError): void {
     this.#failure ??= error;
-    this.l2.freeze();
-    this.refcounts.cache.freeze();
   }
 
   /** Gives back what an L1/L2 entry referenced, once the barrier has made its removal durable. */
