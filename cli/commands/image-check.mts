@@ -68,7 +68,7 @@ function print(result: CheckResult, { out }: CommandContext): void {
   if (result.leaks > 0) out.line(`\n${plural(result.leaks, 'leaked cluster was', 'leaked clusters were')} found on the image.\nThis means waste of disk space, but no harm to data.`);
   if (result.checkErrors > 0) out.line(`\n${plural(result.checkErrors, 'internal error has', 'internal errors have')} occurred during the check.`);
   if (result.corruptions + result.leaks + result.checkErrors === 0) out.line('No errors were found on the image.');
-  if (result.allocatedClusters > 0) {
+  if (result.totalClusters > 0 && result.allocatedClusters > 0) {
     const percent = (part: number, whole: number): string => ((part * 100) / whole).toFixed(2);
     out.line(`${result.allocatedClusters}/${result.totalClusters} = ${percent(result.allocatedClusters, result.totalClusters)}% allocated, ` +
       `${percent(result.fragmentedClusters, result.allocatedClusters)}% fragmented, ${percent(result.compressedClusters, result.allocatedClusters)}% compressed clusters`);

@@ -33,6 +33,8 @@ export class Checker {
   /** Indices of the usable refcount blocks. */
   readonly #blocks: number[] = [];
   #nextExpected = 0;
+  /** Until leaked clusters are given back, the image ends behind them. */
+  #lastLeaked = 0;
 
   constructor(image: Qcow2Image, snapshots: readonly SnapshotEntry[]) {
     this.#image = image;
@@ -53,7 +55,7 @@ export class Checker {
     if (repair === 'all' && clean && (header.incompatible & (INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT)) !== 0n) {
       await this.#image.store.setFeatures({ incompatible: header.incompatible & ~(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT) });
     }
-    this.#result.imageEndOffset = (this.#counts.highest + 1) * this.#image.geometry.clusterSize;
+    this.#result.imageEndOffset = (Math.max(this.#counts.highest, repair === 'none' ? this.#lastLeaked : 0) + 1) * this.#image.geometry.clusterSize;
     return { ...this.#result, messages: this.#messages };
   }
 
@@ -214,6 +216,7 @@ export class Checker {
     const usable = new Set(this.#blocks);
     for (const index of this.#blocks) {
       await this.#eachDifference(index, (cluster, recorded, found) => {
+        if (recorded > found) this.#lastLeaked = Math.max(this.#lastLeaked, cluster);
         if (recorded > found) this.#report('leaks', () => `leaked cluster ${cluster}: refcount ${recorded}, references ${found}`);
         else this.#report('corruptions', () => `cluster ${cluster}: refcount ${recorded}, but ${found} references`);
       });

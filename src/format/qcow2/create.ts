@@ -34,7 +34,7 @@ export async function createQcow2(file: BlockNode, options: Qcow2CreateOptions):
   const l1At = blocksAt + blocks;
   const header = buildHeader({
     version, clusterBits, refcountOrder: Math.log2(refcountBits), size,
-    l1: { offset: l1At * clusterSize, entries: l1Entries },
+    l1: { offset: l1Entries === 0 ? 0 : l1At * clusterSize, entries: l1Entries }, // an empty disk has no table, as with QEMU
     refcountTable: { offset: clusterSize, clusters: refcountTableClusters },
     lazyRefcounts: options.lazyRefcounts ?? false,
     backingFile: options.backingFile ?? null, backingFormat: options.backingFormat ?? null,
@@ -45,7 +45,7 @@ export async function createQcow2(file: BlockNode, options: Qcow2CreateOptions):
   const blockArea = viewOf(tables.subarray(refcountTableClusters * clusterSize));
   for (let cluster = 0; cluster < l1At + l1Clusters; cluster++) codec.set(blockArea, cluster, 1);
   await file.write(clusterSize, tables);
-  await file.writeZeroes(l1At * clusterSize, l1Clusters * clusterSize);
+  if (l1Clusters > 0) await file.writeZeroes(l1At * clusterSize, l1Clusters * clusterSize);
   await file.flush();
   await file.write(0, header);
   await file.flush();
@@ -53,7 +53,7 @@ export async function createQcow2(file: BlockNode, options: Qcow2CreateOptions):
 
 /** Metadata must cover itself: iterate until the numbers hold. */
 function plan(clusterSize: number, blockEntries: number, l1Entries: number): Plan {
-  const l1Clusters = Math.max(1, Math.ceil((l1Entries * ENTRY_BYTES) / clusterSize));
+  const l1Clusters = Math.ceil((l1Entries * ENTRY_BYTES) / clusterSize);
   let refcountTableClusters = 1;
   let blocks = 1;
   for (;;) {
