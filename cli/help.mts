@@ -6,7 +6,8 @@ import { placeholder } from './options.mjs';
 
 type Row = readonly [string, string];
 
-const WIDTH = 100;
+/** A terminal's own width where it is narrower. */
+const WIDTH = Math.max(60, Math.min(100, process.stdout.columns || 100));
 
 const EXIT_CODES = 'Exit codes: 0 done, 1 failed, 2 wrong command line, 130 or 143 ended by Ctrl-C or SIGTERM.';
 

@@ -2,7 +2,7 @@
 import type { OnProgress } from '../src/index.js';
 import type { Progress } from './progress.mjs';
 
-const LABELS = { receive: 'receiving RAM state', store: 'moving it into the image', send: 'sending RAM state' } as const;
+const LABELS = { receive: 'receiving RAM state', store: 'storing RAM state', send: 'sending RAM state' } as const;
 
 export function progressOf(progress: Progress): OnProgress {
   let phase: string | null = null;

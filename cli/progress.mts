@@ -16,8 +16,9 @@ const silent: Progress = { start: () => undefined, update: () => undefined, stop
 export async function createProgress(stream: NodeJS.WriteStream = process.stderr): Promise<Progress> {
   if (!stream.isTTY) return silent;
   const { default: { SingleBar } } = await import('cli-progress');
-  return new ProgressBars((total) => new SingleBar({
+  return new ProgressBars((total, label) => new SingleBar({
     stream, format: total === null ? OPEN_FORMAT : FORMAT, fps: 10, hideCursor: true, etaBuffer: 50,
+    barsize: Math.max(MIN_BAR, Math.min(MAX_BAR, (stream.columns || 80) - label.length - FACTS_WIDTH)),
     barCompleteChar: '█', barIncompleteChar: '░', stopOnComplete: false, gracefulExit: false,
   }));
 }
@@ -25,14 +26,19 @@ export async function createProgress(stream: NodeJS.WriteStream = process.stderr
 const FORMAT = '{label} {bar} {percentage}%  {done} of {size}  {rate}/s  ETA {eta_formatted}';
 const OPEN_FORMAT = '{label}  {done}  {rate}/s';
 
+const MIN_BAR = 5;
+const MAX_BAR = 40;
+/** All but label and bar, at its longest: a terminal cuts longer lines, and rate and ETA stand at the end. */
+const FACTS_WIDTH = '  100%  1023 MiB of 1023 MiB  1023 MiB/s  ETA 59m59s'.length;
+
 class ProgressBars implements Progress {
-  readonly #open: (total: number | null) => SingleBar;
+  readonly #open: (total: number | null, label: string) => SingleBar;
   #bar: SingleBar | null = null;
   #total: number | null = null;
   #startedMs = 0;
   #done = 0;
 
-  constructor(open: (total: number | null) => SingleBar) {
+  constructor(open: (total: number | null, label: string) => SingleBar) {
     this.#open = open;
   }
 
@@ -41,7 +47,7 @@ class ProgressBars implements Progress {
     this.#startedMs = performance.now();
     this.#total = total;
     this.#done = 0;
-    this.#bar = this.#open(total);
+    this.#bar = this.#open(total, label);
     this.#bar.start(total ?? 1, 0, { label, size: formatSize(total ?? 0), ...this.#facts() });
   }
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BlockError, createImage, createSnapshot, formatSize, loadSnapshot, openImage, Random } from '../../src/index.js';
+import { BlockError, createImage, createSnapshot, formatSize, loadSnapshot, openImage, Random, wrapHostError } from '../../src/index.js';
 import { defineCommand, type CommandContext } from '../command.mjs';
 import { progressOf } from '../progress-of.mjs';
 
@@ -24,7 +24,8 @@ export const command = defineCommand({
     { line: 'quiesce demo --ram-size 4G --dir /mnt/fast', does: 'more, on another disk' },
   ],
   run: async ({ ramSize, dir, keep }, context) => {
-    const work = await mkdtemp(join(dir ?? tmpdir(), 'quiesce-demo-'));
+    const parent = dir ?? tmpdir();
+    const work = await mkdtemp(join(parent, 'quiesce-demo-')).catch((error: unknown) => { throw wrapHostError(error, `could not make a directory in '${parent}'`); });
     try {
       await demonstrate(work, ramSize, context);
     } finally {

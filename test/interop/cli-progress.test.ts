@@ -10,15 +10,16 @@ import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
 const SHOW_CURSOR = '\u001b[?25h';
+const LINE_START = '\u001b[1G';
 const HIDE_CURSOR = '\u001b[?25l';
 
 function quoted(args: readonly string[]): string {
   return args.map((word) => `'${word}'`).join(' ');
 }
 
-/** Runs a command line on a terminal of its own; its standard output and error arrive together. */
+/** Runs a command line on a terminal of its own, 80 columns wide; its standard output and error arrive together. */
 async function onTerminal(commandLine: string): Promise<{ code: number | null; text: string }> {
-  const { code, stdout } = await run('script', ['-qec', commandLine, '/dev/null'], { env: { TERM: 'xterm', COLUMNS: '120' } });
+  const { code, stdout } = await run('script', ['-qec', `stty cols 80; ${commandLine}`, '/dev/null'], { env: { TERM: 'xterm' } });
   return { code, text: stdout };
 }
 
@@ -30,6 +31,8 @@ peers('script', 'qemu-img')('progress', () => {
     expect(created.code).toBe(0);
     expect(created.text).toMatch(/receiving RAM state █+ 100% {2}8 MiB of 8 MiB {2}\S+ [KMG]iB\/s {2}ETA \S+/);
     expect(created.text).toMatch(/\nsnapshot 't' of '\S+' is durable \(id 1, 8 MiB of RAM state\)\r\n$/);
+    const bars = created.text.split(LINE_START).filter((line) => line.includes('ETA'));
+    expect(Math.max(...bars.map((line) => /^.*ETA \S+s/.exec(line)![0].length))).toBeLessThanOrEqual(80);
     expect(created.text.lastIndexOf(SHOW_CURSOR)).toBeGreaterThan(created.text.lastIndexOf(HIDE_CURSOR));
     const loaded = await onTerminal(quoted([launcher, 'snapshot', 'load', image, 't', '--vm-state', tmp('back')]));
     expect(loaded.text).toMatch(/sending RAM state █+ 100% {2}8 MiB of 8 MiB/);
@@ -61,7 +64,7 @@ peers('script', 'qemu-img')('progress', () => {
   test('is taken off the terminal by Ctrl-C, and the error stands on a line of its own', async () => {
     const image = await makeImage(tmp('disk.qcow2'));
     await runOk('mkfifo', [tmp('fifo')]);
-    const terminal = start('script', ['-qec', quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', tmp('fifo')]), '/dev/null'], { env: { TERM: 'xterm', COLUMNS: '120' } });
+    const terminal = start('script', ['-qec', quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', tmp('fifo')]), '/dev/null'], { env: { TERM: 'xterm' } });
     let text = '';
     terminal.stdout!.on('data', (data: Buffer) => { text += data.toString(); });
     // opened for reading as well, so that neither end waits for the other
