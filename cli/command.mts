@@ -58,6 +58,8 @@ export interface CommandContext {
   readonly out: Output;
   /** One line to standard error: `quiesce: warning: …`. */
   readonly warn: (message: string) => void;
+  /** One line for people who wait: on standard error if it is a terminal, nowhere otherwise. */
+  readonly hint: (message: string) => void;
   /** Bars on standard error if it is a terminal, nothing otherwise. The frame stops them when the command ends. */
   readonly progress: () => Promise<Progress>;
 }

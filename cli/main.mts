@@ -91,6 +91,7 @@ async function runInterruptible(command: Command, args: Readonly<Record<string, 
       process.stdout.write(text);
     }),
     warn: (message) => complain(`warning: ${message}`),
+    hint: (message) => { if (process.stderr.isTTY) process.stderr.write(`${message}\n`); },
     progress: async () => bars = await (progress ??= createProgress()),
   };
   try {

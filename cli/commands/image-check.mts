@@ -1,7 +1,8 @@
-import { BlockError, openImage, type CheckResult } from '../../src/index.js';
+import { BlockError, openImage, type BlockDriver, type CheckResult } from '../../src/index.js';
 import { FORMAT_CHOICES, JSON_OUTPUT, SHARE } from '../common-options.mjs';
 import { defineCommand, type CommandContext } from '../command.mjs';
 
+const QUICK_MS = 500;
 /** qemu-img check's exit codes. */
 const EXIT = { clean: 0, failed: 1, corrupt: 2, leaks: 3, unsupported: 63 } as const;
 
@@ -29,7 +30,7 @@ export const command = defineCommand({
         if (!quiet) context.warn(`'${file}' has format ${node.driver.formatName}, which has no consistency checks`);
         return EXIT.unsupported;
       }
-      const result = await runCheck(node.driver.check, repair, context);
+      const result = await runCheck(node.driver.check, node.length(), repair, context);
       if (json || output === 'json') context.out.json(toJson(result, file, node.driver.formatName));
       else if (!quiet) print(result, context);
       return exitCode(result);
@@ -39,14 +40,22 @@ export const command = defineCommand({
   },
 });
 
-async function runCheck(check: NonNullable<Awaited<ReturnType<typeof openImage>>['driver']['check']>, repair: 'leaks' | undefined, context: CommandContext): Promise<CheckResult> {
+type Check = NonNullable<BlockDriver['check']>;
+
+/** The bar counts the part of the disk that is looked through; checks that are over at once show none. */
+async function runCheck(check: Check, diskBytes: number, repair: 'leaks' | undefined, context: CommandContext): Promise<CheckResult> {
   const progress = await context.progress();
-  progress.start(null, 'checking');
+  const slowAt = performance.now() + QUICK_MS;
+  let shown = false;
   try {
     return await check({
       repair: repair ?? 'none',
-      onProgress: () => {
+      onProgress: (done, total) => {
         if (context.signal.aborted) throw context.signal.reason instanceof Error ? context.signal.reason : new BlockError('CANCELLED', 'the check was cancelled');
+        if (performance.now() < slowAt) return;
+        if (!shown) progress.start(diskBytes, 'checking');
+        shown = true;
+        progress.update((done / total) * diskBytes);
       },
     });
   } finally {

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { createFromQemu, createSnapshot, formatSize, type CreateSnapshotRequest, snapshotInfo } from '../../src/index.js';
 import { ALSO, BACKING, CACHE, JSON_OUTPUT } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
@@ -31,11 +32,12 @@ export const command = defineCommand({
     { line: 'quiesce snapshot create disk.qcow2 running --vm-state qmp:/run/vm.qmp', does: 'a running machine: stop, migrate, snapshot all disks, cont' },
     { line: 'quiesce snapshot create a.qcow2 t --vm-state ram.bin --also b.qcow2', does: 'two disks, all or none' },
   ],
-  run: async ({ image, tag, vmState, replace, chunkSize, depth, cache, vmClock, icount, backing, json, also }, { signal, out, warn, progress }) => {
+  run: async ({ image, tag, vmState, replace, chunkSize, depth, cache, vmClock, icount, backing, json, also }, { signal, out, warn, hint, progress }) => {
     const request: CreateSnapshotRequest = {
       image, tag, vmState, replace, chunkSize, depth, cache, backing, also, signal,
       vmClockNs: u64('--vm-clock', vmClock), icount: u64('--icount', icount),
       onProgress: progressOf(await progress()), onWarning: warn,
+      onReady: (source) => { if (source.startsWith('unix:')) hint(`waiting for the RAM state; in QEMU: stop, then migrate unix:${resolve(source.slice('unix:'.length))}`); },
     };
     const qmp = vmState?.startsWith('qmp:') === true ? vmState.slice('qmp:'.length) : null;
     if (qmp === '') throw new UsageError("--vm-state: 'qmp:' names no socket, expected qmp:PATH");

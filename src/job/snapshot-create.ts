@@ -33,6 +33,8 @@ export interface CreateSnapshotRequest {
   readonly clock?: Clock | undefined;
   readonly onProgress?: OnProgress | undefined;
   readonly onWarning?: ((message: string) => void) | undefined;
+  /** Everything is ready for the state to come; called with the name of its source, like `unix:/run/x`. */
+  readonly onReady?: ((source: string) => void) | undefined;
 }
 
 export interface CreatedSnapshot {
@@ -139,6 +141,7 @@ function refuseName(set: ImageSet, request: CreateSnapshotRequest, willGo: (snap
 }
 
 function receive(input: VmStateInput, area: VmStateArea, request: CreateSnapshotRequest): Promise<number> {
+  request.onReady?.(input.name);
   return storeStream((into) => input.pump(into), input.name, input.size, area, request);
 }
 

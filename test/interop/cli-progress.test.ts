@@ -45,6 +45,13 @@ peers('script', 'qemu-img')('progress', () => {
     expect([code, text]).toEqual([0, expect.stringMatching(/receiving RAM state {2}2 MiB {2}\S+ [KMG]iB\/s/)]);
   });
 
+  test('of a socket tells first what is waited for', async () => {
+    const image = await makeImage(tmp('disk.qcow2'));
+    const { code, text } = await onTerminal(`timeout -s INT 1.5 ${quoted([launcher, 'snapshot', 'create', image, 't', '--vm-state', `unix:${tmp('socket')}`])}`);
+    expect(code).not.toBe(0);
+    expect(text).toContain(`waiting for the RAM state; in QEMU: stop, then migrate unix:${tmp('socket')}\r\n`);
+  });
+
   test('goes to standard error: a piped standard output has results only', async () => {
     const image = await makeImage(tmp('disk.qcow2'));
     writeFileSync(tmp('ram'), randomBytes(2 * MiB, 1));
