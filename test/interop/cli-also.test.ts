@@ -25,7 +25,7 @@ async function noteAppears(): Promise<void> {
   for await (const { filename } of watch(tmp())) if (filename === '.a.qcow2.quiesce-set') return;
 }
 
-peers('qemu-img')('snapshot create --also', () => {
+peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
   test('makes the snapshot in all images, or in none where one of them refuses', async () => {
     const [a, b] = await twoImages();
     writeFileSync(tmp('ram'), randomBytes(MiB, 1));
@@ -52,6 +52,11 @@ peers('qemu-img')('snapshot create --also', () => {
     for (const verb of ['revert', 'delete']) await expectRefused(['snapshot', verb, a, 'only-a', '--also', b], `'${b}' has no snapshot 'only-a': it has 't'`);
     await expectRefused(['snapshot', 'load', a, 'only-a', '--vm-state', tmp('out'), '--also', b], `'${b}' has no snapshot 'only-a'`);
     expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['t', 'only-a'], ['t']]);
+    await quiesceOk(['snapshot', 'create', a, 'ram', '--vm-state', '-', '--also', b], { input: 'state' });
+    for (const image of [a, b]) await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 0x22 0 1M', image]);
+    expect(await quiesceOk(['snapshot', 'load', a, 'ram', '--vm-state', '-', '--also', b])).toBe('state');
+    for (const image of [a, b]) expect(await runOk('qemu-io', ['-r', '-f', 'qcow2', '-c', 'read -P 0 0 1M', image])).not.toContain('failed');
+    await quiesceOk(['snapshot', 'delete', a, 'ram', '--also', b]);
     await quiesceOk(['snapshot', 'revert', a, 't', '--also', b]);
     await quiesceOk(['snapshot', 'delete', a, 't', '--also', b]);
     expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['only-a'], []]);

@@ -65,6 +65,17 @@ peers('qemu-system-x86_64', 'qemu-img', 'qemu-io')('the RAM state of a machine',
     await loadvmHasPattern(image, 2);
   });
 
+  test('goes into all of its own images with --also', async () => {
+    const [image, other] = [await makeImage(tmp('own.qcow2')), await makeImage(tmp('other.qcow2'))];
+    await withMachine(tmp('qmp'), [...drive(image), ...drive(other), ...patternIn(tmp('pattern'), 5)], async (machine) => {
+      expect(await migrateInto(machine, image, '--also', other)).toMatchObject({ code: 0, stderr: '' });
+      await machine.qmp.execute('cont');
+      await waitForState(machine.qmp, 'running');
+    });
+    expect([await snapshotNames(image), await snapshotNames(other)]).toEqual([['ram'], ['ram']]);
+    for (const path of [image, other]) await leaksAtMost(path);
+  });
+
   test('is refused before it flows where the tag exists, and replaces it with --replace', async () => {
     const image = await makeImage(tmp('own.qcow2'));
     await runOk('qemu-img', ['snapshot', '-c', 'ram', image]);
