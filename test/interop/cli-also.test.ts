@@ -75,7 +75,7 @@ peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
       const tag = `t${round}`;
       const { child, done } = startQuiesce(create(tag));
       // every second one in the short time when some images have the snapshot and others do not
-      const moment = round % 2 === 0 ? sleep(wholeMs * (0.3 + 0.0007 * random.below(1000))) : noteAppears().then(() => sleep(random.below(30)));
+      const moment = round % 2 === 0 ? sleep(wholeMs * (0.3 + 0.0007 * random.below(1000))) : noteAppears().then(() => sleep(round % 4 === 1 ? 0 : random.below(30)));
       await Promise.race([moment, done]);
       await kill(child);
       const { signal } = await done;
