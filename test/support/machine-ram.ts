@@ -1,6 +1,6 @@
 /** Machines whose RAM holds known bytes, and what a test asks of them over QMP. */
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { machineStatus, QmpClient } from '../../src/index.js';
 import { waitFor } from './cli.js';
 import { startMachine, type Machine } from './machine.js';
@@ -37,8 +37,7 @@ export async function withMachine<T>(qmpPath: string, args: readonly string[], u
   const own = `${qmpPath}.test`;
   const machine = await startMachine(qmpPath, ['-qmp', `unix:${own},server=on,wait=off`, ...args], cwd);
   try {
-    await waitFor('the second QMP socket is there', () => existsSync(own));
-    const qmp = await QmpClient.connect(own);
+    const qmp = await connectTo(own);
     try {
       return await use({ ...machine, qmp });
     } finally {
@@ -46,7 +45,18 @@ export async function withMachine<T>(qmpPath: string, args: readonly string[], u
     }
   } finally {
     await machine.end();
+    rmSync(own, { force: true });
   }
+}
+
+/** QEMU makes the socket's name a moment before it listens there. */
+async function connectTo(path: string): Promise<QmpClient> {
+  let qmp: QmpClient | null = null;
+  await waitFor(`QEMU listens at ${path}`, async () => {
+    qmp = await QmpClient.connect(path).catch(() => null);
+    return qmp !== null;
+  });
+  return qmp!;
 }
 
 /** Ends a machine in order: killed, QEMU leaks what savevm has freed but not yet written. */
