@@ -101,8 +101,8 @@ export class Mapping {
   async editable(offset: number): Promise<SliceAt> {
     const l1 = this.#l1();
     const l1Index = this.#l1Index(offset);
-    if (l1.l2Offset(l1Index) === 0) await this.#newTable(l1, l1Index, null);
-    else if (!l1.copied(l1Index)) await this.#newTable(l1, l1Index, l1.l2Offset(l1Index));
+    if (l1.l2Offset(l1Index) === 0) await this.#newTable(l1, offset, null);
+    else if (!l1.copied(l1Index)) await this.#newTable(l1, offset, l1.l2Offset(l1Index));
     const slice = await this.image.l2.loadForEdit(this.#sliceOffset(offset));
     return { slice, index: this.#indexInSlice(offset) };
   }
@@ -141,9 +141,11 @@ export class Mapping {
     return kind;
   }
 
-  async #newTable(l1: L1Table, l1Index: number, copyFrom: number | null): Promise<void> {
+  /** Makes the L2 table for a guest offset, and keeps the slice that maps it in memory. */
+  async #newTable(l1: L1Table, guestOffset: number, copyFrom: number | null): Promise<void> {
     const { image, geometry } = this;
     const { clusterSize, sliceBytes } = geometry;
+    const l1Index = this.#l1Index(guestOffset);
     const bytes = new Uint8Array(clusterSize);
     if (copyFrom !== null) {
       image.checkedCluster(copyFrom, `the L2 table of L1 entry ${l1Index}`);
@@ -158,7 +160,8 @@ export class Mapping {
       throw error;
     }
     for (let at = 0; at < clusterSize; at += sliceBytes) image.l2.invalidate(offset + at, sliceBytes);
-    if (clusterSize === sliceBytes) await image.l2.insert(offset, bytes);
+    const needed = this.#sliceInTable(guestOffset);
+    await image.l2.insert(offset + needed, bytes.slice(needed, needed + sliceBytes));
     l1.set(l1Index, offset);
     if (copyFrom !== null) image.deferFree(copyFrom / clusterSize, 1);
   }
@@ -179,8 +182,13 @@ export class Mapping {
     const table = l1.l2Offset(l1Index);
     if (table === 0) return 0;
     this.image.checkedCluster(table, `the L2 table of L1 entry ${l1Index}`);
-    const slice = Math.floor((offset % this.geometry.bytesPerL1) / this.geometry.bytesPerSlice);
-    return table + slice * this.geometry.sliceBytes;
+    return table + this.#sliceInTable(offset);
+  }
+
+  /** Where in its L2 table the slice of a guest offset begins. */
+  #sliceInTable(offset: number): number {
+    const { bytesPerL1, bytesPerSlice, sliceBytes } = this.geometry;
+    return Math.floor((offset % bytesPerL1) / bytesPerSlice) * sliceBytes;
   }
 
   #extent(kind: ClusterKind, bytes: number): Extent {
