@@ -9,8 +9,8 @@ import { capabilities, preallocate } from './libc.js';
 /** Small growth is not worth a call. */
 const WORTHWHILE = 4 * MiB;
 /** Each call waits for the writes in flight, so there should be few; what it takes too much is given back at the end. */
-const MAX_AHEAD = 256 * MiB;
-const AHEAD_PER_GROWTH = 4;
+const MAX_AHEAD = 512 * MiB;
+const AHEAD_PER_GROWTH = 8;
 /** Parallel writers are this much out of order at most; a write further off leaves a hole on purpose. */
 const MAX_GAP = 16 * MiB;
 

@@ -9,7 +9,8 @@ import { BlockError } from '../base/errors.js';
 import type { VmStateSource } from '../block/driver.js';
 
 const DEFAULT_READ_AHEAD = 10 * MiB;
-const DEFAULT_CHUNK = MiB;
+/** With one request in flight the disk idles between two: larger ones make fewer pauses, and five still fit in 10 MiB. */
+const DEFAULT_CHUNK = 2 * MiB;
 const MAX_MEMORY = 512 * MiB;
 
 export interface VmStateReaderOptions {

@@ -23,25 +23,25 @@ describe('a growing file', () => {
   test('is allocated ahead, in proportion to what it has grown', async () => {
     const growth = new Growth(fd, 0);
     await grow(growth, 8 * MiB);
-    expect(fstatSync(fd)).toMatchObject({ size: 40 * MiB });
-    expect(fstatSync(fd).blocks * 512).toBeGreaterThanOrEqual(40 * MiB);
-    expect(grow(growth, 40 * MiB)).toBeNull();
-    await grow(growth, 41 * MiB);
-    expect(fstatSync(fd).size).toBe(205 * MiB);
+    expect(fstatSync(fd)).toMatchObject({ size: 72 * MiB });
+    expect(fstatSync(fd).blocks * 512).toBeGreaterThanOrEqual(72 * MiB);
+    expect(grow(growth, 72 * MiB)).toBeNull();
+    await grow(growth, 73 * MiB);
+    expect(fstatSync(fd).size).toBe(585 * MiB);
   });
 
   test('is extended once for writes that come together', async () => {
     const growth = new Growth(fd, 0);
     await Promise.all([4, 5, 6, 7, 300].map(async (end) => grow(growth, end * MiB)));
-    expect(fstatSync(fd).size).toBe(556 * MiB);
+    expect(fstatSync(fd).size).toBe(812 * MiB);
   });
 
   test('keeps the hole that a write far off leaves', async () => {
     const growth = new Growth(fd, 0);
     expect(growth.before(MiB, 1000 * MiB, 1001 * MiB)).toBeNull();
     await growth.before(1005 * MiB, 1007 * MiB, 1008 * MiB);
-    expect(fstatSync(fd).size).toBe(1040 * MiB);
-    expect(fstatSync(fd).blocks * 512).toBeLessThan(41 * MiB);
+    expect(fstatSync(fd).size).toBe(1072 * MiB);
+    expect(fstatSync(fd).blocks * 512).toBeLessThan(73 * MiB);
   });
 
   test('gives back what no write used', async () => {

@@ -48,7 +48,7 @@ describe('VmStateReader', () => {
     source.onLoad = ({ position }) => {
       if (position >= 2 * MiB) throw new BlockError('IO', 'bad sector');
     };
-    const reader = new VmStateReader(source);
+    const reader = new VmStateReader(source, { chunkSize: MiB });
     expect((await reader.next())!.byteLength).toBe(MiB);
     await settle();
     expect((await reader.next())!.byteLength).toBe(MiB);
@@ -61,7 +61,7 @@ describe('VmStateReader', () => {
     source.onLoad = ({ position }) => {
       if (position >= 2 * MiB) throw new BlockError('IO', 'bad sector');
     };
-    const reader = new VmStateReader(source);
+    const reader = new VmStateReader(source, { chunkSize: MiB });
     await reader.next();
     await reader.next();
     await expect(reader.next()).rejects.toThrow('bad sector');
@@ -71,7 +71,7 @@ describe('VmStateReader', () => {
   });
 
   test('V-5: a state shorter than recorded is an error, not an end', async () => {
-    const reader = new VmStateReader(new FakeSource(randomBytes(MiB), 2 * MiB));
+    const reader = new VmStateReader(new FakeSource(randomBytes(MiB), 2 * MiB), { chunkSize: MiB });
     await reader.next();
     await expect(reader.next()).rejects.toMatchObject({ code: 'CORRUPT' });
     await reader.close();
@@ -98,11 +98,11 @@ describe('VmStateReader', () => {
     const reader = new VmStateReader(source);
     await reader.next();
     await settle();
-    expect(source.loads.length).toBe(11);
-    expect(reader.bytesHeld).toBe(11 * MiB);
+    expect(source.loads.length).toBe(6);
+    expect(reader.bytesHeld).toBe(12 * MiB);
     await reader.next();
     await settle();
-    expect(source.loads.length).toBe(12);
+    expect(source.loads.length).toBe(7);
     await reader.close();
     expect(reader.bytesHeld).toBe(0);
   });
@@ -111,7 +111,7 @@ describe('VmStateReader', () => {
     const source = new FakeSource(randomBytes(20 * MiB));
     const gates = Array.from({ length: 20 }, () => new Gate());
     source.onLoad = (_, index) => gates[index]!.opened;
-    const reader = new VmStateReader(source);
+    const reader = new VmStateReader(source, { chunkSize: MiB });
     const first = reader.next();
     for (let n = 0; n < 10; n++) {
       await settle();
@@ -134,7 +134,7 @@ describe('VmStateReader', () => {
     const source = new FakeSource(randomBytes(5 * MiB));
     const gate = new Gate();
     source.onLoad = (_, index) => index === 1 ? gate.opened : undefined;
-    const reader = new VmStateReader(source);
+    const reader = new VmStateReader(source, { chunkSize: MiB });
     const left = (async () => {
       for await (const chunk of reader) {
         expect(chunk.byteLength).toBe(MiB);
