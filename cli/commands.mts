@@ -4,15 +4,18 @@ import type { Command } from './command.mjs';
 export interface CommandEntry {
   readonly summary: string;
   load(): Promise<{ readonly command: Command }>;
-  /** Called hundreds of times by scripts: the small parser reads its command line, and yargs is not loaded. */
+  /**
+   * The small parser reads its command line, and yargs, which takes longer to load than all else, is not: for what
+   * scripts call hundreds of times, and for what a stopped machine waits for.
+   */
   readonly quick?: boolean;
 }
 
 /** By the words that call it, in the order of the help. */
 export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   demo: { summary: 'the main job on an example: a disk, a RAM state, a snapshot, and back', load: () => import('./commands/demo.mjs') },
-  'snapshot create': { summary: 'take a snapshot, with RAM state', load: () => import('./commands/snapshot-create.mjs') },
-  'snapshot load': { summary: 'revert the disk and stream the RAM state out', load: () => import('./commands/snapshot-load.mjs') },
+  'snapshot create': { summary: 'take a snapshot, with RAM state', quick: true, load: () => import('./commands/snapshot-create.mjs') },
+  'snapshot load': { summary: 'revert the disk and stream the RAM state out', quick: true, load: () => import('./commands/snapshot-load.mjs') },
   'snapshot extract': { summary: 'stream the RAM state out, image untouched', load: () => import('./commands/snapshot-extract.mjs') },
   'snapshot revert': { summary: 'revert the disk', load: () => import('./commands/snapshot-revert.mjs') },
   'snapshot list': { summary: 'list snapshots', load: () => import('./commands/snapshot-list.mjs') },
