@@ -5,16 +5,19 @@
  *
  *   npm run bench -- snapshot [--size MiB] [--rounds N] [--dir DIRECTORY] [--cache none|writeback] [--cluster 64K|1M] [--check]
  *
- * Ours is the real command as a process of its own. Against QEMU its whole life counts, Node's start-up included, while
- * of QEMU only the command `savevm` or `loadvm` in a machine that runs already. Against fio, which leaves its own start-up
- * out, the time of the same command with a state of one sector is subtracted ("net"). `--check` fails if a target is missed.
+ * Against QEMU ours is the real command, and its whole life counts, Node's start-up and reading the state from memory
+ * included, while of QEMU only the command `savevm` or `loadvm` counts, in a machine that runs already. Against fio, which
+ * leaves its start-up out and has its data in its buffers, it is the engine alone (see lib/engine). `--check` fails if a
+ * target is missed.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { createImage, parseSize, type CacheModeName } from '../src/index.js';
 import { repository, runOk } from '../test/support/run.js';
+import { ENGINE_FLAG, engineMain, timedEngine } from './lib/engine.js';
 import { timedNaive } from './lib/naive.js';
 import { dropCache, timedCli, timedFio } from './lib/peers.js';
 import { makeStream, RamMachine } from './lib/ram-machine.js';
@@ -25,11 +28,13 @@ const GiB = 1024 * MiB;
 const DISK = 8 * GiB;
 const NAIVE_BYTES: Readonly<Record<string, number>> = { none: 8 * MiB, writeback: 64 * MiB };
 const MAX_RSS = 200 * MiB;
+const OURS = 'ours.qcow2';
+/** This bundle, to run parts of it in a process of their own. */
+const script = fileURLToPath(import.meta.url);
 
 interface Setup {
   readonly directory: string;
   readonly stream: string;
-  readonly tiny: string;
   readonly fillMiB: number;
   readonly bytes: number;
   readonly rounds: number;
@@ -43,8 +48,8 @@ interface Config {
 /** The series of one configuration; MB/s of each are comparable. */
 class Results {
   readonly config: Config;
-  readonly create = { ours: new Series('ours'), net: new Series('ours, net'), fio: new Series('fio, depth 8'), qemu: new Series('QEMU savevm'), live: new Series('ours, live machine'), naive: new Series('naive') };
-  readonly load = { ours: new Series('ours'), net: new Series('ours, net'), fio: new Series('fio, depth 1'), qemu: new Series('QEMU loadvm'), naive: new Series('naive') };
+  readonly create = { ours: new Series('ours'), engine: new Series('ours, engine alone'), fio: new Series('fio, depth 8'), qemu: new Series('QEMU savevm'), live: new Series('ours, live machine'), naive: new Series('naive') };
+  readonly load = { ours: new Series('ours'), engine: new Series('ours, engine alone'), fio: new Series('fio, depth 1'), qemu: new Series('QEMU loadvm'), naive: new Series('naive') };
   peakRss = 0;
 
   constructor(config: Config) {
@@ -60,9 +65,9 @@ class Results {
     const rss: Target = { what: `${title}: peak RSS`, value: this.peakRss / MiB, bound: MAX_RSS / MiB, atMost: true, unit: ' MiB' };
     if (config.cache !== 'none') return [rss];
     return [
-      ratio('create / savevm', create.ours, create.qemu, 5), ratio('create (net) / fio', create.net, create.fio, 0.8),
+      ratio('create / savevm', create.ours, create.qemu, 5), ratio('create (engine) / fio', create.engine, create.fio, 0.8),
       ratio('live machine / savevm', create.live, create.qemu, 2),
-      ratio('load / loadvm', load.ours, load.qemu, 4), ratio('load (net) / fio', load.net, load.fio, 0.85), rss,
+      ratio('load / loadvm', load.ours, load.qemu, 4), ratio('load (engine) / fio', load.engine, load.fio, 0.85), rss,
     ];
   }
 }
@@ -71,25 +76,21 @@ class Results {
 async function round(setup: Setup, machine: RamMachine, qemuImage: string, results: Results, index: number): Promise<void> {
   const { directory, bytes } = setup;
   const { cache } = results.config;
-  const image = join(directory, 'ours.qcow2');
   const limit = join(directory, 'limit.bin');
   const direct = cache === 'none';
-  const startup = { create: await createByUs(setup, results, 'tiny.qcow2', setup.tiny), load: 0 };
-  startup.load = await loadByUs(setup, results, 'tiny.qcow2');
+  const engineImage = await freshImage(setup, results, 'engine.qcow2');
 
-  const created = await createByUs(setup, results, 'ours.qcow2', setup.stream);
-  results.create.ours.add(created, bytes);
-  results.create.net.add(created - startup.create, bytes);
-  const written = await timedFio(limit, bytes, 'write', direct);
-  results.create.fio.add(written.seconds, bytes);
+  results.create.engine.add(await timedEngine(script, 'create', engineImage, cache, bytes), bytes);
+  results.create.fio.add(await timedFio(limit, bytes, 'write', direct), bytes);
+  results.create.ours.add(await createByUs(setup, results), bytes);
   results.create.qemu.add(await machine.timed(`savevm round-${index}`), bytes);
 
-  await dropCache(image);
-  const loaded = await loadByUs(setup, results, 'ours.qcow2');
-  results.load.ours.add(loaded, bytes);
-  results.load.net.add(loaded - startup.load, bytes);
+  await dropCache(engineImage);
+  results.load.engine.add(await timedEngine(script, 'load', engineImage, cache, bytes), bytes);
   await dropCache(limit);
-  results.load.fio.add((await timedFio(limit, bytes, 'read', direct)).seconds, bytes);
+  results.load.fio.add(await timedFio(limit, bytes, 'read', direct), bytes);
+  await dropCache(join(directory, OURS));
+  results.load.ours.add(await loadByUs(setup, results), bytes);
   await dropCache(qemuImage);
   results.load.qemu.add(await machine.timed(`loadvm round-${index}`), bytes);
   await machine.timed(`delvm round-${index}`);
@@ -105,15 +106,15 @@ async function freshImage(setup: Setup, results: Results, name: string): Promise
   return path;
 }
 
-async function createByUs(setup: Setup, results: Results, name: string, state: string): Promise<number> {
-  const image = await freshImage(setup, results, name);
-  const { seconds, peakRss } = await timedCli(setup.directory, ['snapshot', 'create', image, 'bench', '--vm-state', state, '--cache', results.config.cache]);
+async function createByUs(setup: Setup, results: Results): Promise<number> {
+  const image = await freshImage(setup, results, OURS);
+  const { seconds, peakRss } = await timedCli(setup.directory, ['snapshot', 'create', image, 'bench', '--vm-state', setup.stream, '--cache', results.config.cache]);
   results.peakRss = Math.max(results.peakRss, peakRss);
   return seconds;
 }
 
-async function loadByUs(setup: Setup, results: Results, name: string): Promise<number> {
-  const { seconds, peakRss } = await timedCli(setup.directory, ['snapshot', 'load', join(setup.directory, name), 'bench', '--vm-state', '/dev/null', '--cache', results.config.cache]);
+async function loadByUs(setup: Setup, results: Results): Promise<number> {
+  const { seconds, peakRss } = await timedCli(setup.directory, ['snapshot', 'load', join(setup.directory, OURS), 'bench', '--vm-state', '/dev/null', '--cache', results.config.cache]);
   results.peakRss = Math.max(results.peakRss, peakRss);
   return seconds;
 }
@@ -189,33 +190,35 @@ function asJson(all: readonly Results[], setup: Setup, targets: readonly Target[
   };
 }
 
-const { values } = parseArgs({ options: {
-  size: { type: 'string', default: '1536' }, rounds: { type: 'string', default: '3' }, dir: { type: 'string', default: tmpdir() },
-  cache: { type: 'string' }, cluster: { type: 'string' }, check: { type: 'boolean', default: false },
-  json: { type: 'string', default: join(repository, 'bench', 'results', 'snapshot.json') },
-} });
-const configs = (['none', 'writeback'] as const).flatMap((cache) => ['64K', '1M'].map((cluster) => ({ cache, cluster })))
-  .filter(({ cache, cluster }) => (values.cache ?? cache) === cache && (values.cluster ?? cluster) === cluster);
-const directory = mkdtempSync(join(values.dir, 'quiesce-snapshot-'));
-const memory = mkdtempSync('/dev/shm/quiesce-snapshot-');
-try {
-  const fillMiB = Number(values.size);
-  const stream = join(memory, 'state');
-  await makeStream(directory, stream, fillMiB);
-  const tiny = join(memory, 'tiny');
-  writeFileSync(tiny, Buffer.alloc(512, 1));
-  const setup: Setup = { directory, stream, tiny, fillMiB, bytes: statSync(stream).size, rounds: Number(values.rounds) };
-  const all: Results[] = [];
-  for (const config of configs) {
-    const results = await measure(setup, config);
-    print(results);
-    all.push(results);
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: {
+    size: { type: 'string', default: '1536' }, rounds: { type: 'string', default: '3' }, dir: { type: 'string', default: tmpdir() },
+    cache: { type: 'string' }, cluster: { type: 'string' }, check: { type: 'boolean', default: false },
+    json: { type: 'string', default: join(repository, 'bench', 'results', 'snapshot.json') },
+  } });
+  const configs = (['none', 'writeback'] as const).flatMap((cache) => ['64K', '1M'].map((cluster) => ({ cache, cluster })))
+    .filter(({ cache, cluster }) => (values.cache ?? cache) === cache && (values.cluster ?? cluster) === cluster);
+  const directory = mkdtempSync(join(values.dir, 'quiesce-snapshot-'));
+  const memory = mkdtempSync('/dev/shm/quiesce-snapshot-');
+  try {
+    const fillMiB = Number(values.size);
+    const stream = join(memory, 'state');
+    await makeStream(directory, stream, fillMiB);
+    const setup: Setup = { directory, stream, fillMiB, bytes: statSync(stream).size, rounds: Number(values.rounds) };
+    const all: Results[] = [];
+    for (const config of configs) {
+      const results = await measure(setup, config);
+      print(results);
+      all.push(results);
+    }
+    const targets = all.flatMap((results) => results.targets());
+    printTargets(targets);
+    mkdirSync(dirname(values.json), { recursive: true });
+    writeFileSync(values.json, `${JSON.stringify(asJson(all, setup, targets), null, 2)}\n`);
+    if (values.check && !targets.every(met)) process.exitCode = 1;
+  } finally {
+    for (const path of [directory, memory]) rmSync(path, { recursive: true, force: true });
   }
-  const targets = all.flatMap((results) => results.targets());
-  printTargets(targets);
-  mkdirSync(dirname(values.json), { recursive: true });
-  writeFileSync(values.json, `${JSON.stringify(asJson(all, setup, targets), null, 2)}\n`);
-  if (values.check && !targets.every(met)) process.exitCode = 1;
-} finally {
-  for (const path of [directory, memory]) rmSync(path, { recursive: true, force: true });
 }
+
+await (process.argv[2] === ENGINE_FLAG ? engineMain(process.argv.slice(3)) : main());

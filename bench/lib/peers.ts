@@ -20,23 +20,18 @@ export async function timedCli(directory: string, args: readonly string[]): Prom
   return { seconds, peakRss: Number(readFileSync(rssFile, 'utf8')) * 1024 };
 }
 
-export interface FioRun {
-  /** By fio's own clock: the I/O and the final fsync, nothing else. */
-  readonly seconds: number;
-  readonly wallSeconds: number;
-}
-
-/** Sequential 1 MiB requests: writes 8 deep into a fresh file, as ours go into one, or reads one at a time. */
-export async function timedFio(file: string, bytes: number, direction: 'write' | 'read', direct: boolean): Promise<FioRun> {
+/**
+ * Sequential 1 MiB requests: writes 8 deep into a fresh file, as ours go into one, or reads one at a time. Seconds by
+ * fio's own clock: the I/O and the final fsync, nothing else.
+ */
+export async function timedFio(file: string, bytes: number, direction: 'write' | 'read', direct: boolean): Promise<number> {
   if (direction === 'write') rmSync(file, { force: true });
   const how = direction === 'write' ? ['--ioengine=libaio', '--iodepth=8', '--end_fsync=1'] : ['--ioengine=psync', '--invalidate=1'];
-  const started = performance.now();
   const output = await runOk('fio', ['--name=limit', `--filename=${file}`, `--size=${Math.floor(bytes / MiB)}m`, '--bs=1m', `--rw=${direction}`,
     `--direct=${direct ? 1 : 0}`, '--output-format=json', ...how], { timeoutMs: 300_000 });
-  const wallSeconds = (performance.now() - started) / 1000;
   const report = JSON.parse(output.slice(output.indexOf('{'))) as { jobs: [Record<'read' | 'write', { bw_bytes: number; io_bytes: number }>] };
   const { bw_bytes: rate, io_bytes: done } = report.jobs[0][direction];
-  return { seconds: done / rate, wallSeconds };
+  return done / rate;
 }
 
 /** Drops a file's pages from the page cache, so that a read comes from the disk. */
