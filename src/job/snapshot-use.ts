@@ -22,6 +22,8 @@ export interface SendStateRequest extends UseSnapshotRequest {
   readonly vmState: string;
   /** Bytes read ahead of the consumer; default 10 MiB. */
   readonly readAhead?: number | undefined;
+  /** Reads in flight; default 1. */
+  readonly depth?: number | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
@@ -124,7 +126,7 @@ async function openState(image: OpenedImage, tag: string): Promise<VmStateSource
 
 async function send(source: VmStateSource, request: SendStateRequest, beforeLast?: () => Promise<void>): Promise<void> {
   const output = await openVmStateOutput(request.vmState, { signal: request.signal });
-  const reader = new VmStateReader(source, { readAhead: request.readAhead, signal: request.signal });
+  const reader = new VmStateReader(source, { readAhead: request.readAhead, depth: request.depth, signal: request.signal });
   try {
     await sendState(reader, withProgress(output, source.size, request.onProgress), beforeLast);
     await output.finish();

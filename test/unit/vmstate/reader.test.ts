@@ -125,6 +125,29 @@ describe('VmStateReader', () => {
     await reader.close();
   });
 
+  test('with a depth of 4 requests overlap, and chunks still come out in order, whichever ends first', async () => {
+    const data = randomBytes(16 * MiB + 3);
+    const source = new FakeSource(data);
+    source.onLoad = async (_, index) => { await new Promise((resolve) => setTimeout(resolve, (index * 7) % 5)); };
+    const reader = new VmStateReader(source, { chunkSize: MiB, depth: 4 });
+    expect(Buffer.compare(await readAll(reader), data)).toBe(0);
+    expect([source.maxInFlight, reader.bytesHeld]).toEqual([4, 0]);
+  });
+
+  test('with a depth of 4 an error comes after all that lies before it', async () => {
+    const source = new FakeSource(randomBytes(8 * MiB));
+    source.onLoad = ({ position }) => {
+      if (position === 2 * MiB) throw new BlockError('IO', 'bad sector');
+      return settle();
+    };
+    const reader = new VmStateReader(source, { chunkSize: MiB, depth: 4 });
+    expect((await reader.next())!.byteLength).toBe(MiB);
+    expect((await reader.next())!.byteLength).toBe(MiB);
+    await expect(reader.next()).rejects.toThrow('bad sector');
+    await reader.close();
+    expect(reader.bytesHeld).toBe(0);
+  });
+
   test('V-14: buffers are page-aligned', async () => {
     const reader = new VmStateReader(new FakeSource(randomBytes(3 * MiB)));
     for await (const chunk of reader) expect(isAlignedBuffer(chunk, 4096)).toBe(true);
