@@ -42,11 +42,13 @@ export class Checker {
     this.#fileClusters = Math.ceil(image.file.length() / image.geometry.clusterSize);
   }
 
-  async run(options: CheckOptions): Promise<CheckResult> {
+  /** With `wholly`, an image that a repair cannot put in order as a whole is left as it is. */
+  async run(options: CheckOptions, wholly = false): Promise<CheckResult> {
     const repair = options.repair ?? 'none';
     const { header } = this.#image;
     this.#result.totalClusters = Math.ceil(header.size / this.#image.geometry.clusterSize);
     await this.#countEverything(options);
+    if (wholly && !this.#isRepairable()) return { ...this.#result, corruptions: Math.max(1, this.#result.corruptions), messages: this.#messages };
     await this.#compare(repair);
     await this.#checkCopied(repair);
     // Also of an image with lazy refcounts: with its dirty bit goes what would have them computed anew
@@ -57,6 +59,13 @@ export class Checker {
     }
     this.#result.imageEndOffset = (Math.max(this.#counts.highest, repair === 'none' ? this.#lastLeaked : 0) + 1) * this.#image.geometry.clusterSize;
     return { ...this.#result, messages: this.#messages };
+  }
+
+  /** What the walk itself found wrong has no repair; refcounts and flags always have, unless a count does not fit. */
+  #isRepairable(): boolean {
+    const { refcountMax } = this.#image.geometry;
+    for (const [, found] of this.#counts) if (found > refcountMax) return false;
+    return this.#result.corruptions === 0 && this.#result.checkErrors === 0;
   }
 
   /** The message is only made where it is kept: damage can be everywhere. */

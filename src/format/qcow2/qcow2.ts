@@ -85,7 +85,7 @@ function l2CacheBytes(header: Header, wanted: number | undefined): number {
 
 /** The dirty bit says that refcounts were not kept on disk (lazy refcounts, no clean close): they are computed anew. */
 async function repairDirty(image: Qcow2Image, entries: readonly SnapshotEntry[]): Promise<void> {
-  const result = await new Checker(image, entries).run({ repair: 'all' });
+  const result = await new Checker(image, entries).run({ repair: 'all' }, true);
   if (result.corruptions > 0 || result.checkErrors > 0) throw image.corrupt('it was not closed cleanly and its refcounts could not be rebuilt');
 }
 

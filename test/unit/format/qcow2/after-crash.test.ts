@@ -21,6 +21,19 @@ test('the repair of lazy refcounts is on disk before the dirty bit goes', async 
   expect(readReferences(await fileBytes(storage))).toMatchObject({ dirty: false, problems: [], leaks: 0 });
 });
 
+test('a dirty image that no repair can put in order is refused and left as it is', async () => {
+  const storage = new MemoryDriver();
+  const model = await ImageModel.make(storage, { size: 64 * KiB, clusterSize: 512, lazyRefcounts: true });
+  await model.write(0, new Uint8Array(8192).fill(1));
+  await model.node.flush();
+  const file = new BlockNode({ name: 'image', driver: new KeptOpen(storage) });
+  const table = model.driver.image.activeL1.l2Offset(0);
+  await file.write(table, new Uint8Array([0x80, 0x40, 0, 0, 0, 0, 2, 0])); // a cluster far beyond the end of the file
+  const before = await fileBytes(storage);
+  await expect(openQcow2(file)).rejects.toMatchObject({ code: 'CORRUPT' });
+  expect(Buffer.compare(await fileBytes(storage), before)).toBe(0);
+});
+
 test('a leaked reference does not keep the COPIED flag off once it is repaired', async () => {
   const storage = new MemoryDriver();
   const model = await ImageModel.make(storage, { size: 64 * KiB, clusterSize: 512 });
