@@ -27,6 +27,7 @@ export class Guest {
   node!: BlockNode;
   driver!: Qcow2Driver;
   #tick = 0;
+  #flushes = 0;
 
   constructor(disk: Uint8Array) {
     this.history = new SectorHistory(disk);
@@ -80,6 +81,37 @@ export class Guest {
     expectSame(actual, expected, `the disk from ${offset} on`);
   }
 
+  /** A write and a discard of the same sectors at once: each sector ends as one of them left it. */
+  async race(offset: number, data: Uint8Array): Promise<void> {
+    const write: Write = { completedAt: Infinity };
+    const sectors = data.byteLength / SECTOR_BYTES;
+    for (let i = 0; i < sectors; i++) this.history.mayBecome(write, offset / SECTOR_BYTES + i, ZEROS);
+    this.history.write(write, offset, data);
+    await Promise.all([this.node.write(offset, data), this.node.discard(offset, data.byteLength)]);
+    const now = new Uint8Array(data.byteLength);
+    await this.node.read(offset, now);
+    for (let at = 0; at < now.byteLength; at += SECTOR_BYTES) {
+      const part = now.subarray(at, at + SECTOR_BYTES);
+      if (Buffer.compare(part, ZEROS) !== 0) expectSame(part, data.subarray(at, at + SECTOR_BYTES), `the sector at ${offset + at}, written and discarded at once`);
+    }
+    this.history.write(write, offset, now);
+    write.completedAt = ++this.#tick;
+  }
+
+  /** A read beside whatever is in flight: every sector is one of its own versions, old or new. */
+  async peek(sector: number, count: number): Promise<void> {
+    const before = Array.from({ length: count }, (_, i) => this.history.versionsNow(sector + i));
+    const flushes = this.#flushes;
+    const actual = new Uint8Array(count * SECTOR_BYTES);
+    await this.node.read(sector * SECTOR_BYTES, actual);
+    if (this.#flushes !== flushes) return; // a version that came and went meanwhile is not known any more
+    for (let i = 0; i < count; i++) {
+      const part = actual.subarray(i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
+      const known = [...before[i]!, ...this.history.versionsNow(sector + i)];
+      if (!known.some((version) => Buffer.compare(version, part) === 0)) throw new Error(`a read of sector ${sector + i} beside other requests gave none of its versions`);
+    }
+  }
+
   /** After failed requests: every sector holds a version it may hold, and this one is it from now on. */
   async lookAgain(): Promise<void> {
     const disk = new Uint8Array(this.size);
@@ -95,6 +127,7 @@ export class Guest {
   async flush(): Promise<void> {
     const submitted = ++this.#tick;
     await this.node.flush();
+    this.#flushes++;
     this.history.flush(submitted);
   }
 

@@ -18,8 +18,8 @@ export class Workload {
   readonly #log: (line: string) => void;
   readonly #inFlight = new Set<Promise<void>>();
   readonly #busy = new Set<Range>();
-  /** Discards look at the disk afterwards, which a verb that drains would put off until it is over. */
-  #discarding = 0;
+  /** Requests that look at the disk afterwards, which a verb that drains would put off until it is over. */
+  #looking = 0;
   #names = 0;
   #failure: { readonly error: unknown } | null = null;
 
@@ -47,9 +47,9 @@ export class Workload {
   async #step(): Promise<void> {
     const random = this.#random;
     const kind = random.below(100);
-    if (kind < 72) return this.#request(kind);
+    if (kind < 72) return random.chance(0.1) ? this.#beside() : this.#request(kind);
     if (kind < 82) return this.#start('flush', null, () => this.#guest.flush());
-    if (this.#discarding > 0 || random.chance(0.5)) await this.#settle();
+    if (this.#looking > 0 || random.chance(0.5)) await this.#settle();
     if (kind < 84) return this.#stateWithoutSnapshot();
     if (kind < 91) return this.#create();
     if (kind < 92) return this.#resize();
@@ -75,11 +75,31 @@ export class Workload {
       const unmap = random.chance(0.5);
       this.#start(unmap ? 'unmap zeroes' : 'zeroes', range, () => guest.writeZeroes(offset, bytes, unmap));
     } else if (kind < 62) {
-      this.#discarding++;
-      this.#start('discard', range, () => guest.discard(offset, bytes).finally(() => { this.#discarding--; }));
+      this.#looking++;
+      this.#start('discard', range, () => guest.discard(offset, bytes).finally(() => { this.#looking--; }));
     } else {
       this.#start('read', range, () => guest.read(offset, bytes));
     }
+  }
+
+  /** Requests that overlap: reads anywhere, and a write that races a discard. */
+  #beside(): void {
+    const guest = this.#guest;
+    const random = this.#random;
+    if (random.chance(0.5)) {
+      const sector = random.below(guest.size / SECTOR_BYTES);
+      const count = Math.min(1 + random.below(32), guest.size / SECTOR_BYTES - sector);
+      this.#looking++; // a verb would put it off until the disk is another one
+      this.#start(`peek at sectors ${sector} to ${sector + count - 1}`, null, () => guest.peek(sector, count).finally(() => { this.#looking--; }));
+      return;
+    }
+    const range = this.#freeRange();
+    if (range === null) return;
+    const offset = range.offset - (range.offset % SECTOR_BYTES);
+    const data = new Uint8Array(Math.min(sectorsEnd(range) * SECTOR_BYTES, guest.size) - offset);
+    random.fill(data);
+    this.#looking++;
+    this.#start('race', { offset, bytes: data.byteLength }, () => guest.race(offset, data).finally(() => { this.#looking--; }));
   }
 
   async #stateWithoutSnapshot(): Promise<void> {
@@ -102,7 +122,7 @@ export class Workload {
   async #create(): Promise<void> {
     if (this.#guest.snapshots.size >= MAX_SNAPSHOTS) return;
     const state = this.#random.chance(0.5) ? await this.#saveState() : new Uint8Array(0);
-    if (this.#discarding > 0) await this.#settle();
+    if (this.#looking > 0) await this.#settle();
     let name = `s${this.#names++}`;
     while (this.#guest.snapshots.has(name)) name = `s${this.#names++}`;
     this.#log(`create ${name} with ${state.byteLength} of state`);

@@ -93,9 +93,13 @@ export class SectorHistory {
     return this.#versions.get(sector) ?? [];
   }
 
+  /** Whatever a read may give while writes are in flight: the durable content and all versions since. */
+  versionsNow(sector: number): readonly Uint8Array[] {
+    return [this.durable(sector).slice(), ...this.versions(sector).map(({ bytes }) => bytes)];
+  }
+
   allows(sector: number, bytes: Uint8Array): boolean {
-    return Buffer.compare(bytes, this.durable(sector)) === 0 ||
-      this.versions(sector).some((version) => Buffer.compare(bytes, version.bytes) === 0);
+    return this.versionsNow(sector).some((version) => Buffer.compare(bytes, version) === 0);
   }
 
   isCurrent(sector: number, bytes: Uint8Array): boolean {

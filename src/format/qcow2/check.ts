@@ -234,8 +234,9 @@ export class Checker {
       if (usable.has(Math.floor(cluster / refcountBlockEntries))) continue;
       this.#report('corruptions', () => `cluster ${cluster}: refcount 0, but ${found} references`);
     }
-    if (repair === 'all') await this.#image.mutex.runExclusive(() => this.#raise(usable));
+    // Lowered first: the blocks that raising makes are in no count, and would look like leaks
     if (repair !== 'none') await this.#image.mutex.runExclusive(() => this.#lower());
+    if (repair === 'all') await this.#image.mutex.runExclusive(() => this.#raise(usable));
   }
 
   /** Calls back for each cluster of a refcount block whose recorded refcount is not what was found. */

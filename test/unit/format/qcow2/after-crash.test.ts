@@ -34,6 +34,20 @@ test('a dirty image that no repair can put in order is refused and left as it is
   expect(Buffer.compare(await fileBytes(storage), before)).toBe(0);
 });
 
+test('refcount blocks that a repair makes are not taken for leaks by it', async () => {
+  const storage = new MemoryDriver();
+  const model = await ImageModel.make(storage, { size: 256 * KiB, clusterSize: 512, refcountBits: 64 });
+  await model.write(0, new Uint8Array(200 * KiB).fill(1));
+  await model.node.close();
+  const file = new BlockNode({ name: 'image', driver: new KeptOpen(storage) });
+  await file.write(512 + 3 * 8, new Uint8Array(8)); // the fourth entry of the refcount table
+  const driver = await openQcow2(file, { forCheck: true });
+  expect(await driver.check({ repair: 'all' })).toMatchObject({ corruptions: 0, leaks: 0 });
+  expect(await driver.check({})).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0 });
+  await driver.close();
+  expect(readReferences(await fileBytes(storage))).toMatchObject({ problems: [], leaks: 0 });
+});
+
 test('a leaked reference does not keep the COPIED flag off once it is repaired', async () => {
   const storage = new MemoryDriver();
   const model = await ImageModel.make(storage, { size: 64 * KiB, clusterSize: 512 });
