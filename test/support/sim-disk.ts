@@ -21,6 +21,12 @@ interface PendingWrite extends Write {
   readonly request: BlockRequest;
 }
 
+interface Turn {
+  readonly take: () => void;
+  /** How often it is still passed over: some requests are slow. */
+  lag: number;
+}
+
 /** How much of what was not flushed survives: nothing, everything, or each sector with a chance of its own. */
 const SURVIVAL = [0, 0.05, 0.3, 0.5, 0.7, 0.95, 1] as const;
 
@@ -34,7 +40,7 @@ export class SimDisk implements BlockDriver {
   readonly #random: Random;
   readonly #history: SectorHistory;
   readonly #unapplied = new Set<PendingWrite>();
-  #events: (() => void)[] = [];
+  #events: Turn[] = [];
   #ticking = false;
   #tick = 0;
   #steps = 0;
@@ -151,7 +157,7 @@ export class SimDisk implements BlockDriver {
   /** Waits for this request's turn; requests in flight take turns in random order. */
   async #later(): Promise<void> {
     await new Promise<void>((resolve) => {
-      this.#events.push(resolve);
+      this.#events.push({ take: resolve, lag: this.#random.chance(0.05) ? this.#random.below(40) : 0 });
       if (this.#ticking) return;
       this.#ticking = true;
       setImmediate(() => this.#turn());
@@ -164,9 +170,10 @@ export class SimDisk implements BlockDriver {
       if (this.#step()) return;
       const index = this.#random.below(this.#events.length);
       const event = this.#events[index]!;
+      if (event.lag-- > 0) continue;
       this.#events[index] = this.#events.at(-1)!;
       this.#events.pop();
-      event();
+      event.take();
     }
     if (this.#events.length === 0) return;
     this.#ticking = true;
