@@ -3,7 +3,7 @@
  * fresh process, so that its peak memory is its own and its code as cold as a command's; its start-up is not timed.
  */
 import { randomFillSync } from 'node:crypto';
-import { openImage, VmStateReader, VmStateWriter, type CacheModeName } from '../../src/index.js';
+import { createSnapshot, loadSnapshot, openImage, VmStateReader, VmStateWriter, type CacheModeName } from '../../src/index.js';
 import { runOk } from '../../test/support/run.js';
 
 export const ENGINE_FLAG = '--engine';
@@ -11,15 +11,24 @@ export const ENGINE_FLAG = '--engine';
 /** As the launcher has them. */
 const NODE_FLAGS = ['--interrupt-budget=1000000'];
 
+/** `create` and `load`: the engine alone, `source` is bytes. `create-job` and `load-job`: the whole job, `source` is the state's file. */
+export type EngineVerb = 'create' | 'load' | 'create-job' | 'load-job';
+
 /** Runs `engineMain` in a process of its own; seconds of its work. `script` is the running bundle. */
-export async function timedEngine(script: string, verb: 'create' | 'load', image: string, cache: CacheModeName, bytes: number): Promise<number> {
-  return Number(await runOk(process.execPath, [...NODE_FLAGS, script, ENGINE_FLAG, verb, image, cache, String(bytes)], { timeoutMs: 300_000 }));
+export async function timedEngine(script: string, verb: EngineVerb, image: string, cache: CacheModeName, source: string | number): Promise<number> {
+  return Number(await runOk(process.execPath, [...NODE_FLAGS, script, ENGINE_FLAG, verb, image, cache, String(source)],
+    { timeoutMs: 300_000, env: { UV_THREADPOOL_SIZE: '16' } }));
 }
 
-export async function engineMain([verb, image, cache, bytes]: readonly string[]): Promise<void> {
+export async function engineMain(args: readonly string[]): Promise<void> {
+  const [verb, image, cache, source] = args as [EngineVerb, string, CacheModeName, string];
   const started = performance.now();
-  if (verb === 'create') await create(image!, cache as CacheModeName, Number(bytes));
-  else await load(image!, cache as CacheModeName);
+  switch (verb) {
+    case 'create': await create(image, cache, Number(source)); break;
+    case 'load': await load(image, cache); break;
+    case 'create-job': await createSnapshot({ image, tag: 'bench', vmState: source, cache }); break;
+    case 'load-job': await loadSnapshot({ image, tag: 'bench', vmState: '/dev/null', cache });
+  }
   console.log((performance.now() - started) / 1000);
 }
 
