@@ -10,6 +10,7 @@ import { Twin } from '../support/twin.js';
 
 const tmp = useTmp();
 const INCOMPATIBLE_LOW_BYTE = 79;
+const CRYPT_METHOD_LOW_BYTE = 35;
 const INCOMPATIBLE_HIGH_BYTE = 72;
 
 async function makeImage(...options: string[]): Promise<string> {
@@ -46,7 +47,9 @@ peers('qemu-img', 'qemu-io')('refused by name', () => {
   });
 
   test('LUKS encryption', async () => {
-    const path = await makeImage('--object', 'secret,id=key,data=abc', '-o', 'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10');
+    // qemu-img measures the processor to make one, and gives up where others use it: the header alone says it too
+    const path = await makeImage();
+    setByte(path, CRYPT_METHOD_LOW_BYTE, 2);
     await refuses(path, 'is encrypted (LUKS), which this engine does not have');
   });
 
