@@ -74,20 +74,6 @@ export class Refcounts {
     return this.#codec.get(block.view, cluster % refcountBlockEntries);
   }
 
-  /** Tells every refcount of a block that is not zero. Narrow refcounts make blocks of millions, nearly all of them zero. */
-  async forEachUsed(tableIndex: number, visit: (cluster: number, refcount: number) => void): Promise<void> {
-    const { refcountBlockEntries, refcountBits } = this.#geometry;
-    const { view } = await this.cache.load(this.blockOffset(tableIndex));
-    const perWord = 64 / refcountBits;
-    for (let word = 0; word < refcountBlockEntries / perWord; word++) {
-      if (view.getUint32(word * ENTRY_BYTES) === 0 && view.getUint32(word * ENTRY_BYTES + 4) === 0) continue;
-      for (let index = word * perWord; index < (word + 1) * perWord; index++) {
-        const refcount = this.#codec.get(view, index);
-        if (refcount !== 0) visit(tableIndex * refcountBlockEntries + index, refcount);
-      }
-    }
-  }
-
   /** Reads the entries of an existing block, by their index in it; valid until the next await. */
   async blockReader(tableIndex: number): Promise<(entry: number) => number> {
     const block = await this.cache.load(this.blockOffset(tableIndex));
