@@ -28,6 +28,8 @@ const GiB = 1024 * MiB;
 const DISK = 8 * GiB;
 const NAIVE_BYTES: Readonly<Record<string, number>> = { none: 8 * MiB, writeback: 64 * MiB };
 const MAX_RSS = 200 * MiB;
+/** Ours and fio are short runs, and so the most at the mercy of noise: each takes several turns in a round. */
+const SHORT_TURNS = 3;
 const OURS = 'ours.qcow2';
 const JOB = 'job.qcow2';
 const ENGINE = 'engine.qcow2';
@@ -80,8 +82,7 @@ async function round(setup: Setup, machine: RamMachine, qemuImage: string, resul
   const { cache } = results.config;
   const limit = join(directory, 'limit.bin');
   const direct = cache === 'none';
-  // these two are short, and so the most at the mercy of noise: they run twice
-  for (let turn = 0; turn < 2; turn++) {
+  for (let turn = 0; turn < SHORT_TURNS; turn++) {
     results.create.engine.add(await timedEngine(script, 'create', await freshImage(setup, results, ENGINE), cache, bytes), bytes);
     results.create.fio.add(await timedFio(limit, bytes, 'write', direct), bytes);
   }
@@ -89,10 +90,12 @@ async function round(setup: Setup, machine: RamMachine, qemuImage: string, resul
   results.create.job.add(await timedEngine(script, 'create-job', await freshImage(setup, results, JOB), cache, setup.stream), bytes);
   results.create.qemu.add(await machine.timed(`savevm round-${index}`), bytes);
 
-  await dropCache(join(directory, ENGINE));
-  results.load.engine.add(await timedEngine(script, 'load', join(directory, ENGINE), cache, bytes), bytes);
-  await dropCache(limit);
-  results.load.fio.add(await timedFio(limit, bytes, 'read', direct), bytes);
+  for (let turn = 0; turn < SHORT_TURNS; turn++) {
+    await dropCache(join(directory, ENGINE));
+    results.load.engine.add(await timedEngine(script, 'load', join(directory, ENGINE), cache, bytes), bytes);
+    await dropCache(limit);
+    results.load.fio.add(await timedFio(limit, bytes, 'read', direct), bytes);
+  }
   await dropCache(join(directory, OURS));
   results.load.ours.add(await loadByUs(setup, results), bytes);
   await dropCache(join(directory, JOB));
