@@ -5,10 +5,11 @@ export { BufferPool, type Lease } from './base/buffer-pool.js';
 export { capabilities, type Capabilities } from './base/libc.js';
 export { Random, systemClock, type Clock } from './base/clock.js';
 export { BlockBackend } from './block/backend.js';
+export { BlockChild, type ChildRole } from './block/child.js';
 export type {
   BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
 } from './block/driver.js';
-export { BlockNode } from './block/node.js';
+export { BlockNode, type WriteObserver } from './block/node.js';
 export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { createQcow2 } from './format/qcow2/create.js';

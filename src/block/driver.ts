@@ -4,7 +4,7 @@
  * there are no throwing stubs.
  */
 import type { BlockRequest } from './request.js';
-import type { BlockNode } from './node.js';
+import type { BlockChild } from './child.js';
 
 export interface BlockLimits {
   /** Offset and length of every read and write are multiples of this (1 = any). */
@@ -13,6 +13,14 @@ export interface BlockLimits {
   readonly memoryAlignment: number;
   /** Largest read or write in one request, a multiple of requestAlignment; Infinity = none. */
   readonly maxTransfer: number;
+  /** Largest write-zeroes and discard in one request; as maxTransfer where not given. */
+  readonly maxZeroes?: number | undefined;
+  readonly maxDiscard?: number | undefined;
+  /** Write-zeroes and discard of whole multiples of this are cheap; smaller parts are written (zeroes) or dropped (discard). */
+  readonly zeroAlignment?: number | undefined;
+  readonly discardAlignment?: number | undefined;
+  /** What a user does best to ask for: a cluster, a stripe. */
+  readonly optTransfer?: number | undefined;
 }
 
 export const NO_LIMITS: BlockLimits = { requestAlignment: 1, memoryAlignment: 1, maxTransfer: Infinity };
@@ -42,7 +50,12 @@ export interface BlockDriver {
   blockStatus(offset: number, bytes: number): Promise<BlockStatus>;
   /** Releases everything. Called once, when no request is in flight. */
   close(): Promise<void>;
-  readonly backing?: BlockNode | null;
+  /** The edges to the nodes below, in QEMU's order (file, backing); none for a protocol. */
+  readonly children?: readonly BlockChild[];
+  /** The edge among `children` that an unallocated range defers to. */
+  readonly backing?: BlockChild | null;
+  /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). */
+  readonly debugEvent?: (event: string) => void;
   readonly resize?: (bytes: number) => Promise<void>;
   readonly snapshots?: SnapshotTable;
   readonly vmState?: VmStateArea;

@@ -7,27 +7,39 @@ import { formatRange } from '../base/bytes.js';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
 import { AlignedIo, needsPadding } from './aligned-io.js';
+import type { BlockChild } from './child.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
 
 export interface BlockNodeOptions {
   readonly name: string;
   readonly driver: BlockDriver;
-  /** Closed after this node, in order (file, backing). */
-  readonly children?: readonly BlockNode[];
   readonly readOnly?: boolean;
   /** Every write is on stable storage before it completes (cache modes writethrough and directsync). */
   readonly writethrough?: boolean;
   /** Drop flushes (cache mode unsafe). */
   readonly noFlush?: boolean;
   readonly trace?: TraceSink | null;
+  /** See BlockNode.pinned. */
+  readonly pinned?: boolean;
+}
+
+/** Hears of every range whose content may have changed, when the change has ended (well or not). */
+export interface WriteObserver {
+  wrote(offset: number, bytes: number): void;
 }
 
 export class BlockNode {
+  /** How errors and traces call it: the file's name, mostly. */
   readonly name: string;
   readonly driver: BlockDriver;
   readonly readOnly: boolean;
-  readonly children: readonly BlockNode[];
+  /** Who holds this node: edges of nodes above, and users' doors. */
+  readonly parents = new Set<object>();
+  /** Dirty bitmaps, and whoever else must know. */
+  readonly writeObservers = new Set<WriteObserver>();
+  /** Held by its name in the graph, or by whoever made it: it stays open when the last parent lets go. */
+  pinned: boolean;
   trace: TraceSink | null;
   readonly #writethrough: boolean;
   readonly #noFlush: boolean;
@@ -41,18 +53,21 @@ export class BlockNode {
   constructor(options: BlockNodeOptions) {
     this.name = options.name;
     this.driver = options.driver;
-    this.children = options.children ?? [];
     this.readOnly = options.readOnly ?? false;
     this.trace = options.trace ?? null;
+    this.pinned = options.pinned ?? false;
     this.#writethrough = options.writethrough ?? false;
     this.#noFlush = options.noFlush ?? false;
     this.#aligned = needsPadding(this.driver.limits)
       ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
       : null;
+    for (const child of this.children) child.parent = this;
   }
 
+  /** The edges below, in order (file, backing). */
+  get children(): readonly BlockChild[] { return this.driver.children ?? []; }
   get limits(): BlockLimits { return this.driver.limits; }
-  get backing(): BlockNode | null { return this.driver.backing ?? null; }
+  get backing(): BlockNode | null { return this.driver.backing?.node ?? null; }
   get inFlight(): number { return this.#inFlight; }
   length(): number { return this.driver.length(); }
 
@@ -87,6 +102,7 @@ export class BlockNode {
     try {
       await this.#dispatch(request);
     } finally {
+      if (this.writeObservers.size > 0 && request.op !== 'read' && request.op !== 'flush') this.#tellWritten(request);
       this.#leave();
     }
   }
@@ -114,7 +130,7 @@ export class BlockNode {
     }
   }
 
-  /** Waits for requests in flight, closes the driver, then the children; collects all errors, throws the first. Idempotent. */
+  /** Waits for requests in flight, closes the driver, then the children that nobody else holds; collects all errors, throws the first. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -126,10 +142,11 @@ export class BlockNode {
 
   async #close(): Promise<void> {
     const errors: unknown[] = [];
+    const { children } = this;
     await this.drained(async () => {
       await this.driver.close().catch((error: unknown) => errors.push(error));
     });
-    for (const child of this.children) await child.close().catch((error: unknown) => errors.push(error));
+    for (const child of children) await child.detach().catch((error: unknown) => errors.push(error));
     if (errors.length > 0) throw errors[0];
   }
 
@@ -182,7 +199,7 @@ export class BlockNode {
     try {
       await this.#deallocate(request);
     } catch (error) {
-      if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED') throw error;
+      if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED' || (request.flags & RequestFlag.NO_FALLBACK) !== 0) throw error;
       await this.#writeExplicitZeroes(request);
     }
   }
@@ -213,6 +230,10 @@ export class BlockNode {
       throw error;
     }
     trace.complete(this.name, request, null);
+  }
+
+  #tellWritten({ offset, bytes }: BlockRequest): void {
+    for (const observer of this.writeObservers) observer.wrote(offset, bytes);
   }
 
   #leave(): void {

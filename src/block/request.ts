@@ -9,6 +9,8 @@ export const RequestFlag = {
   FUA: 1,
   /** write-zeroes may deallocate instead of writing (QEMU: BDRV_REQ_MAY_UNMAP). */
   MAY_UNMAP: 2,
+  /** write-zeroes that would have to write the zeros fails with NOT_SUPPORTED instead (NBD_CMD_FLAG_FAST_ZERO). */
+  NO_FALLBACK: 4,
 } as const;
 
 export interface BlockRequest {

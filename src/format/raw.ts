@@ -1,6 +1,7 @@
 /** The raw format: the disk is the file, byte for byte. */
 import { BlockError } from '../base/errors.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
+import { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
 
@@ -9,11 +10,13 @@ export class RawDriver implements BlockDriver {
   readonly formatName = 'raw';
   readonly limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
-  readonly #file: BlockNode;
+  readonly children: readonly BlockChild[];
+  readonly #file: BlockChild;
   #bytes: number;
 
   constructor(file: BlockNode) {
-    this.#file = file;
+    this.#file = new BlockChild('file', 'file', file);
+    this.children = [this.#file];
     this.#bytes = file.length();
   }
 
@@ -31,15 +34,15 @@ export class RawDriver implements BlockDriver {
   }
 
   readonly resize = async (bytes: number): Promise<void> => {
-    const { resize } = this.#file.driver;
+    const { resize } = this.#file.node.driver;
     if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${this.#file.name}' cannot be resized`, { node: this.#file.name });
-    await resize.call(this.#file.driver, bytes);
+    await resize.call(this.#file.node.driver, bytes);
     this.#bytes = bytes;
   };
 
   /** O_DIRECT writes whole blocks: the last one may have made the file longer than the disk. */
   async close(): Promise<void> {
-    const { driver, readOnly } = this.#file;
+    const { driver, readOnly } = this.#file.node;
     if (!readOnly && driver.growable && this.#file.length() > this.#bytes) await driver.resize?.(this.#bytes);
   }
 }

@@ -21,7 +21,7 @@ export interface ImageInfo {
 
 export async function imageInfo(node: BlockNode, filename: string): Promise<ImageInfo> {
   const { driver } = node;
-  const file = node.children[0]?.driver ?? driver;
+  const file = node.children[0]?.node.driver ?? driver;
   const format = driver.describe?.();
   const snapshots = driver.snapshots?.list() ?? [];
   const allocated = await file.allocatedBytes?.();

@@ -65,13 +65,12 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
   try {
     const format = options.format ?? await probe(file);
     const common = { readOnly, writethrough: mode.writethrough, trace: options.trace ?? null };
-    if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: new RawDriver(file), children: [file], ...common });
+    if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: new RawDriver(file), ...common });
     const qcow2 = await openQcow2(file, {
       ...options, readOnly,
       openBacking: options.noBacking === true ? undefined : (name, backingFormat) => openBacking(filename, name, backingFormat, options, chain),
     });
-    const children = qcow2.backing === null ? [file] : [file, qcow2.backing];
-    return new BlockNode({ name: filename, driver: qcow2, children, ...common });
+    return new BlockNode({ name: filename, driver: qcow2, ...common });
   } catch (error) {
     await file.close().catch(() => {});
     throw error;

@@ -44,7 +44,7 @@ async function makeBase(create: (typeof SHAPES)[number]): Promise<FuzzBase> {
   const file = new BlockNode({ name: 'image', driver: new KeptOpen(storage) });
   await createQcow2(file, create);
   const driver = await openQcow2(file);
-  const node = new BlockNode({ name: 'qcow2', driver, children: [file] });
+  const node = new BlockNode({ name: 'qcow2', driver });
   const random = new Random(create.size);
   const data = new Uint8Array(20_000);
   random.fill(data);

@@ -26,7 +26,7 @@ async function noteAppears(): Promise<void> {
 }
 
 peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
-  test('makes the snapshot in all images, or in none where one of them refuses', async () => {
+  test('V-12: makes the snapshot in all images, or in none where one of them refuses', async () => {
     const [a, b] = await twoImages();
     writeFileSync(tmp('ram'), randomBytes(MiB, 1));
     writeFileSync(tmp('raw'), 'raw');

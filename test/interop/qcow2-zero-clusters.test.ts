@@ -109,7 +109,7 @@ peers('qemu-img', 'qemu-io')('zero clusters', () => {
 
   test('freed by us are given back to the file system', async () => {
     const { path } = await filledImage();
-    const allocated = (): Promise<number> => withImage(path, { readOnly: true }, (node) => node.children[0]!.driver.allocatedBytes!());
+    const allocated = (): Promise<number> => withImage(path, { readOnly: true }, (node) => node.children[0]!.node.driver.allocatedBytes!());
     const before = await allocated();
     await withImage(path, { discard: 'unmap' }, (node) => node.discard(0, 8 * CLUSTER));
     expect(await allocated()).toBeLessThanOrEqual(before - 7 * CLUSTER);

@@ -68,7 +68,7 @@ test.each([
     const size = 512 * (200 + random.below(300));
     await createQcow2(file, { size, clusterSize });
     const driver = await openQcow2(file, { discard: random.chance(0.5) ? 'unmap' : 'ignore', l2CacheSize: caches, refcountCacheSize: caches });
-    const node = new BlockNode({ name: 'qcow2', driver, children: [file] });
+    const node = new BlockNode({ name: 'qcow2', driver });
     const model = new Uint8Array(size);
     for (let round = 0; round < 3; round++) {
       await storm(node, model, random, random.pick([2, 8, 32]));

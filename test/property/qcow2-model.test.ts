@@ -25,7 +25,7 @@ async function runSeed(seed: number, geometry: (typeof GEOMETRIES)[number], lazy
   if (backingBytes !== null) {
     random.fill(backingBytes);
     const driver = new MemoryDriver({ bytes: backingBytes.byteLength });
-    backing = new BlockNode({ name: 'backing', driver: new KeptOpen(driver) });
+    backing = new BlockNode({ name: 'backing', driver: new KeptOpen(driver), pinned: true });
     await backing.write(0, backingBytes);
   }
   const tiny = random.chance(0.3);

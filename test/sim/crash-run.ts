@@ -48,7 +48,7 @@ export class CrashRun {
 
   async #run(): Promise<void> {
     const { create, backing, rounds } = this.#scenario;
-    if (backing !== null) this.#backing = new BlockNode({ name: 'backing', driver: new KeptOpen(await memoryOf(backing)) });
+    if (backing !== null) this.#backing = new BlockNode({ name: 'backing', driver: new KeptOpen(await memoryOf(backing)), pinned: true });
     let storage = new MemoryDriver();
     await createQcow2(new BlockNode({ name: 'image', driver: new KeptOpen(storage) }), create);
     const disk = new Uint8Array(create.size);

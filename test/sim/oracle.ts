@@ -17,7 +17,7 @@ export interface Opened {
 export async function openOn(storage: MemoryDriver | BlockNode, options: Qcow2OpenOptions): Promise<Opened> {
   const file = storage instanceof BlockNode ? storage : new BlockNode({ name: 'image', driver: new KeptOpen(storage) });
   const driver = await openQcow2(file, options);
-  return { driver, node: new BlockNode({ name: 'qcow2', driver, children: [file], readOnly: options.snapshot !== undefined }) };
+  return { driver, node: new BlockNode({ name: 'qcow2', driver, readOnly: options.snapshot !== undefined }) };
 }
 
 /** No refcount is too low and no shared cluster is marked as owned, in the bytes of the file. */

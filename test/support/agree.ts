@@ -121,7 +121,7 @@ export async function infoAgrees(path: string): Promise<QemuInfo> {
       backingFile: theirs['backing-filename'] ?? null, backingFormat: theirs['backing-filename-format'] ?? null,
     });
     expect(node.length()).toBe(theirs['virtual-size']);
-    expect(await node.children[0]!.driver.allocatedBytes!()).toBe(theirs['actual-size']);
+    expect(await node.children[0]!.node.driver.allocatedBytes!()).toBe(theirs['actual-size']);
     expect(node.driver.snapshots!.list().map(asQemuShows)).toEqual(theirs.snapshots ?? []);
   });
   return theirs;

@@ -49,7 +49,7 @@ export class ImageModel {
   async open(): Promise<void> {
     const file = new BlockNode({ name: 'image', driver: new KeptOpen(this.storage) });
     this.driver = await openQcow2(file, this.openOptions);
-    this.node = new BlockNode({ name: 'qcow2', driver: this.driver, children: [file] });
+    this.node = new BlockNode({ name: 'qcow2', driver: this.driver });
   }
 
   async reopen(): Promise<void> {

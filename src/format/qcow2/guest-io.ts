@@ -3,7 +3,7 @@
  * the metadata mutex. The fast path (slice in memory, cluster mapped and owned) takes no lock and copies nothing.
  */
 import { alignDown, alignUp } from '../../base/bytes.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import { TaskPool } from '../../base/task-pool.js';
 import { readCompressedCluster } from './compress.js';
 import type { Qcow2Image } from './image.js';
@@ -24,9 +24,9 @@ interface Placement {
 export class GuestIo {
   readonly #image: Qcow2Image;
   readonly #mapping: Mapping;
-  readonly #backing: BlockNode | null;
+  readonly #backing: BlockChild | null;
 
-  constructor(mapping: Mapping, backing: BlockNode | null) {
+  constructor(mapping: Mapping, backing: BlockChild | null) {
     this.#image = mapping.image;
     this.#mapping = mapping;
     this.#backing = backing;
@@ -206,7 +206,7 @@ export class GuestIo {
       await this.#image.file.write(placement.hostOffset, data);
       return;
     }
-    this.#image.file.trace?.cause(this.#image.name, 'cow', placement.hostOffset, head + tail);
+    this.#image.file.cause('cow', placement.hostOffset, head + tail);
     const whole = new Uint8Array(total);
     if (head > 0) await this.read(start, whole.subarray(0, head));
     if (tail > 0) await this.read(offset + data.byteLength, whole.subarray(total - tail));

@@ -1,7 +1,7 @@
 /** The header cluster: decode, validate, and the few fields that change while an image is open. */
 import { getU64, setU64, viewOf } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import {
   MAGIC, MAX_BACKING_NAME_BYTES, MAX_CLUSTER_BITS, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, MAX_SNAPSHOTS,
   MIN_CLUSTER_BITS, makeGeometry, SECTOR, type Geometry,
@@ -197,10 +197,10 @@ export interface HeaderSwitch {
 
 export class HeaderStore {
   readonly header: Header;
-  readonly #file: BlockNode;
+  readonly #file: BlockChild;
   readonly #sector: Uint8Array;
 
-  constructor(file: BlockNode, header: Header, firstSector: Uint8Array) {
+  constructor(file: BlockChild, header: Header, firstSector: Uint8Array) {
     this.#file = file;
     this.header = header;
     this.#sector = firstSector.slice(0, SECTOR);

@@ -8,7 +8,7 @@
  */
 import { BlockError, wrapHostError } from '../../base/errors.js';
 import { Mutex } from '../../base/mutex.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, type Header, type HeaderStore } from './header.js';
 import { IoEpochs } from './io-epochs.js';
 import { compressedExtent, ClusterKind, clusterKind, hostOffsetOf, type Geometry } from './layout.js';
@@ -24,7 +24,7 @@ interface ClusterRun {
 }
 
 export interface Qcow2ImageParts {
-  readonly file: BlockNode;
+  readonly file: BlockChild;
   readonly store: HeaderStore;
   readonly refcounts: Refcounts;
   readonly l2: TableCache;
@@ -36,7 +36,7 @@ export interface Qcow2ImageParts {
 
 export class Qcow2Image {
   readonly name: string;
-  readonly file: BlockNode;
+  readonly file: BlockChild;
   readonly store: HeaderStore;
   readonly geometry: Geometry;
   readonly refcounts: Refcounts;

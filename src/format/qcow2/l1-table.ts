@@ -1,7 +1,7 @@
 /** An L1 table in its on-disk form, with the sectors that memory holds newer. */
 import { viewOf } from '../../base/bytes.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import { ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, SECTOR, setEntry } from './layout.js';
 
 export class L1Table {
@@ -19,7 +19,7 @@ export class L1Table {
     this.entries = Math.floor(bytes.byteLength / ENTRY_BYTES);
   }
 
-  static async load(file: BlockNode, offset: number, entries: number): Promise<L1Table> {
+  static async load(file: BlockChild, offset: number, entries: number): Promise<L1Table> {
     const bytes = new Uint8Array(entries * ENTRY_BYTES);
     if (entries > 0) await file.read(offset, bytes, 'metadata');
     return new L1Table(offset, bytes);
@@ -50,7 +50,7 @@ export class L1Table {
   }
 
   /** Writes the dirty sectors. */
-  async writeBack(file: BlockNode): Promise<void> {
+  async writeBack(file: BlockChild): Promise<void> {
     for (const sector of [...this.#dirtySectors]) {
       const part = this.#bytes.subarray(sector * SECTOR, Math.min((sector + 1) * SECTOR, this.#bytes.byteLength));
       await file.write(this.offset + sector * SECTOR, part, 0, 'metadata');
@@ -59,7 +59,7 @@ export class L1Table {
   }
 
   /** Writes the whole table to its place, padded to `bytes`. */
-  async writeAll(file: BlockNode, bytes: number): Promise<void> {
+  async writeAll(file: BlockChild, bytes: number): Promise<void> {
     const padded = new Uint8Array(bytes);
     padded.set(this.#bytes);
     await file.write(this.offset, padded, 0, 'metadata');

@@ -152,7 +152,7 @@ export class Mapping {
       await image.file.read(copyFrom, bytes, 'metadata');
     }
     const offset = await image.refcounts.allocate(1);
-    image.file.trace?.cause(image.file.name, 'l2-alloc', offset, clusterSize);
+    image.file.cause('l2-alloc', offset, clusterSize);
     try {
       await image.file.write(offset, bytes, 0, 'metadata');
     } catch (error) {

@@ -5,6 +5,7 @@ import type {
   BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, SnapshotTable, VmStateArea,
 } from '../../block/driver.js';
 import { NO_LIMITS } from '../../block/driver.js';
+import { BlockChild } from '../../block/child.js';
 import type { BlockNode } from '../../block/node.js';
 import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
 import { RequestFlag, type BlockRequest } from '../../block/request.js';
@@ -28,7 +29,17 @@ const MAX_L2_CACHE_BYTES = 32 * MiB;
 const MIN_L2_CACHE_BYTES = MiB;
 const MIN_REFCOUNT_CACHE_CLUSTERS = 4;
 
-export async function openQcow2(file: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
+export async function openQcow2(node: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
+  const file = new BlockChild('file', 'file', node);
+  try {
+    return await open(file, options);
+  } catch (error) {
+    node.parents.delete(file); // still the caller's to close
+    throw error;
+  }
+}
+
+async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2Driver> {
   const snapshot = options.snapshot;
   const readOnly = (options.readOnly ?? false) || file.readOnly || snapshot !== undefined;
   const start = new Uint8Array(Math.min(2 ** MAX_CLUSTER_BITS, Math.max(0, file.length())));
@@ -94,7 +105,7 @@ export class Qcow2Driver implements BlockDriver {
   readonly formatName = 'qcow2';
   readonly limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
-  readonly backing: BlockNode | null;
+  readonly backing: BlockChild | null;
   readonly snapshots: SnapshotTable;
   readonly vmState?: VmStateArea;
   readonly image: Qcow2Image;
@@ -106,14 +117,18 @@ export class Qcow2Driver implements BlockDriver {
 
   constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], backing: BlockNode | null, snapshot: SnapshotView | null) {
     this.image = image;
-    this.backing = backing;
+    this.backing = backing === null ? null : new BlockChild('backing', 'backing', backing);
     this.#fixedSize = snapshot?.diskSize ?? null;
     this.#mapping = snapshot === null ? new Mapping(image, () => image.activeL1) : new Mapping(image, () => snapshot.l1, 0, false);
-    this.#io = new GuestIo(this.#mapping, backing);
+    this.#io = new GuestIo(this.#mapping, this.backing);
     this.#pending = image.readOnly ? null : new PendingVmState(image);
     if (this.#pending !== null) this.vmState = this.#pending;
     this.#table = new Snapshots(image, entries, this.#pending);
     this.snapshots = this.#table;
+  }
+
+  get children(): readonly BlockChild[] {
+    return this.backing === null ? [this.image.file] : [this.image.file, this.backing];
   }
 
   get geometry(): Geometry { return this.image.geometry; }
@@ -198,7 +213,7 @@ export class Qcow2Driver implements BlockDriver {
   async preallocate(): Promise<void> {
     const end = await this.#io.preallocate(0, this.length());
     const { file } = this.image;
-    if (file.length() < end) await file.driver.resize?.(end);
+    if (file.length() < end) await file.node.driver.resize?.(end);
     await this.#flush();
   }
 

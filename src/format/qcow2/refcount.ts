@@ -8,7 +8,7 @@
 import { divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import type { HeaderStore } from './header.js';
 import { ENTRY_BYTES, MAX_REFCOUNT_TABLE_BYTES, SECTOR, type Geometry } from './layout.js';
 import { refcountCodec, type RefcountCodec } from './refcount-codec.js';
@@ -20,7 +20,7 @@ export class Refcounts {
   readonly cache: TableCache;
   /** Runs a step whose failure leaves the disk in an unknown state; set by the image. */
   guard: <T>(work: () => Promise<T>) => Promise<T> = (work) => work();
-  readonly #file: BlockNode;
+  readonly #file: BlockChild;
   readonly #store: HeaderStore;
   readonly #geometry: Geometry;
   readonly #codec: RefcountCodec;
@@ -35,7 +35,7 @@ export class Refcounts {
   /** The clusters of the refcount blocks; made when something is first allocated. */
   #blockClusters: SegmentedBitSet | null = null;
 
-  constructor(file: BlockNode, store: HeaderStore, table: Uint8Array, cacheBytes: number) {
+  constructor(file: BlockChild, store: HeaderStore, table: Uint8Array, cacheBytes: number) {
     this.#file = file;
     this.#store = store;
     this.#geometry = store.header.geometry;
@@ -46,7 +46,7 @@ export class Refcounts {
     this.cache = new TableCache(file, clusterSize, Math.floor(cacheBytes / clusterSize), 'refcount');
   }
 
-  static async load(file: BlockNode, store: HeaderStore, cacheBytes: number): Promise<Refcounts> {
+  static async load(file: BlockChild, store: HeaderStore, cacheBytes: number): Promise<Refcounts> {
     const { header } = store;
     const table = new Uint8Array(header.refcountTableClusters * header.geometry.clusterSize);
     await file.read(header.refcountTableOffset, table, 'metadata');
@@ -89,7 +89,7 @@ export class Refcounts {
       const end = start + count + blocks;
       const missing = this.#missingBlocks(start, end);
       const lastIndex = Math.floor((end - 1) / refcountBlockEntries);
-      if (!this.#file.driver.growable && end * clusterSize > this.#file.length()) throw this.#full(`its device has ${this.#file.length()} bytes`);
+      if (!this.#file.growable && end * clusterSize > this.#file.length()) throw this.#full(`its device has ${this.#file.length()} bytes`);
       if (end * clusterSize > MAX_HOST_OFFSET) throw this.#full('its host offsets end at 2^53');
       if (lastIndex >= this.tableEntries) {
         await this.#growTable(lastIndex + 1);

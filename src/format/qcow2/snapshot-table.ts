@@ -1,7 +1,7 @@
 /** The snapshot table on disk (qcow2.txt, section Snapshots): decode, validate, encode. Unknown extra data is kept. */
 import { alignUp, getU64, setU64, viewOf } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import type { SnapshotInfo } from '../../block/driver.js';
 import type { Header } from './header.js';
 import { MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_TABLE_BYTES } from './layout.js';
@@ -32,7 +32,7 @@ function bad(name: string, index: number, why: string): BlockError {
 }
 
 /** Reads and validates the whole table; the table's length is only known by reading it, so it is read in bounded steps. */
-export async function readSnapshotTable(file: BlockNode, header: Header): Promise<SnapshotEntry[]> {
+export async function readSnapshotTable(file: BlockChild, header: Header): Promise<SnapshotEntry[]> {
   const reader = new TableReader(file, header.snapshotsOffset);
   const entries: SnapshotEntry[] = [];
   for (let index = 0; index < header.snapshotCount; index++) {
@@ -54,13 +54,13 @@ export function snapshotTableBytes(entries: readonly SnapshotEntry[]): number {
 }
 
 class TableReader {
-  readonly #file: BlockNode;
+  readonly #file: BlockChild;
   readonly #start: number;
   #position = 0;
   #window = new Uint8Array(0);
   #windowAt = 0;
 
-  constructor(file: BlockNode, start: number) {
+  constructor(file: BlockChild, start: number) {
     this.#file = file;
     this.#start = start;
   }

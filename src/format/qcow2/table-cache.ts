@@ -3,7 +3,7 @@
  * Tables are edited and written back under the image's metadata mutex; readers may load clean ones at any time.
  */
 import { viewOf } from '../../base/bytes.js';
-import type { BlockNode } from '../../block/node.js';
+import type { BlockChild } from '../../block/child.js';
 import { TaskPool } from '../../base/task-pool.js';
 
 export interface CachedTable {
@@ -20,7 +20,7 @@ const WRITE_BACK_DEPTH = 8;
 
 export class TableCache {
   readonly tableBytes: number;
-  readonly #file: BlockNode;
+  readonly #file: BlockChild;
   readonly #cause: string;
   readonly #tables = new Map<number, CachedTable>();
   readonly #loading = new Map<number, Promise<CachedTable>>();
@@ -32,7 +32,7 @@ export class TableCache {
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
   makeClean: () => Promise<void> = () => this.writeBack();
 
-  constructor(file: BlockNode, tableBytes: number, capacity: number, cause: string) {
+  constructor(file: BlockChild, tableBytes: number, capacity: number, cause: string) {
     this.#file = file;
     this.tableBytes = tableBytes;
     this.#capacity = Math.max(2, capacity);
@@ -130,7 +130,7 @@ export class TableCache {
   }
 
   async #writeTable(table: CachedTable): Promise<void> {
-    this.#file.trace?.cause(this.#file.name, this.#cause, table.offset, this.tableBytes);
+    this.#file.cause(this.#cause, table.offset, this.tableBytes);
     await this.#file.write(table.offset, table.bytes, 0, 'metadata');
     table.dirty = false;
     this.#dirtyCount--;

@@ -80,7 +80,7 @@ test('COPIED flags of many tables are repaired with a cache that holds few', asy
 });
 
 test('a resize over a longer backing file never shows its data, wherever the power goes', async () => {
-  const backing = new BlockNode({ name: 'backing', driver: new KeptOpen(new MemoryDriver({ bytes: 128 * KiB })) });
+  const backing = new BlockNode({ name: 'backing', driver: new KeptOpen(new MemoryDriver({ bytes: 128 * KiB })), pinned: true });
   await backing.write(0, new Uint8Array(128 * KiB).fill(9));
   const storage = new MemoryDriver();
   await createQcow2(new BlockNode({ name: 'image', driver: new KeptOpen(storage) }),

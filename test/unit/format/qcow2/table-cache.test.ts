@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals';
 import { NO_LIMITS, type BlockDriver, type BlockStatus } from '../../../../src/block/driver.js';
+import { BlockChild } from '../../../../src/block/child.js';
 import { BlockNode } from '../../../../src/block/node.js';
 import type { BlockRequest } from '../../../../src/block/request.js';
 import { TableCache } from '../../../../src/format/qcow2/table-cache.js';
@@ -28,7 +29,7 @@ class SlowFile implements BlockDriver {
 
 function makeCache(capacity: number): { cache: TableCache; file: SlowFile } {
   const file = new SlowFile();
-  return { file, cache: new TableCache(new BlockNode({ name: 'file', driver: file }), TABLE, capacity, 'l2') };
+  return { file, cache: new TableCache(new BlockChild('file', 'file', new BlockNode({ name: 'file', driver: file })), TABLE, capacity, 'l2') };
 }
 
 test('an edit is written even where a reader had the table evicted before it was marked dirty', async () => {
