@@ -21,6 +21,9 @@ export { createFromQemu } from './job/snapshot-qemu.js';
 export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
 } from './job/snapshot-use.js';
+export {
+  loadTlsPsk, loadTlsX509, startTlsClient, startTlsServer, type TlsCredentials, type TlsEndpoint, type TlsPskOptions, type TlsX509Options,
+} from './nbd/tls.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
 export { openFileDriver, type FileOptions } from './protocol/file.js';
 export { MemoryDriver } from './protocol/memory.js';
