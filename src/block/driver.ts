@@ -13,7 +13,7 @@ export interface BlockLimits {
   readonly memoryAlignment: number;
   /** Largest read or write in one request, a multiple of requestAlignment; Infinity = none. */
   readonly maxTransfer: number;
-  /** Largest write-zeroes and discard in one request; as maxTransfer where not given. */
+  /** Largest write-zeroes and discard in one request; none where not given. */
   readonly maxZeroes?: number | undefined;
   readonly maxDiscard?: number | undefined;
   /** Write-zeroes and discard of whole multiples of this are cheap; smaller parts are written (zeroes) or dropped (discard). */
