@@ -61,8 +61,12 @@ export class AlignedIo {
       const unaligned = start !== part.offset || end !== part.offset + part.bytes;
       const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#ranges.acquire(start, end, unaligned);
       try {
-        if (this.#fits(part)) await this.#issue(part);
-        else await this.#writeBounced(part, start, end);
+        if (this.#fits(part)) {
+          if (part.offset === request.offset) this.#driver.debugEvent?.('pwritev');
+          await this.#issue(part);
+        } else {
+          await this.#writeBounced(part, start, end, part.offset === request.offset);
+        }
       } finally {
         this.#ranges.release(hold);
       }
@@ -83,21 +87,36 @@ export class AlignedIo {
     }
   }
 
-  async #writeBounced(part: BlockRequest, start: number, end: number): Promise<void> {
-    const align = this.#driver.limits.requestAlignment;
+  async #writeBounced(part: BlockRequest, start: number, end: number, first: boolean): Promise<void> {
     const lease = await bounce(end - start);
     try {
       const { buffer } = lease;
       const head = part.offset - start;
       const tail = end - (part.offset + part.bytes);
-      if (head > 0 || tail > 0) this.#onRmw(part.offset, part.bytes);
-      if (head > 0 || (tail > 0 && end - start === align)) await this.#readPadded(start, buffer.subarray(0, align), part);
-      if (tail > 0 && end - start > align) await this.#readPadded(end - align, buffer.subarray(buffer.byteLength - align), part);
+      if (head > 0 || tail > 0) await this.#readAround(part, buffer, start, head, tail);
+      if (first) this.#driver.debugEvent?.('pwritev');
       buffer.set(part.buffer!, head);
       await this.#issue(makeRequest('write', start, end - start, buffer, part.flags, part.ioClass));
     } finally {
       lease.release();
     }
+  }
+
+  /** What a padded write keeps of its first and last unit. */
+  async #readAround(part: BlockRequest, buffer: Uint8Array, start: number, head: number, tail: number): Promise<void> {
+    const driver = this.#driver;
+    const align = driver.limits.requestAlignment;
+    this.#onRmw(part.offset, part.bytes);
+    const single = buffer.byteLength === align; // both ends lie in it, one read gives them
+    if (head > 0) driver.debugEvent?.('pwritev_rmw_head');
+    if (tail > 0 && single) driver.debugEvent?.('pwritev_rmw_tail');
+    if (head > 0 || single) await this.#readPadded(start, buffer.subarray(0, align), part);
+    if (head > 0) driver.debugEvent?.('pwritev_rmw_after_head');
+    if (tail > 0 && !single) {
+      driver.debugEvent?.('pwritev_rmw_tail');
+      await this.#readPadded(start + buffer.byteLength - align, buffer.subarray(buffer.byteLength - align), part);
+    }
+    if (tail > 0) driver.debugEvent?.('pwritev_rmw_after_tail');
   }
 
   /** Reads an aligned range whose end may lie past the end of the node: what is not there is zeros. */

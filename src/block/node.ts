@@ -8,6 +8,7 @@ import { BlockError, errnoOf } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
 import { AlignedIo, needsPadding } from './aligned-io.js';
 import type { BlockChild } from './child.js';
+import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
 
@@ -176,15 +177,23 @@ export class BlockNode {
         if (request.bytes === 0) return;
         return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
       case 'write':
-        if (request.bytes > 0) await (this.#aligned === null ? this.#issue(request) : this.#aligned.write(request));
+        if (request.bytes > 0) {
+          if (this.#aligned === null) this.driver.debugEvent?.('pwritev');
+          try {
+            await (this.#aligned === null ? this.#issue(request) : this.#aligned.write(request));
+          } finally {
+            this.driver.debugEvent?.('pwritev_done');
+          }
+        }
         return this.#persist(request);
       case 'write-zeroes':
         if (request.bytes > 0) await this.#writeZeroes(request);
         return this.#persist(request);
       case 'discard':
-        if (request.bytes > 0) await this.#deallocate(request);
+        if (request.bytes > 0) await this.#discard(request);
         return;
       case 'flush':
+        this.#primary()?.debugEvent('flush_to_os');
         if (!this.#noFlush) await this.#issue(request);
     }
   }
@@ -195,7 +204,46 @@ export class BlockNode {
     if (durable && !this.#noFlush) await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
   }
 
+  /** Where the driver's own data lies, as far as it lies in one node below. */
+  #primary(): BlockChild | undefined {
+    return this.driver.children?.find(({ role }) => role === 'file' || role === 'filtered');
+  }
+
   async #writeZeroes(request: BlockRequest): Promise<void> {
+    this.driver.debugEvent?.('pwritev_zero');
+    try {
+      await this.#zeroParts(request);
+    } finally {
+      this.driver.debugEvent?.('pwritev_done');
+    }
+  }
+
+  async #zeroParts(request: BlockRequest): Promise<void> {
+    const { maxZeroes = Infinity, zeroAlignment = 1 } = this.driver.limits;
+    if (request.bytes <= maxZeroes && zeroAlignment === 1) return this.#zeroPart(request);
+    for (const { part, whole } of deallocationParts(request, zeroAlignment, maxZeroes)) {
+      if (whole) {
+        await this.#zeroPart(part);
+        continue;
+      }
+      if ((part.flags & RequestFlag.NO_FALLBACK) !== 0) {
+        throw new BlockError('NOT_SUPPORTED', `'${this.name}' cannot zero ${formatRange(part.offset, part.bytes)} without writing the zeros`,
+          { node: this.name, offset: part.offset, bytes: part.bytes, errno: 'ENOTSUP' });
+      }
+      await this.#writeExplicitZeroes(part);
+    }
+  }
+
+  /** What is smaller than the driver's unit stays as it is: a discard is advice. */
+  async #discard(request: BlockRequest): Promise<void> {
+    const { maxDiscard = Infinity, discardAlignment = 1 } = this.driver.limits;
+    if (request.bytes <= maxDiscard && discardAlignment === 1) return this.#deallocate(request);
+    for (const { part, whole } of deallocationParts(request, discardAlignment, maxDiscard)) {
+      if (whole) await this.#deallocate(part);
+    }
+  }
+
+  async #zeroPart(request: BlockRequest): Promise<void> {
     try {
       await this.#deallocate(request);
     } catch (error) {

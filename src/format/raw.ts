@@ -25,9 +25,12 @@ export class RawDriver implements BlockDriver {
   }
 
   submit(request: BlockRequest): Promise<void> {
+    if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
     const { op, offset, bytes, buffer, flags, ioClass } = request;
     return this.#file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
   }
+
+  readonly debugEvent = (event: string): void => this.#file.debugEvent(event);
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
     return this.#file.blockStatus(offset, bytes);

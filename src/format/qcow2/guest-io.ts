@@ -116,6 +116,7 @@ export class GuestIo {
       default: {
         const epoch = this.#image.epochs.enter();
         try {
+          this.#image.file.debugEvent(extent.compressed === null ? 'read_aio' : 'read_compressed');
           if (extent.compressed === null) {
             await this.#image.file.read(extent.hostOffset, into);
           } else {
@@ -135,13 +136,16 @@ export class GuestIo {
     const backing = this.#backing;
     const covered = backing === null ? 0 : Math.max(0, Math.min(into.byteLength, backing.length() - offset));
     if (covered < into.byteLength) into.fill(0, covered);
-    if (backing !== null && covered > 0) await backing.read(offset, into.subarray(0, covered));
+    if (backing === null || covered === 0) return;
+    this.#image.file.debugEvent('read_backing_aio');
+    await backing.read(offset, into.subarray(0, covered));
   }
 
   async #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
     this.#image.assertDataRange(extent.hostOffset, data.byteLength);
     const epoch = this.#image.epochs.enter();
     try {
+      this.#image.file.debugEvent('write_aio');
       await this.#image.file.write(extent.hostOffset, data);
     } finally {
       this.#image.epochs.leave(epoch);
@@ -203,15 +207,29 @@ export class GuestIo {
     const tail = start + total - (offset + data.byteLength);
     this.#image.assertDataRange(placement.hostOffset, total);
     if (head === 0 && tail === 0) {
+      this.#image.file.debugEvent('write_aio');
       await this.#image.file.write(placement.hostOffset, data);
       return;
     }
     this.#image.file.cause('cow', placement.hostOffset, head + tail);
     const whole = new Uint8Array(total);
+    const zeros = this.#readsAsZeros(start, head) && this.#readsAsZeros(offset + data.byteLength, tail);
+    this.#image.file.debugEvent(zeros ? 'cluster_alloc_space' : 'cow_read');
     if (head > 0) await this.read(start, whole.subarray(0, head));
     if (tail > 0) await this.read(offset + data.byteLength, whole.subarray(total - tail));
     whole.set(data, head);
+    this.#image.file.debugEvent('write_aio');
+    if (!zeros) this.#image.file.debugEvent('cow_write');
     await this.#image.file.write(placement.hostOffset, whole);
+  }
+
+  /** True where the mapping alone says so. */
+  #readsAsZeros(offset: number, bytes: number): boolean {
+    if (bytes === 0) return true;
+    const extent = this.#mapping.lookup(offset, bytes);
+    if (extent === null || extent.bytes < bytes) return false;
+    return extent.kind === ClusterKind.ZERO_PLAIN || extent.kind === ClusterKind.ZERO_ALLOCATED ||
+      (extent.kind === ClusterKind.UNALLOCATED && this.#backing === null);
   }
 
   /** Points the L2 entries at the placement; what they referenced before is freed after the next barrier. Under the mutex. */

@@ -102,6 +102,7 @@ export class Qcow2Image {
         await this.l2.writeBack();
         await this.activeL1.writeBack(this.file);
       }
+      this.file.debugEvent('flush_to_disk');
       await this.file.flush();
       if (frees.length > 0) {
         await this.epochs.settle();
@@ -141,6 +142,7 @@ export class Qcow2Image {
   async releaseNow(runs: readonly ClusterRun[]): Promise<void> {
     for (const { cluster, count } of runs) {
       this.l2.invalidate(cluster * this.geometry.clusterSize, count * this.geometry.clusterSize);
+      this.file.debugEvent('cluster_free');
       if (this.#unmap) await this.#punchUnshared(cluster, count);
       await this.refcounts.adjust(cluster, count, -1);
     }

@@ -53,6 +53,7 @@ export class L1Table {
   async writeBack(file: BlockChild): Promise<void> {
     for (const sector of [...this.#dirtySectors]) {
       const part = this.#bytes.subarray(sector * SECTOR, Math.min((sector + 1) * SECTOR, this.#bytes.byteLength));
+      file.debugEvent('l1_update');
       await file.write(this.offset + sector * SECTOR, part, 0, 'metadata');
       this.#dirtySectors.delete(sector);
     }

@@ -149,10 +149,12 @@ export class Mapping {
     const bytes = new Uint8Array(clusterSize);
     if (copyFrom !== null) {
       image.checkedCluster(copyFrom, `the L2 table of L1 entry ${l1Index}`);
+      image.file.debugEvent('l2_alloc_cow_read');
       await image.file.read(copyFrom, bytes, 'metadata');
     }
     const offset = await image.refcounts.allocate(1);
     image.file.cause('l2-alloc', offset, clusterSize);
+    image.file.debugEvent('l2_alloc_write');
     try {
       await image.file.write(offset, bytes, 0, 'metadata');
     } catch (error) {

@@ -224,7 +224,10 @@ export class Qcow2Driver implements BlockDriver {
 
   async #flush(): Promise<void> {
     if (this.image.failure !== null) throw this.image.failure;
-    if (this.image.readOnly || !this.image.writing) return this.image.file.flush();
+    if (this.image.readOnly || !this.image.writing) {
+      this.image.file.debugEvent('flush_to_disk');
+      return this.image.file.flush();
+    }
     await this.image.mutex.runExclusive(() => this.image.barrier());
   }
 
@@ -237,12 +240,15 @@ export class Qcow2Driver implements BlockDriver {
     const old = image.activeL1;
     if (entries <= old.entries) return;
     const clusters = Math.ceil((entries * ENTRY_BYTES) / geometry.clusterSize);
+    image.file.debugEvent('l1_grow_alloc_table');
     const offset = await image.refcounts.allocate(clusters);
     await image.barrier();
     const grown = old.resized(offset, entries);
     await image.guard(async () => {
+      image.file.debugEvent('l1_grow_write_table');
       await grown.writeAll(image.file, clusters * geometry.clusterSize);
       await image.file.flush();
+      image.file.debugEvent('l1_grow_activate_table');
       await image.store.switch({ l1: { offset, entries } });
     });
     image.activeL1 = grown;

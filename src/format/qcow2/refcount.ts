@@ -49,6 +49,7 @@ export class Refcounts {
   static async load(file: BlockChild, store: HeaderStore, cacheBytes: number): Promise<Refcounts> {
     const { header } = store;
     const table = new Uint8Array(header.refcountTableClusters * header.geometry.clusterSize);
+    file.debugEvent('reftable_load');
     await file.read(header.refcountTableOffset, table, 'metadata');
     return new Refcounts(file, store, table, cacheBytes);
   }
@@ -70,12 +71,14 @@ export class Refcounts {
     const { refcountBlockEntries } = this.#geometry;
     const offset = this.blockOffset(Math.floor(cluster / refcountBlockEntries));
     if (offset === 0) return 0;
+    this.#file.debugEvent('refblock_load');
     const block = this.cache.peek(offset) ?? await this.cache.load(offset);
     return this.#codec.get(block.view, cluster % refcountBlockEntries);
   }
 
   /** Reads the entries of an existing block, by their index in it; valid until the next await. */
   async blockReader(tableIndex: number): Promise<(entry: number) => number> {
+    this.#file.debugEvent('refblock_load');
     const block = await this.cache.load(this.blockOffset(tableIndex));
     return (entry) => this.#codec.get(block.view, entry);
   }
@@ -83,6 +86,7 @@ export class Refcounts {
   /** Allocates `count` contiguous clusters (refcount 1); returns the host offset of the first. */
   async allocate(count: number): Promise<number> {
     const { clusterSize, refcountBlockEntries } = this.#geometry;
+    this.#file.debugEvent('cluster_alloc');
     let blocks = 0; // clusters needed for refcount blocks that do not exist yet, placed just below the run
     for (;;) {
       const start = await this.#findFree(count + blocks);
@@ -137,6 +141,7 @@ export class Refcounts {
     const tableIndex = Math.floor(cluster / refcountBlockEntries);
     const offset = this.blockOffset(tableIndex);
     if (offset === 0) return;
+    this.#file.debugEvent('refblock_load');
     const block = await this.cache.loadForEdit(offset);
     this.#codec.set(block.view, cluster % refcountBlockEntries, value);
     this.cache.markDirty(block);
@@ -161,11 +166,13 @@ export class Refcounts {
 
   /** Writes all blocks, then makes new ones reachable. The caller flushes afterwards. */
   async persist(): Promise<void> {
+    if (this.#dirtySectors.size > 0) this.#file.debugEvent('refblock_alloc_write');
     await this.cache.writeBack();
     if (this.#dirtySectors.size === 0) return;
     await this.#file.flush();
     for (const sector of [...this.#dirtySectors]) {
       const bytes = new Uint8Array(this.#table.buffer, this.#table.byteOffset + sector * SECTOR, SECTOR);
+      this.#file.debugEvent('refblock_alloc_hookup');
       await this.#file.write(this.#tableOffset + sector * SECTOR, bytes, 0, 'metadata');
       this.#dirtySectors.delete(sector);
     }
@@ -177,6 +184,7 @@ export class Refcounts {
     const span = Math.min(count, refcountBlockEntries - first);
     const offset = this.blockOffset(Math.floor(cluster / refcountBlockEntries));
     if (offset === 0) throw this.#underflow(cluster);
+    this.#file.debugEvent('refblock_load');
     const block = await this.cache.loadForEdit(offset);
     for (let index = first; index < first + span; index++) {
       const value = this.#codec.get(block.view, index) + delta;
@@ -207,6 +215,7 @@ export class Refcounts {
         if (cluster - start >= count) return start;
         continue;
       }
+      this.#file.debugEvent('refblock_load');
       const block: CachedTable = this.cache.peek(offset) ?? await this.cache.load(offset);
       for (let index = first; index < refcountBlockEntries; index++) {
         cluster++;
@@ -245,6 +254,7 @@ export class Refcounts {
   }
 
   async #createBlock(tableIndex: number, offset: number): Promise<void> {
+    this.#file.debugEvent('refblock_alloc');
     const block = await this.cache.insert(offset, new Uint8Array(this.#geometry.clusterSize));
     this.cache.markDirty(block);
     setU64(this.#table, tableIndex * ENTRY_BYTES, offset);
@@ -293,6 +303,7 @@ export class Refcounts {
     const wanted = Math.max(minEntries, divCeil(this.tableEntries * 3, 2));
     const clusters = divCeil(wanted * ENTRY_BYTES, clusterSize);
     if (clusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) throw this.#full('its refcount table has reached 8 MiB');
+    this.#file.debugEvent('reftable_grow');
     const old = { table: this.#table, offset: this.#tableOffset };
     const grown = new Uint8Array(clusters * clusterSize);
     grown.set(new Uint8Array(old.table.buffer, old.table.byteOffset, old.table.byteLength));
@@ -303,9 +314,12 @@ export class Refcounts {
       throw error;
     });
     await this.guard(async () => {
+      this.#file.debugEvent('refblock_alloc_write_blocks');
       await this.cache.writeBack();
+      this.#file.debugEvent('refblock_alloc_write_table');
       await this.#file.write(offset, grown, 0, 'metadata');
       await this.#file.flush();
+      this.#file.debugEvent('refblock_alloc_switch_table');
       await this.#store.switch({ refcountTable: { offset, clusters } });
     });
     this.#tableOffset = offset;

@@ -80,6 +80,7 @@ export class Snapshots implements SnapshotTable {
       verify: () => verifyMapped(mapping, size, entry.name),
       load: async (position, into) => {
         const bytes = Math.max(0, Math.min(into.byteLength, size - position));
+        image.file.debugEvent('vmstate_load');
         if (bytes > 0) await io.read(position, into.subarray(0, bytes));
         return bytes;
       },

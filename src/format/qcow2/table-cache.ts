@@ -21,7 +21,7 @@ const WRITE_BACK_DEPTH = 8;
 export class TableCache {
   readonly tableBytes: number;
   readonly #file: BlockChild;
-  readonly #cause: string;
+  readonly #cause: 'l2' | 'refcount';
   readonly #tables = new Map<number, CachedTable>();
   readonly #loading = new Map<number, Promise<CachedTable>>();
   readonly #capacity: number;
@@ -32,7 +32,7 @@ export class TableCache {
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
   makeClean: () => Promise<void> = () => this.writeBack();
 
-  constructor(file: BlockChild, tableBytes: number, capacity: number, cause: string) {
+  constructor(file: BlockChild, tableBytes: number, capacity: number, cause: 'l2' | 'refcount') {
     this.#file = file;
     this.tableBytes = tableBytes;
     this.#capacity = Math.max(2, capacity);
@@ -131,6 +131,7 @@ export class TableCache {
 
   async #writeTable(table: CachedTable): Promise<void> {
     this.#file.cause(this.#cause, table.offset, this.tableBytes);
+    this.#file.debugEvent(this.#cause === 'l2' ? 'l2_update' : 'refblock_update_part');
     await this.#file.write(table.offset, table.bytes, 0, 'metadata');
     table.dirty = false;
     this.#dirtyCount--;
@@ -138,6 +139,7 @@ export class TableCache {
 
   async #read(offset: number, end: () => boolean): Promise<CachedTable> {
     const bytes = new Uint8Array(this.tableBytes);
+    if (this.#cause === 'l2') this.#file.debugEvent('l2_load');
     try {
       await this.#file.read(offset, bytes, 'metadata');
     } catch (error) {

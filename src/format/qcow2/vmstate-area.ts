@@ -35,10 +35,12 @@ export class PendingVmState implements VmStateArea {
   async save(position: number, data: Uint8Array): Promise<void> {
     if (data.byteLength === 0) return;
     if (this.#neededEntries(position + data.byteLength) > this.#l1.entries) await this.#growL1(position + data.byteLength);
+    this.#image.file.debugEvent('vmstate_save');
     await this.#io.write(position, data);
   }
 
   async load(position: number, into: Uint8Array): Promise<number> {
+    this.#image.file.debugEvent('vmstate_load');
     await this.#io.read(position, into);
     return into.byteLength;
   }
