@@ -9,7 +9,13 @@ export { BlockChild, type ChildRole } from './block/child.js';
 export type {
   BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
 } from './block/driver.js';
-export { BlockNode, type WriteObserver } from './block/node.js';
+export {
+  addBitmap, clearBitmap, disableBitmap, enableBitmap, findBitmap, mergeBitmaps, prepareRemoveBitmap, removeBitmap,
+  type AddBitmapOptions, type BitmapSource, type Undo,
+} from './block/bitmap-verbs.js';
+export { DirtyBitmap, type DirtyBitmapInfo } from './block/dirty-bitmap.js';
+export { DirtyBitmaps, type BitmapStore, type WriteObserver } from './block/dirty-bitmaps.js';
+export { BlockNode } from './block/node.js';
 export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { createQcow2 } from './format/qcow2/create.js';

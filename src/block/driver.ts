@@ -5,6 +5,7 @@
  */
 import type { BlockRequest } from './request.js';
 import type { BlockChild } from './child.js';
+import type { BitmapStore } from './dirty-bitmaps.js';
 
 export interface BlockLimits {
   /** Offset and length of every read and write are multiples of this (1 = any). */
@@ -59,6 +60,8 @@ export interface BlockDriver {
   readonly resize?: (bytes: number) => Promise<void>;
   readonly snapshots?: SnapshotTable;
   readonly vmState?: VmStateArea;
+  /** Keeps dirty bitmaps in the image. */
+  readonly bitmapStore?: BitmapStore;
   readonly check?: (options: CheckOptions) => Promise<CheckResult>;
   readonly describe?: () => FormatInfo;
   /** Bytes the host really allocated for it. */

@@ -10,6 +10,7 @@ import { AlignedIo, needsPadding } from './aligned-io.js';
 import type { BlockChild } from './child.js';
 import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
+import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
 
 export interface BlockNodeOptions {
@@ -25,11 +26,6 @@ export interface BlockNodeOptions {
   readonly pinned?: boolean;
 }
 
-/** Hears of every range whose content may have changed, when the change has ended (well or not). */
-export interface WriteObserver {
-  wrote(offset: number, bytes: number): void;
-}
-
 export class BlockNode {
   /** How errors and traces call it: the file's name, mostly. */
   readonly name: string;
@@ -39,6 +35,8 @@ export class BlockNode {
   readonly parents = new Set<object>();
   /** Dirty bitmaps, and whoever else must know. */
   readonly writeObservers = new Set<WriteObserver>();
+  /** By name; those that the image keeps are among them. */
+  readonly bitmaps: DirtyBitmaps;
   /** Held by its name in the graph, or by whoever made it: it stays open when the last parent lets go. */
   pinned: boolean;
   trace: TraceSink | null;
@@ -63,6 +61,8 @@ export class BlockNode {
       ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
       : null;
     for (const child of this.children) child.parent = this;
+    this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
+    this.bitmaps.listenTo(this.writeObservers);
   }
 
   /** The edges below, in order (file, backing). */
