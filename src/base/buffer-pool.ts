@@ -5,6 +5,7 @@
  */
 import { alignUp } from './bytes.js';
 import { BlockError } from './errors.js';
+import { addressOf } from './libc.js';
 
 export const PAGE = 4096;
 const WASM_PAGE = 65536;
@@ -21,12 +22,21 @@ interface Waiter {
   readonly grant: (start: number) => void;
 }
 
-const arenas = new WeakSet<ArrayBufferLike>();
+/** Every arena, with its address once someone asked for it. */
+const arenas = new WeakMap<ArrayBufferLike, { address: bigint | null }>();
 
 /** True where the buffer's address and length fit O_DIRECT at the given alignment (known for arena memory only). */
 export function isAlignedBuffer(buffer: Uint8Array, alignment: number): boolean {
   if (alignment === 1) return true;
   return arenas.has(buffer.buffer) && buffer.byteOffset % alignment === 0 && buffer.byteLength % alignment === 0;
+}
+
+/** Where the buffer lies in the process's memory, for host calls that take addresses; null for other than arena memory. */
+export function arenaAddress(buffer: Uint8Array): bigint | null {
+  const arena = arenas.get(buffer.buffer);
+  if (arena === undefined) return null;
+  arena.address ??= addressOf(new Uint8Array(buffer.buffer, 0, 1));
+  return arena.address + BigInt(buffer.byteOffset);
 }
 
 export class BufferPool {
@@ -40,7 +50,7 @@ export class BufferPool {
     this.bytes = alignUp(bytes, WASM_PAGE);
     const pages = this.bytes / WASM_PAGE;
     this.#memory = new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
-    arenas.add(this.#memory.buffer);
+    arenas.set(this.#memory.buffer, { address: null });
     this.#free = [{ start: 0, bytes: this.bytes }];
   }
 

@@ -16,9 +16,13 @@ export interface Capabilities {
   readonly zeroRange: boolean;
   /** Size, sector size and discard of block devices. */
   readonly ioctl: boolean;
+  /** Reads and writes that fail where they would have to wait. */
+  readonly noWait: boolean;
   /** Why they are missing; null where they are there. A single file system may still refuse a call. */
   readonly whyNot: string | null;
 }
+
+type VectorCall = KoffiFunc<(fd: number, vectors: Buffer, count: number, offset: number, flags: number) => number>;
 
 interface Libc {
   readonly fcntl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
@@ -26,6 +30,9 @@ interface Libc {
   readonly fallocate: KoffiFunc<(fd: number, mode: number, offset: number, bytes: number) => number>;
   readonly ioctl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
   readonly statx: KoffiFunc<(fd: number, path: string, flags: number, mask: number, into: Buffer) => number>;
+  readonly preadv2: VectorCall;
+  readonly pwritev2: VectorCall;
+  readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
 }
 
@@ -45,6 +52,9 @@ function load(): Libc {
     fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t bytes)'),
     ioctl: libc.func('int ioctl(int fd, unsigned long command, void *argument)'),
     statx: libc.func('int statx(int fd, const char *path, int flags, uint32_t mask, void *into)'),
+    preadv2: libc.func('int64_t preadv2(int fd, void *vectors, int count, int64_t offset, int flags)'),
+    pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
+    memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
   };
 }
@@ -66,7 +76,7 @@ export function capabilities(): Capabilities {
   if (known !== null) return known;
   const whyNot = whyUnavailable();
   const has = whyNot === null;
-  known = { locks: has, seekData: has, punchHole: has, zeroRange: has, ioctl: has, whyNot };
+  known = { locks: has, seekData: has, punchHole: has, zeroRange: has, ioctl: has, noWait: has, whyNot };
   return known;
 }
 
@@ -200,6 +210,39 @@ export function zeroRange(fd: number, offset: number, bytes: number): Promise<vo
 /** Allocates what the range lacks and leaves its content alone; extends the file where the range ends past it, if asked. */
 export function preallocate(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
   return fallocate(fd, options.extend ? 0 : FALLOC_KEEP_SIZE, offset, bytes);
+}
+
+// -- reads and writes that never wait -----------------------------------------------------------------------------------
+
+const RWF_NOWAIT = 8;
+/** One struct iovec: address and length, filled anew for each call. */
+const vector = Buffer.alloc(16);
+const vectorWords = new BigUint64Array(vector.buffer, vector.byteOffset, 2);
+
+/** The address of memory that never moves: an arena's (see BufferPool), not an ordinary buffer's. */
+export function addressOf(memory: Uint8Array): bigint {
+  return BigInt(libc().memmove(memory, memory, 0));
+}
+
+/** `unsupported`: the file's file system (or the kernel) has no such call. */
+export type NoWaitResult = number | 'would-wait' | 'unsupported';
+
+function noWait(call: VectorCall, fd: number, address: bigint, bytes: number, offset: number): NoWaitResult {
+  vectorWords[0] = address;
+  vectorWords[1] = BigInt(bytes);
+  const moved = call(fd, vector, 1, offset, RWF_NOWAIT);
+  if (moved >= 0) return moved;
+  const errno = libc().errno();
+  return errno === constants.errno.EOPNOTSUPP || errno === constants.errno.ENOSYS || errno === constants.errno.EINVAL ? 'unsupported' : 'would-wait';
+}
+
+/** Reads what is in the page cache; how many bytes that was. Every error counts as having to wait: the ordinary call will tell it. */
+export function readNoWait(fd: number, address: bigint, bytes: number, offset: number): NoWaitResult {
+  return noWait(libc().preadv2, fd, address, bytes, offset);
+}
+
+export function writeNoWait(fd: number, address: bigint, bytes: number, offset: number): NoWaitResult {
+  return noWait(libc().pwritev2, fd, address, bytes, offset);
 }
 
 // -- block devices and O_DIRECT ---------------------------------------------------------------------------------------

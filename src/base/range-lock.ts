@@ -19,6 +19,8 @@ function conflict(a: RangeHold, b: RangeHold): boolean {
 
 export class RangeLock {
   readonly #held = new Set<RangeHold>();
+  /** How many of them are exclusive: shared locks among themselves need no search. */
+  #exclusives = 0;
   #queue: Waiter[] = [];
 
   get heldCount(): number { return this.#held.size; }
@@ -26,9 +28,11 @@ export class RangeLock {
   /** Takes the range at once, or returns null where that would mean waiting. No allocation beyond the hold itself. */
   tryAcquire(start: number, end: number, exclusive = true): RangeHold | null {
     const hold: RangeHold = { start, end, exclusive };
-    for (const waiter of this.#queue) if (conflict(waiter.hold, hold)) return null;
-    for (const other of this.#held) if (conflict(other, hold)) return null;
-    this.#held.add(hold);
+    if (exclusive || this.#exclusives > 0 || this.#queue.length > 0) {
+      for (const waiter of this.#queue) if (conflict(waiter.hold, hold)) return null;
+      for (const other of this.#held) if (conflict(other, hold)) return null;
+    }
+    this.#hold(hold);
     return hold;
   }
 
@@ -41,7 +45,7 @@ export class RangeLock {
   }
 
   release(hold: RangeHold): void {
-    this.#held.delete(hold);
+    if (this.#held.delete(hold) && hold.exclusive) this.#exclusives--;
     if (this.#queue.length === 0) return;
     const still: Waiter[] = [];
     for (const waiter of this.#queue) {
@@ -50,10 +54,15 @@ export class RangeLock {
       if (blocked) {
         still.push(waiter);
       } else {
-        this.#held.add(waiter.hold);
+        this.#hold(waiter.hold);
         waiter.grant();
       }
     }
     this.#queue = still;
+  }
+
+  #hold(hold: RangeHold): void {
+    this.#held.add(hold);
+    if (hold.exclusive) this.#exclusives++;
   }
 }

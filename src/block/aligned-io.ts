@@ -4,7 +4,8 @@
  */
 import { alignDown, alignUp, MiB } from '../base/bytes.js';
 import { BufferPool, isAlignedBuffer } from '../base/buffer-pool.js';
-import { RangeLock } from '../base/range-lock.js';
+import { DONE } from '../base/done.js';
+import { RangeLock, type RangeHold } from '../base/range-lock.js';
 import type { BlockDriver, BlockLimits } from './driver.js';
 import { makeRequest, type BlockRequest } from './request.js';
 
@@ -34,7 +35,11 @@ export class AlignedIo {
     this.#onRmw = onRmw;
   }
 
-  async read(request: BlockRequest): Promise<void> {
+  read(request: BlockRequest): Promise<void> {
+    return this.#goesAsItIs(request) ? this.#issue(request) : this.#readParts(request);
+  }
+
+  async #readParts(request: BlockRequest): Promise<void> {
     for (const part of this.#split(request)) {
       if (this.#fits(part)) {
         await this.#issue(part);
@@ -53,7 +58,26 @@ export class AlignedIo {
     }
   }
 
-  async write(request: BlockRequest): Promise<void> {
+  write(request: BlockRequest): Promise<void> {
+    const { offset, bytes } = request;
+    const hold = this.#goesAsItIs(request) ? this.#ranges.tryAcquire(offset, offset + bytes, false) : null;
+    if (hold === null) return this.#writeParts(request);
+    this.#driver.debugEvent?.('pwritev');
+    const writing = this.#issue(request);
+    if (writing !== DONE) return this.#releaseAfter(writing, hold);
+    this.#ranges.release(hold);
+    return DONE;
+  }
+
+  async #releaseAfter(writing: Promise<void>, hold: RangeHold): Promise<void> {
+    try {
+      await writing;
+    } finally {
+      this.#ranges.release(hold);
+    }
+  }
+
+  async #writeParts(request: BlockRequest): Promise<void> {
     const align = this.#driver.limits.requestAlignment;
     for (const part of this.#split(request)) {
       const start = alignDown(part.offset, align);
@@ -126,6 +150,10 @@ export class AlignedIo {
       return;
     }
     await this.#issue(makeRequest('read', start, into.byteLength, into, 0, cause.ioClass));
+  }
+
+  #goesAsItIs(request: BlockRequest): boolean {
+    return request.bytes <= this.#driver.limits.maxTransfer && this.#fits(request);
   }
 
   #fits(request: BlockRequest): boolean {

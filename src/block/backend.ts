@@ -18,7 +18,11 @@ export class BlockBackend {
     this.node = node;
   }
 
-  async submit(request: BlockRequest): Promise<void> {
+  submit(request: BlockRequest): Promise<void> {
+    return this.admission === null && request.signal === undefined ? this.node.submit(request) : this.#submitAdmitted(request);
+  }
+
+  async #submitAdmitted(request: BlockRequest): Promise<void> {
     const wait = this.admission === null ? null : this.admission(request);
     if (wait !== null) await wait;
     request.signal?.throwIfAborted();

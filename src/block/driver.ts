@@ -45,7 +45,10 @@ export interface BlockDriver {
   readonly growable: boolean;
   /** Current length in bytes. */
   length(): number;
-  /** One verb for all I/O. Rejects with BlockError; NOT_SUPPORTED for write-zeroes means "write the zeros yourself". */
+  /**
+   * One verb for all I/O. Rejects with BlockError; NOT_SUPPORTED for write-zeroes means "write the zeros yourself". May
+   * return DONE (base/done) for what ended before it returned; the driver then bounds how much that is in one turn.
+   */
   submit(request: BlockRequest): Promise<void>;
   /** Own layer only; 0 < bytes, inside the node. */
   blockStatus(offset: number, bytes: number): Promise<BlockStatus>;
@@ -55,7 +58,7 @@ export interface BlockDriver {
   readonly children?: readonly BlockChild[];
   /** The edge among `children` that an unallocated range defers to. */
   readonly backing?: BlockChild | null;
-  /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). */
+  /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */
   readonly debugEvent?: (event: string) => void;
   readonly resize?: (bytes: number) => Promise<void>;
   readonly snapshots?: SnapshotTable;

@@ -4,6 +4,7 @@
  */
 import { assert } from '../base/assert.js';
 import { formatRange } from '../base/bytes.js';
+import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
 import { AlignedIo, needsPadding } from './aligned-io.js';
@@ -93,19 +94,38 @@ export class BlockNode {
     return this.submit(makeRequest('flush', 0, 0, null));
   }
 
-  async submit(request: BlockRequest): Promise<void> {
-    this.#validate(request);
-    while (this.#drainDepth > 0) {
-      await new Promise<void>((resume) => this.#resumeWaiters.push(resume));
+  /** Never throws: all errors are rejections. Returns DONE where the request ended at once. */
+  submit(request: BlockRequest): Promise<void> {
+    if (this.#drainDepth > 0) return this.#submitLater(request);
+    try {
       this.#validate(request);
+    } catch (error) {
+      return rejected(error);
     }
     this.#inFlight++;
+    const running = this.#dispatch(request);
+    if (running !== DONE) return this.#finish(running, request);
+    this.#ended(request);
+    return DONE;
+  }
+
+  async #submitLater(request: BlockRequest): Promise<void> {
+    this.#validate(request);
+    while (this.#drainDepth > 0) await new Promise<void>((resume) => this.#resumeWaiters.push(resume));
+    return this.submit(request);
+  }
+
+  async #finish(running: Promise<void>, request: BlockRequest): Promise<void> {
     try {
-      await this.#dispatch(request);
+      await running;
     } finally {
-      if (this.writeObservers.size > 0 && request.op !== 'read' && request.op !== 'flush') this.#tellWritten(request);
-      this.#leave();
+      this.#ended(request);
     }
+  }
+
+  #ended(request: BlockRequest): void {
+    if (this.writeObservers.size > 0 && request.op !== 'read' && request.op !== 'flush') this.#tellWritten(request);
+    this.#leave();
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
@@ -171,37 +191,51 @@ export class BlockNode {
       { node: this.name, offset, bytes, errno: 'EINVAL' });
   }
 
-  async #dispatch(request: BlockRequest): Promise<void> {
+  #dispatch(request: BlockRequest): Promise<void> {
+    if (request.bytes === 0 && request.op === 'read') return DONE;
     switch (request.op) {
-      case 'read':
-        if (request.bytes === 0) return;
-        return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
-      case 'write':
-        if (request.bytes > 0) {
-          if (this.#aligned === null) this.driver.debugEvent?.('pwritev');
-          try {
-            await (this.#aligned === null ? this.#issue(request) : this.#aligned.write(request));
-          } finally {
-            this.driver.debugEvent?.('pwritev_done');
-          }
-        }
-        return this.#persist(request);
-      case 'write-zeroes':
-        if (request.bytes > 0) await this.#writeZeroes(request);
-        return this.#persist(request);
-      case 'discard':
-        if (request.bytes > 0) await this.#discard(request);
-        return;
+      case 'read': return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
+      case 'write': {
+        const writing = request.bytes === 0 ? DONE : this.#write(request);
+        return this.#mustPersist(request) ? this.#persist(writing, request) : writing;
+      }
+      case 'write-zeroes': {
+        const writing = request.bytes === 0 ? DONE : this.#writeZeroes(request);
+        return this.#mustPersist(request) ? this.#persist(writing, request) : writing;
+      }
+      case 'discard': return request.bytes === 0 ? DONE : this.#discard(request);
       case 'flush':
         this.#primary()?.debugEvent('flush_to_os');
-        if (!this.#noFlush) await this.#issue(request);
+        return this.#noFlush ? DONE : this.#issue(request);
     }
   }
 
-  /** FUA and writethrough: no driver here has a cheaper way than a flush. */
-  async #persist(request: BlockRequest): Promise<void> {
-    const durable = this.#writethrough || (request.flags & RequestFlag.FUA) !== 0;
-    if (durable && !this.#noFlush) await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
+  #write(request: BlockRequest): Promise<void> {
+    if (this.#aligned === null) this.driver.debugEvent?.('pwritev');
+    const writing = this.#aligned === null ? this.#issue(request) : this.#aligned.write(request);
+    if (this.driver.debugEvent === undefined) return writing;
+    if (writing !== DONE) return this.#announceEnd(writing);
+    this.driver.debugEvent('pwritev_done');
+    return DONE;
+  }
+
+  async #announceEnd(writing: Promise<void>): Promise<void> {
+    try {
+      await writing;
+    } finally {
+      this.driver.debugEvent?.('pwritev_done');
+    }
+  }
+
+  /** FUA and writethrough. */
+  #mustPersist(request: BlockRequest): boolean {
+    return (this.#writethrough || (request.flags & RequestFlag.FUA) !== 0) && !this.#noFlush;
+  }
+
+  /** No driver here has a cheaper way than a flush. */
+  async #persist(writing: Promise<void>, request: BlockRequest): Promise<void> {
+    await writing;
+    await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
   }
 
   /** Where the driver's own data lies, as far as it lies in one node below. */
@@ -266,7 +300,12 @@ export class BlockNode {
   }
 
   #issue(request: BlockRequest): Promise<void> {
-    return this.trace === null ? this.driver.submit(request) : this.#traced(request, this.trace);
+    if (this.trace !== null) return this.#traced(request, this.trace);
+    try {
+      return this.driver.submit(request);
+    } catch (error) {
+      return rejected(error);
+    }
   }
 
   async #traced(request: BlockRequest, trace: TraceSink): Promise<void> {

@@ -2,12 +2,14 @@
 import fs from 'node:fs';
 import { assert } from '../base/assert.js';
 import { alignDown, alignUp, formatRange } from '../base/bytes.js';
+import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, seekData, seekHole, zeroRange } from '../base/libc.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
 import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
+import type { QuickIo } from './quick-io.js';
 
 export interface FileDriverOptions {
   readonly fd: number;
@@ -19,6 +21,8 @@ export interface FileDriverOptions {
   readonly sectorBytes: number;
   /** Allocate ahead of growing writes; for files opened with O_DIRECT. */
   readonly growAhead: boolean;
+  /** What can be done without the thread pool; null = nothing. */
+  readonly quick: QuickIo | null;
 }
 
 type SpaceCall = 'punch' | 'zero' | 'device discard';
@@ -38,6 +42,7 @@ export class FileDriver implements BlockDriver {
   /** Counts growing writes from the moment they are submitted, so that the next one sees where they end. */
   #length: number;
   readonly #growth: Growth | null;
+  readonly #quick: QuickIo | null;
   /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
   #syncError: BlockError | null = null;
   /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
@@ -56,6 +61,7 @@ export class FileDriver implements BlockDriver {
     this.#sectorBytes = options.sectorBytes;
     this.#length = options.bytes;
     this.#growth = options.growAhead && !options.isDevice ? new Growth(options.fd, options.bytes) : null;
+    this.#quick = options.quick;
     const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
@@ -65,24 +71,50 @@ export class FileDriver implements BlockDriver {
 
   length(): number { return this.#length; }
 
-  async submit(request: BlockRequest): Promise<void> {
-    this.#refuse(request.op);
+  submit(request: BlockRequest): Promise<void> {
+    try {
+      this.#refuse(request.op);
+    } catch (error) {
+      return rejected(error);
+    }
+    switch (request.op) {
+      case 'read': return this.#read(request);
+      case 'write': return this.#write(request);
+      default: return this.#arrange(request);
+    }
+  }
+
+  #read(request: BlockRequest): Promise<void> {
+    const buffer = request.buffer!;
+    if (this.#quick?.read(buffer, request.offset) === true) return DONE;
+    return readFully(this.#fd, buffer, request.offset, this.limits.requestAlignment, (error) => this.#failedRequest(request, error));
+  }
+
+  #write(request: BlockRequest): Promise<void> {
+    const end = request.offset + request.bytes;
+    if (end > this.#length) {
+      const wait = this.#growth?.before(this.#length, request.offset, end) ?? null;
+      this.#length = end;
+      if (wait !== null) return wait.then(() => this.#writeNow(request));
+    }
+    return this.#writeNow(request);
+  }
+
+  #writeNow(request: BlockRequest): Promise<void> {
+    const buffer = request.buffer!;
+    if (this.#quick?.write(buffer, request.offset) === true) return DONE;
+    return writeFully(this.#fd, buffer, request.offset, (error) => this.#failedRequest(request, error));
+  }
+
+  /** All that is not a transfer. */
+  async #arrange(request: BlockRequest): Promise<void> {
     const end = request.offset + request.bytes;
     try {
-      switch (request.op) {
-        case 'read':
-          return await readFully(this.#fd, request.buffer!, request.offset, this.limits.requestAlignment);
-        case 'write':
-          return await this.#write(request.buffer!, request.offset, end);
-        case 'write-zeroes':
-          return await this.#writeZeroes(request, end);
-        case 'discard':
-          return await this.#discard(request.offset, end);
-        case 'flush':
-          return await this.#flush();
-      }
+      if (request.op === 'write-zeroes') await this.#writeZeroes(request, end);
+      else if (request.op === 'discard') await this.#discard(request.offset, end);
+      else await this.#flush();
     } catch (error) {
-      throw this.#failure(request.op, request.offset, request.bytes, error);
+      throw this.#failedRequest(request, error);
     }
   }
 
@@ -129,6 +161,10 @@ export class FileDriver implements BlockDriver {
     if (this.#syncError !== null && op !== 'read') throw this.#syncError;
   }
 
+  #failedRequest({ op, offset, bytes }: BlockRequest, error: unknown): BlockError {
+    return this.#failure(op, offset, bytes, error);
+  }
+
   #failure(op: BlockOp, offset: number, bytes: number, error: unknown): BlockError {
     const what = op === 'flush' ? `Could not flush '${this.#name}'` : `Could not ${op} ${formatRange(offset, bytes)} of '${this.#name}'`;
     return wrapHostError(error, what, { node: this.#name, offset, bytes });
@@ -153,15 +189,6 @@ export class FileDriver implements BlockDriver {
     }
     this.#flushesCovered = covered;
     this.#syncing = null;
-  }
-
-  async #write(buffer: Uint8Array, offset: number, end: number): Promise<void> {
-    if (end > this.#length) {
-      const wait = this.#growth?.before(this.#length, offset, end) ?? null;
-      this.#length = end;
-      if (wait !== null) await wait;
-    }
-    return writeFully(this.#fd, buffer, offset);
   }
 
   /** Deallocates where the caller allows it, else keeps the range allocated; NOT_SUPPORTED where the host can do neither. */

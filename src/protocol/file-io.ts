@@ -4,9 +4,13 @@ import fs from 'node:fs';
 /** Linux moves at most 2 GiB less a page in one call; a round number below stays aligned for O_DIRECT. */
 const MAX_CALL = 0x4000_0000;
 
+/** What a caller makes of a host error, so that no promise has to be chained only to say it better. */
+type Explain = (error: unknown) => Error;
+
 /** Reads all of `into`; what lies past the end of the file reads as zeros. `alignment` is what O_DIRECT wants (else 1). */
-export function readFully(fd: number, into: Uint8Array, position: number, alignment: number): Promise<void> {
-  return new Promise((resolve, reject) => {
+export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, explain: Explain): Promise<void> {
+  return new Promise((resolve, fail) => {
+    const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
     const step = (): void => {
       fs.read(fd, into, done, Math.min(into.byteLength - done, MAX_CALL), position + done, (error, count) => {
@@ -33,8 +37,9 @@ function confirmEnd(fd: number, end: number, resolve: () => void, reject: (error
 }
 
 /** Writes all of `from`. */
-export function writeFully(fd: number, from: Uint8Array, position: number): Promise<void> {
-  return new Promise((resolve, reject) => {
+export function writeFully(fd: number, from: Uint8Array, position: number, explain: Explain): Promise<void> {
+  return new Promise((resolve, fail) => {
+    const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
     const step = (): void => {
       fs.write(fd, from, done, Math.min(from.byteLength - done, MAX_CALL), position + done, (error, count) => {

@@ -7,6 +7,7 @@ import { NO_LIMITS, type BlockLimits } from '../block/driver.js';
 import { FileDriver } from './file-driver.js';
 import { closeFd, truncate } from './file-io.js';
 import { IMAGE_USES, lockImage } from './image-lock.js';
+import { isInMemory, quickIo } from './quick-io.js';
 
 export interface FileOptions {
   readonly readOnly?: boolean;
@@ -83,14 +84,17 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
   const isDevice = stat.isBlockDevice();
   if (isDevice) refuseUnusableDevice(fd, path, options);
   if (options.create === true && !isDevice) await truncate(fd, 0);
+  const direct = options.direct === true;
+  const inMemory = !isDevice && isInMemory(fd);
   return new FileDriver({
     fd,
     isDevice,
     name: options.name ?? path,
     bytes: isDevice ? deviceBytes(fd) : fs.fstatSync(fd).size,
-    limits: options.direct === true ? await directLimits(fd, path, isDevice) : NO_LIMITS,
+    limits: direct ? await directLimits(fd, path, isDevice) : NO_LIMITS,
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
-    growAhead: options.direct === true,
+    growAhead: direct && !inMemory,
+    quick: quickIo(fd, { inMemory, direct }),
   });
 }
 

@@ -3,11 +3,12 @@
  * the metadata mutex. The fast path (slice in memory, cluster mapped and owned) takes no lock and copies nothing.
  */
 import { alignDown, alignUp } from '../../base/bytes.js';
+import { DONE, rejected } from '../../base/done.js';
 import type { BlockChild } from '../../block/child.js';
 import { TaskPool } from '../../base/task-pool.js';
 import { readCompressedCluster } from './compress.js';
 import type { Qcow2Image } from './image.js';
-import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry } from './layout.js';
+import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry, type CompressedExtent } from './layout.js';
 import type { Extent, Mapping } from './mapping.js';
 import type { CachedTable } from './table-cache.js';
 
@@ -32,9 +33,17 @@ export class GuestIo {
     this.#backing = backing;
   }
 
-  async read(offset: number, into: Uint8Array): Promise<void> {
-    const first = this.#mapping.lookup(offset, into.byteLength);
-    if (first !== null && first.bytes === into.byteLength) return this.#readExtent(first, offset, into);
+  /** Never throws: all errors are rejections. */
+  read(offset: number, into: Uint8Array): Promise<void> {
+    try {
+      const first = this.#mapping.lookup(offset, into.byteLength);
+      return first !== null && first.bytes === into.byteLength ? this.#readExtent(first, offset, into) : this.#readParts(offset, into);
+    } catch (error) {
+      return rejected(error);
+    }
+  }
+
+  async #readParts(offset: number, into: Uint8Array): Promise<void> {
     const pool = new TaskPool(PARALLEL_EXTENTS);
     try {
       let fetched: CachedTable | null = null;
@@ -55,11 +64,20 @@ export class GuestIo {
     }
   }
 
-  async write(offset: number, data: Uint8Array): Promise<void> {
-    this.#image.assertWritable();
+  /** Never throws: all errors are rejections. */
+  write(offset: number, data: Uint8Array): Promise<void> {
+    try {
+      this.#image.assertWritable();
+      const first = this.#image.writing ? this.#mapping.lookup(offset, data.byteLength) : null;
+      if (first !== null && first.bytes === data.byteLength && this.#inPlace(first)) return this.#writeInPlace(first, data);
+    } catch (error) {
+      return rejected(error);
+    }
+    return this.#writeParts(offset, data);
+  }
+
+  async #writeParts(offset: number, data: Uint8Array): Promise<void> {
     if (!this.#image.writing) await this.#image.exclusive(async () => {});
-    const first = this.#mapping.lookup(offset, data.byteLength);
-    if (first !== null && first.bytes === data.byteLength && this.#inPlace(first)) return this.#writeInPlace(first, data);
     const pool = new TaskPool(PARALLEL_EXTENTS);
     try {
       let fetched: CachedTable | null = null;
@@ -106,47 +124,61 @@ export class GuestIo {
     return extent.kind === ClusterKind.NORMAL && extent.copied;
   }
 
-  async #readExtent(extent: Extent, offset: number, into: Uint8Array): Promise<void> {
+  #readExtent(extent: Extent, offset: number, into: Uint8Array): Promise<void> {
     switch (extent.kind) {
       case ClusterKind.UNALLOCATED: return this.#readBacking(offset, into);
       case ClusterKind.ZERO_PLAIN:
       case ClusterKind.ZERO_ALLOCATED:
         into.fill(0);
-        return;
+        return DONE;
+      case ClusterKind.COMPRESSED: return this.#readCompressed(extent.compressed!, offset, into);
       default: {
+        this.#image.file.debugEvent('read_aio');
         const epoch = this.#image.epochs.enter();
-        try {
-          this.#image.file.debugEvent(extent.compressed === null ? 'read_aio' : 'read_compressed');
-          if (extent.compressed === null) {
-            await this.#image.file.read(extent.hostOffset, into);
-          } else {
-            const cluster = await readCompressedCluster(this.#image, extent.compressed);
-            const start = offset % this.#mapping.geometry.clusterSize;
-            into.set(cluster.subarray(start, start + into.byteLength));
-          }
-        } finally {
-          this.#image.epochs.leave(epoch);
-        }
+        return this.#leaveAfter(this.#image.file.read(extent.hostOffset, into), epoch);
       }
     }
   }
 
+  async #readCompressed(compressed: CompressedExtent, offset: number, into: Uint8Array): Promise<void> {
+    const epoch = this.#image.epochs.enter();
+    try {
+      this.#image.file.debugEvent('read_compressed');
+      const cluster = await readCompressedCluster(this.#image, compressed);
+      const start = offset % this.#mapping.geometry.clusterSize;
+      into.set(cluster.subarray(start, start + into.byteLength));
+    } finally {
+      this.#image.epochs.leave(epoch);
+    }
+  }
+
   /** A backing file may be shorter: what it does not cover reads as zeros. */
-  async #readBacking(offset: number, into: Uint8Array): Promise<void> {
+  #readBacking(offset: number, into: Uint8Array): Promise<void> {
     const backing = this.#backing;
     const covered = backing === null ? 0 : Math.max(0, Math.min(into.byteLength, backing.length() - offset));
     if (covered < into.byteLength) into.fill(0, covered);
-    if (backing === null || covered === 0) return;
+    if (backing === null || covered === 0) return DONE;
     this.#image.file.debugEvent('read_backing_aio');
-    await backing.read(offset, into.subarray(0, covered));
+    return backing.read(offset, into.subarray(0, covered));
   }
 
-  async #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
+  #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
     this.#image.assertDataRange(extent.hostOffset, data.byteLength);
+    this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
+    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data), epoch);
+  }
+
+  /** Leaves the epoch when the host I/O has ended: at once where it ended at once. */
+  #leaveAfter(io: Promise<void>, epoch: 0 | 1): Promise<void> {
+    if (io !== DONE) return this.#leaveLater(io, epoch);
+    this.#image.epochs.leave(epoch);
+    return DONE;
+  }
+
+  async #leaveLater(io: Promise<void>, epoch: 0 | 1): Promise<void> {
     try {
-      this.#image.file.debugEvent('write_aio');
-      await this.#image.file.write(extent.hostOffset, data);
+      await io;
     } finally {
       this.#image.epochs.leave(epoch);
     }

@@ -1,5 +1,6 @@
 /** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
 import { alignUp, GiB, MiB } from '../../base/bytes.js';
+import { DONE } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
   BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, SnapshotTable, VmStateArea,
@@ -138,16 +139,21 @@ export class Qcow2Driver implements BlockDriver {
     return this.#fixedSize ?? this.image.header.size;
   }
 
-  async submit(request: BlockRequest): Promise<void> {
+  submit(request: BlockRequest): Promise<void> {
+    const running = this.#execute(request);
+    return running === DONE ? DONE : this.#watch(running);
+  }
+
+  async #watch(running: Promise<void>): Promise<void> {
     try {
-      await this.#execute(request);
+      await running;
     } catch (error) {
       if (error instanceof BlockError && error.code === 'CORRUPT') await this.image.signalCorruption(error).catch(() => {});
       throw error;
     }
   }
 
-  async #execute(request: BlockRequest): Promise<void> {
+  #execute(request: BlockRequest): Promise<void> {
     const { offset, bytes } = request;
     switch (request.op) {
       case 'read': return this.#io.read(offset, request.buffer!);

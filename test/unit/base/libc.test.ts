@@ -19,7 +19,7 @@ function withFile<T>(bytes: number, use: (fd: number) => T): T {
 }
 
 test('all capabilities are there', () => {
-  expect(capabilities()).toEqual({ locks: true, seekData: true, punchHole: true, zeroRange: true, ioctl: true, whyNot: null });
+  expect(capabilities()).toEqual({ locks: true, seekData: true, punchHole: true, zeroRange: true, ioctl: true, noWait: true, whyNot: null });
 });
 
 test('importing loads nothing; where koffi cannot be loaded at the first use, capabilities say why', async () => {

@@ -11,7 +11,7 @@ const tmp = useTmp();
 
 test('capabilities say why they are missing, and a call without them is a bug', () => {
   expect(capabilities()).toEqual({
-    locks: false, seekData: false, punchHole: false, zeroRange: false, ioctl: false, whyNot: 'QUIESCE_NO_LIBC=1 turns host calls off',
+    locks: false, seekData: false, punchHole: false, zeroRange: false, ioctl: false, noWait: false, whyNot: 'QUIESCE_NO_LIBC=1 turns host calls off',
   });
   expect(() => lockedElsewhere(0, 0)).toThrow('internal error');
 });
