@@ -15,13 +15,18 @@ export {
 } from './block/bitmap-verbs.js';
 export { DirtyBitmap, type DirtyBitmapInfo } from './block/dirty-bitmap.js';
 export { DirtyBitmaps, type BitmapStore, type WriteObserver } from './block/dirty-bitmaps.js';
-export { BlockNode } from './block/node.js';
+export { BlockGraph, type GraphChange } from './block/graph.js';
+export { Permission, permissionNames, type EdgeUse, type NodeUser } from './block/permissions.js';
+export { BlockNode, type DetectZeroes } from './block/node.js';
 export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { createQcow2 } from './format/qcow2/create.js';
 export { openQcow2 } from './format/qcow2/qcow2.js';
 export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';
-export { createImage, openImage, type BackingPolicy, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
+export type { BackingPolicy } from './image/backing-name.js';
+export { openBlockdev, type BlockdevContext } from './image/blockdev.js';
+export type { OptionTree } from './image/options.js';
+export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
 export { createFromQemu } from './job/snapshot-qemu.js';
 export {

@@ -79,3 +79,15 @@ export function formatSize(bytes: number): string {
 export function formatRange(offset: number, bytes: number): string {
   return `[0x${offset.toString(16)}, 0x${(offset + bytes).toString(16)})`;
 }
+
+const ZEROS = Buffer.alloc(65536);
+
+/** True where every byte is zero. */
+export function isZero(bytes: Uint8Array): boolean {
+  if (bytes.byteLength === 0 || bytes[0] !== 0 || bytes[bytes.byteLength - 1] !== 0) return bytes.byteLength === 0;
+  for (let at = 0; at < bytes.byteLength; at += ZEROS.byteLength) {
+    const end = Math.min(at + ZEROS.byteLength, bytes.byteLength);
+    if (ZEROS.compare(bytes, at, end, 0, end - at) !== 0) return false;
+  }
+  return true;
+}

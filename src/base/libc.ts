@@ -29,6 +29,7 @@ interface Libc {
   readonly lseek: KoffiFunc<(fd: number, offset: number, whence: number) => number>;
   readonly fallocate: KoffiFunc<(fd: number, mode: number, offset: number, bytes: number) => number>;
   readonly ioctl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
+  readonly dup3: KoffiFunc<(from: number, to: number, flags: number) => number>;
   readonly statx: KoffiFunc<(fd: number, path: string, flags: number, mask: number, into: Buffer) => number>;
   readonly preadv2: VectorCall;
   readonly pwritev2: VectorCall;
@@ -51,6 +52,7 @@ function load(): Libc {
     lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
     fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t bytes)'),
     ioctl: libc.func('int ioctl(int fd, unsigned long command, void *argument)'),
+    dup3: libc.func('int dup3(int from, int to, int flags)'),
     statx: libc.func('int statx(int fd, const char *path, int flags, uint32_t mask, void *into)'),
     preadv2: libc.func('int64_t preadv2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
@@ -134,6 +136,13 @@ export function lockedElsewhere(fd: number, byte: number): boolean {
   const lock = flock(LockType.WRITE, byte);
   check('fcntl(F_OFD_GETLK)', libc().fcntl(fd, F_OFD_GETLK, lock));
   return lock.readInt16LE(0) !== LockType.NONE;
+}
+
+const O_CLOEXEC = 0o2000000;
+
+/** Makes `to` the same open file as `from`, at once; calls in flight on `to` end on what it was. */
+export function replaceDescriptor(from: number, to: number): void {
+  check('dup3', libc().dup3(from, to, O_CLOEXEC));
 }
 
 // -- holes ------------------------------------------------------------------------------------------------------------

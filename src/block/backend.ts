@@ -3,29 +3,46 @@
  * is about who asks, so it lives here and never in the graph: no node waits on policy, and no lock is held meanwhile.
  */
 import type { BlockNode } from './node.js';
+import { NO_USE, type EdgeUse, type NodeUser } from './permissions.js';
 import type { BlockRequest } from './request.js';
 
 /** Lets a request in now (null) or later (a promise). Rejecting refuses it. */
 export type Admission = (request: BlockRequest) => Promise<void> | null;
 
-export class BlockBackend {
+export class BlockBackend implements NodeUser {
+  readonly edge = 'root';
+  /** What refusals call it; empty for an export or a job, which QEMU calls unnamed. */
   readonly name: string;
-  readonly node: BlockNode;
   admission: Admission | null = null;
+  use: EdgeUse = NO_USE;
+  #node: BlockNode;
 
+  /** Without a graph nobody checks permissions; BlockGraph.attach makes doors that are checked. */
   constructor(name: string, node: BlockNode) {
     this.name = name;
-    this.node = node;
+    this.#node = node;
+  }
+
+  /** The node below; the graph may put another one there. */
+  get node(): BlockNode { return this.#node; }
+  describe(): string { return this.name === '' ? 'an unnamed block device' : `block device '${this.name}'`; }
+
+  replace(node: BlockNode): void {
+    node.parents.add(this);
+    if (this.#node !== node) this.#node.parents.delete(this);
+    this.#node = node;
   }
 
   submit(request: BlockRequest): Promise<void> {
-    return this.admission === null && request.signal === undefined ? this.node.submit(request) : this.#submitAdmitted(request);
+    const now = this.admission === null && request.signal === undefined && !this.#node.draining;
+    return now ? this.#node.submit(request) : this.#submitAdmitted(request);
   }
 
   async #submitAdmitted(request: BlockRequest): Promise<void> {
     const wait = this.admission === null ? null : this.admission(request);
     if (wait !== null) await wait;
     request.signal?.throwIfAborted();
-    await this.node.submit(request);
+    while (this.#node.draining) await this.#node.resumed();
+    await this.#node.submit(request);
   }
 }

@@ -4,17 +4,18 @@
  */
 import type { BlockLimits, BlockStatus } from './driver.js';
 import type { BlockNode } from './node.js';
-import type { BlockRequest, IoClass } from './request.js';
+import { NO_USE, type ChildRole, type EdgeUse, type NodeUser } from './permissions.js';
+import { makeRequest, type BlockRequest, type IoClass } from './request.js';
 
-/** Why the parent has the child, as QEMU's BdrvChildRole: its data and metadata, what it filters, what it overlays. */
-export type ChildRole = 'file' | 'backing' | 'filtered' | 'data';
+export type { ChildRole } from './permissions.js';
 
-export class BlockChild {
+export class BlockChild implements NodeUser {
   /** QEMU's name of the edge. */
   readonly edge: string;
   readonly role: ChildRole;
   /** The node whose driver holds this edge; set when that node is made. */
   parent: BlockNode | null = null;
+  use: EdgeUse = NO_USE;
   #node: BlockNode;
 
   constructor(edge: string, role: ChildRole, node: BlockNode) {
@@ -30,11 +31,11 @@ export class BlockChild {
   get limits(): BlockLimits { return this.#node.limits; }
   get growable(): boolean { return this.#node.driver.growable; }
   get readOnly(): boolean { return this.#node.readOnly; }
+  describe(): string { return `node '${this.parent?.nodeName ?? ''}'`; }
 
-  /** Puts another node below. Only while no request is in flight through this edge. */
   replace(node: BlockNode): void {
     node.parents.add(this);
-    this.#node.parents.delete(this);
+    if (this.#node !== node) this.#node.parents.delete(this);
     this.#node = node;
   }
 
@@ -45,12 +46,37 @@ export class BlockChild {
   }
 
   length(): number { return this.#node.length(); }
-  submit(request: BlockRequest): Promise<void> { return this.#node.submit(request); }
-  read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> { return this.#node.read(offset, buffer, ioClass); }
-  write(offset: number, buffer: Uint8Array, flags = 0, ioClass?: IoClass): Promise<void> { return this.#node.write(offset, buffer, flags, ioClass); }
-  writeZeroes(offset: number, bytes: number, flags = 0): Promise<void> { return this.#node.writeZeroes(offset, bytes, flags); }
-  discard(offset: number, bytes: number): Promise<void> { return this.#node.discard(offset, bytes); }
-  flush(): Promise<void> { return this.#node.flush(); }
+
+  /** Waits for the end of a drained section here, above the node: the graph may put another one below meanwhile. */
+  submit(request: BlockRequest): Promise<void> {
+    return this.#node.draining ? this.#submitLater(request) : this.#node.submit(request);
+  }
+
+  async #submitLater(request: BlockRequest): Promise<void> {
+    while (this.#node.draining) await this.#node.resumed();
+    return this.#node.submit(request);
+  }
+
+  read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
+    return this.submit(makeRequest('read', offset, buffer.byteLength, buffer, 0, ioClass));
+  }
+
+  write(offset: number, buffer: Uint8Array, flags = 0, ioClass?: IoClass): Promise<void> {
+    return this.submit(makeRequest('write', offset, buffer.byteLength, buffer, flags, ioClass));
+  }
+
+  writeZeroes(offset: number, bytes: number, flags = 0): Promise<void> {
+    return this.submit(makeRequest('write-zeroes', offset, bytes, null, flags));
+  }
+
+  discard(offset: number, bytes: number): Promise<void> {
+    return this.submit(makeRequest('discard', offset, bytes, null));
+  }
+
+  flush(): Promise<void> {
+    return this.submit(makeRequest('flush', 0, 0, null));
+  }
+
   blockStatus(offset: number, bytes: number): Promise<BlockStatus> { return this.#node.blockStatus(offset, bytes); }
 
   /** Why this edge is used now (`l2-alloc`, `cow`, …), for a trace. */

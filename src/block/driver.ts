@@ -6,6 +6,7 @@
 import type { BlockRequest } from './request.js';
 import type { BlockChild } from './child.js';
 import type { BitmapStore } from './dirty-bitmaps.js';
+import type { EdgeUse } from './permissions.js';
 
 export interface BlockLimits {
   /** Offset and length of every read and write are multiples of this (1 = any). */
@@ -58,6 +59,13 @@ export interface BlockDriver {
   readonly children?: readonly BlockChild[];
   /** The edge among `children` that an unallocated range defers to. */
   readonly backing?: BlockChild | null;
+  /** What an edge needs of the node below, where that does not follow from its role (see edgeUse). */
+  readonly childUse?: (child: BlockChild, parent: EdgeUse, writable: boolean) => EdgeUse;
+  /**
+   * Follows the users of this node: takes image locks, opens the file for writing. Resolves to what makes it true, or
+   * undoes it; rejects where it cannot be (a lock is held elsewhere).
+   */
+  readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
   /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */
   readonly debugEvent?: (event: string) => void;
   readonly resize?: (bytes: number) => Promise<void>;
@@ -69,6 +77,11 @@ export interface BlockDriver {
   readonly describe?: () => FormatInfo;
   /** Bytes the host really allocated for it. */
   readonly allocatedBytes?: () => Promise<number>;
+}
+
+export interface PreparedUse {
+  commit(): void;
+  abort(): void;
 }
 
 /** Facts that `image info` shows. */

@@ -3,7 +3,7 @@
  * read-modify-write), overlap of unaligned writes, in-flight counting, drain and tracing happen here and nowhere else.
  */
 import { assert } from '../base/assert.js';
-import { formatRange } from '../base/bytes.js';
+import { formatRange, isZero } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
@@ -12,6 +12,7 @@ import type { BlockChild } from './child.js';
 import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
+import type { NodeUser } from './permissions.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
 
 export interface BlockNodeOptions {
@@ -25,15 +26,30 @@ export interface BlockNodeOptions {
   readonly trace?: TraceSink | null;
   /** See BlockNode.pinned. */
   readonly pinned?: boolean;
+  /** QEMU's node-name; the graph gives one to each of its nodes. */
+  readonly nodeName?: string;
+  /** Others may do anything to the node below meanwhile (QEMU's force-share). */
+  readonly forceShare?: boolean;
+  readonly detectZeroes?: DetectZeroes;
+  /** `ignore`: discards end here, and zeroes stay allocated. Default `unmap`. */
+  readonly discard?: 'ignore' | 'unmap';
 }
+
+/** Whether a write of zeros becomes write-zeroes, and may deallocate. */
+export type DetectZeroes = 'off' | 'on' | 'unmap';
 
 export class BlockNode {
   /** How errors and traces call it: the file's name, mostly. */
   readonly name: string;
   readonly driver: BlockDriver;
-  readonly readOnly: boolean;
-  /** Who holds this node: edges of nodes above, and users' doors. */
-  readonly parents = new Set<object>();
+  /** Changed by the graph only (reopen). */
+  readOnly: boolean;
+  readonly nodeName: string;
+  readonly forceShare: boolean;
+  detectZeroes: DetectZeroes;
+  discardMode: 'ignore' | 'unmap';
+  /** Who holds this node: edges of nodes above, and users' doors. Oldest first. */
+  readonly parents = new Set<NodeUser>();
   /** Dirty bitmaps, and whoever else must know. */
   readonly writeObservers = new Set<WriteObserver>();
   /** By name; those that the image keeps are among them. */
@@ -41,8 +57,13 @@ export class BlockNode {
   /** Held by its name in the graph, or by whoever made it: it stays open when the last parent lets go. */
   pinned: boolean;
   trace: TraceSink | null;
+  /** Drop flushes. */
+  noFlush: boolean;
+  /** End of the farthest write so far. */
+  writeHighestOffset = 0;
+  /** Called once, when the node has closed. */
+  onClosed: (() => void) | null = null;
   readonly #writethrough: boolean;
-  readonly #noFlush: boolean;
   readonly #aligned: AlignedIo | null;
   #inFlight = 0;
   #drainDepth = 0;
@@ -57,7 +78,11 @@ export class BlockNode {
     this.trace = options.trace ?? null;
     this.pinned = options.pinned ?? false;
     this.#writethrough = options.writethrough ?? false;
-    this.#noFlush = options.noFlush ?? false;
+    this.noFlush = options.noFlush ?? false;
+    this.nodeName = options.nodeName ?? '';
+    this.forceShare = options.forceShare ?? false;
+    this.detectZeroes = options.detectZeroes ?? 'off';
+    this.discardMode = options.discard ?? 'unmap';
     this.#aligned = needsPadding(this.driver.limits)
       ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
       : null;
@@ -71,6 +96,9 @@ export class BlockNode {
   get limits(): BlockLimits { return this.driver.limits; }
   get backing(): BlockNode | null { return this.driver.backing?.node ?? null; }
   get inFlight(): number { return this.#inFlight; }
+  /** A drained section runs or is about to: requests wait. */
+  get draining(): boolean { return this.#drainDepth > 0; }
+  get closing(): boolean { return this.#closing !== null; }
   length(): number { return this.driver.length(); }
 
   read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
@@ -111,7 +139,7 @@ export class BlockNode {
 
   async #submitLater(request: BlockRequest): Promise<void> {
     this.#validate(request);
-    while (this.#drainDepth > 0) await new Promise<void>((resume) => this.#resumeWaiters.push(resume));
+    while (this.#drainDepth > 0) await this.resumed();
     return this.submit(request);
   }
 
@@ -151,6 +179,11 @@ export class BlockNode {
     }
   }
 
+  /** Resolves when the drained section at hand ends; another may have begun by then. */
+  resumed(): Promise<void> {
+    return new Promise<void>((resume) => this.#resumeWaiters.push(resume));
+  }
+
   /** Waits for requests in flight, closes the driver, then the children that nobody else holds; collects all errors, throws the first. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -168,6 +201,7 @@ export class BlockNode {
       await this.driver.close().catch((error: unknown) => errors.push(error));
     });
     for (const child of children) await child.detach().catch((error: unknown) => errors.push(error));
+    this.onClosed?.();
     if (errors.length > 0) throw errors[0];
   }
 
@@ -203,14 +237,20 @@ export class BlockNode {
         const writing = request.bytes === 0 ? DONE : this.#writeZeroes(request);
         return this.#mustPersist(request) ? this.#persist(writing, request) : writing;
       }
-      case 'discard': return request.bytes === 0 ? DONE : this.#discard(request);
+      case 'discard': return request.bytes === 0 || this.discardMode === 'ignore' ? DONE : this.#discard(request);
       case 'flush':
         this.#primary()?.debugEvent('flush_to_os');
-        return this.#noFlush ? DONE : this.#issue(request);
+        return this.noFlush ? DONE : this.#issue(request);
     }
   }
 
   #write(request: BlockRequest): Promise<void> {
+    const end = request.offset + request.bytes;
+    if (end > this.writeHighestOffset) this.writeHighestOffset = end;
+    if (this.detectZeroes !== 'off' && isZero(request.buffer!)) {
+      const flags = request.flags | (this.detectZeroes === 'unmap' ? RequestFlag.MAY_UNMAP : 0);
+      return this.#writeZeroes(makeRequest('write-zeroes', request.offset, request.bytes, null, flags, request.ioClass));
+    }
     if (this.#aligned === null) this.driver.debugEvent?.('pwritev');
     const writing = this.#aligned === null ? this.#issue(request) : this.#aligned.write(request);
     if (this.driver.debugEvent === undefined) return writing;
@@ -229,7 +269,7 @@ export class BlockNode {
 
   /** FUA and writethrough. */
   #mustPersist(request: BlockRequest): boolean {
-    return (this.#writethrough || (request.flags & RequestFlag.FUA) !== 0) && !this.#noFlush;
+    return (this.#writethrough || (request.flags & RequestFlag.FUA) !== 0) && !this.noFlush;
   }
 
   /** No driver here has a cheaper way than a flush. */
@@ -244,9 +284,11 @@ export class BlockNode {
   }
 
   async #writeZeroes(request: BlockRequest): Promise<void> {
+    const end = request.offset + request.bytes;
+    if (end > this.writeHighestOffset) this.writeHighestOffset = end;
     this.driver.debugEvent?.('pwritev_zero');
     try {
-      await this.#zeroParts(request);
+      await this.#zeroParts(this.discardMode === 'unmap' ? request : withoutUnmap(request));
     } finally {
       this.driver.debugEvent?.('pwritev_done');
     }
@@ -327,4 +369,9 @@ export class BlockNode {
     this.#inFlight--;
     if (this.#inFlight === 0 && this.#idleWaiters.length > 0) for (const idle of this.#idleWaiters.splice(0)) idle();
   }
+}
+
+function withoutUnmap(request: BlockRequest): BlockRequest {
+  const { MAY_UNMAP } = RequestFlag;
+  return (request.flags & MAY_UNMAP) === 0 ? request : makeRequest(request.op, request.offset, request.bytes, null, request.flags - MAY_UNMAP, request.ioClass);
 }

@@ -1,9 +1,20 @@
-/** The raw format: the disk is the file, byte for byte. */
+/** The raw format: the disk is the file, byte for byte, or a window of it. */
+import { formatRange } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
 import { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
+import { Permission, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
+
+const SECTOR = 512;
+
+export interface RawOptions {
+  /** Where in the file the disk begins. */
+  readonly offset?: number | undefined;
+  /** Bytes of the disk; by default all that follows. A multiple of 512. */
+  readonly size?: number | undefined;
+}
 
 export class RawDriver implements BlockDriver {
   readonly kind = 'format';
@@ -11,13 +22,18 @@ export class RawDriver implements BlockDriver {
   readonly limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
   readonly children: readonly BlockChild[];
+  readonly offset: number;
+  /** The size that was asked for; undefined = all of the file. */
+  readonly size: number | undefined;
   readonly #file: BlockChild;
   #bytes: number;
 
-  constructor(file: BlockNode) {
-    this.#file = new BlockChild('file', 'file', file);
+  constructor(file: BlockNode, { offset = 0, size }: RawOptions = {}) {
+    this.offset = offset;
+    this.size = size;
+    this.#bytes = windowBytes(file, offset, size);
+    this.#file = new BlockChild('file', offset === 0 && size === undefined ? 'filtered' : 'data', file);
     this.children = [this.#file];
-    this.#bytes = file.length();
   }
 
   length(): number {
@@ -27,25 +43,45 @@ export class RawDriver implements BlockDriver {
   submit(request: BlockRequest): Promise<void> {
     if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
     const { op, offset, bytes, buffer, flags, ioClass } = request;
-    return this.#file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
+    return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass));
   }
 
   readonly debugEvent = (event: string): void => this.#file.debugEvent(event);
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
-    return this.#file.blockStatus(offset, bytes);
+    return this.#file.blockStatus(offset + this.offset, bytes);
   }
 
+  /** Raw itself needs nothing: it writes and resizes only where its users do. */
+  readonly childUse = (_child: BlockChild, { used, shared }: EdgeUse): EdgeUse =>
+    ({ used, shared: this.#file.role === 'data' ? shared & ~Permission.RESIZE : shared });
+
   readonly resize = async (bytes: number): Promise<void> => {
-    const { resize } = this.#file.node.driver;
-    if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${this.#file.name}' cannot be resized`, { node: this.#file.name });
-    await resize.call(this.#file.node.driver, bytes);
+    const { node, name } = this.#file;
+    const { resize } = node.driver;
+    if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${name}' cannot be resized`, { node: name });
+    if (this.size !== undefined) throw new BlockError('NOT_SUPPORTED', 'Cannot resize fixed-size raw disks', { node: name });
+    await resize.call(node.driver, this.offset + bytes);
     this.#bytes = bytes;
   };
 
   /** O_DIRECT writes whole blocks: the last one may have made the file longer than the disk. */
   async close(): Promise<void> {
     const { driver, readOnly } = this.#file.node;
-    if (!readOnly && driver.growable && this.#file.length() > this.#bytes) await driver.resize?.(this.#bytes);
+    const beyond = this.#file.length() - this.#bytes;
+    const padding = this.offset === 0 && this.size === undefined && beyond > 0 && beyond < this.#file.limits.requestAlignment;
+    if (padding && !readOnly && driver.growable) await driver.resize?.(this.#bytes);
   }
+}
+
+function windowBytes(file: BlockNode, offset: number, size: number | undefined): number {
+  const whole = file.length();
+  const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why, { node: file.name }); };
+  if (offset > whole) refuse(`Offset (${offset}) cannot be greater than size of the containing file (${whole})`);
+  if (size !== undefined && whole - offset < size) {
+    refuse(`The sum of offset (${offset}) and size (${size}) has to be smaller or equal to the  actual size of the containing file (${whole})`);
+  }
+  if (size !== undefined && size % SECTOR !== 0) refuse('Specified size is not multiple of 512');
+  if (!Number.isSafeInteger(offset)) refuse(`${formatRange(offset, 0)} is no place in a file`);
+  return size ?? whole - offset;
 }

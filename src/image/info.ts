@@ -1,7 +1,7 @@
 /** What `image info` tells, under the names of QEMU's ImageInfo (qapi/block-core.json). */
 import type { SnapshotInfo } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
-import { resolveBackingName } from './open.js';
+import { resolveBackingName } from './backing-name.js';
 
 const NS_PER_SECOND = 1_000_000_000n;
 

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
 import { BlockNode } from '../block/node.js';
+import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './formats.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import type { Qcow2CreateOptions } from '../format/qcow2/options.js';
@@ -14,9 +15,6 @@ import { MemoryDriver } from '../protocol/memory.js';
 import type { TraceSink } from '../trace/sink.js';
 
 const MAX_CHAIN_DEPTH = 200;
-
-/** Which backing files an image may name: an untrusted image could name any file of the host. */
-export type BackingPolicy = 'deny' | 'same-dir' | 'allow';
 
 export interface OpenImageOptions {
   readonly format?: FormatName | undefined;
@@ -96,21 +94,6 @@ async function openBacking(
   const { cache, locking, forceShare, backing, l2CacheSize, trace } = options;
   return openAt(filename, { cache, locking, forceShare, backing, l2CacheSize, trace, format: (format ?? undefined) as FormatName | undefined, readOnly: true },
     [...chain, resolved]);
-}
-
-/** Relative names are relative to the image that holds them. */
-export function resolveBackingName(overlay: string, name: string, policy: BackingPolicy): string {
-  const refuse = (why: string): never => {
-    throw new BlockError('NOT_SUPPORTED', `the backing file '${name}' of '${overlay}' is not opened: ${why}`, { node: overlay });
-  };
-  if (policy === 'deny') refuse('backing files are denied');
-  const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
-  if (/^(json|nbd|ssh|https?|ftp|fat|blkdebug|nbd\+unix):/.test(plain)) refuse('only local files can be opened');
-  const filename = path.isAbsolute(plain) ? plain : path.join(path.dirname(overlay), plain);
-  if (policy === 'same-dir' && path.dirname(path.resolve(filename)) !== path.dirname(path.resolve(overlay))) {
-    refuse('it lies in another directory, and the policy is same-dir');
-  }
-  return filename;
 }
 
 /** Makes an image file; an existing file is replaced once its lock is held. */

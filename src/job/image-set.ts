@@ -4,7 +4,8 @@ import { BlockError, errnoOf } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { lookUpSnapshot } from '../block/snapshot-lookup.js';
-import { openImage, type BackingPolicy, type OpenImageOptions } from '../image/open.js';
+import type { BackingPolicy } from '../image/backing-name.js';
+import { openImage, type OpenImageOptions } from '../image/open.js';
 import type { CacheModeName } from '../protocol/cache-mode.js';
 
 export interface SetOptions {

@@ -5,9 +5,11 @@ import { alignDown, alignUp, formatRange } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
-import { capabilities, deviceDiscard, punchHole, seekData, seekHole, zeroRange } from '../base/libc.js';
-import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
+import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
+import type { BlockDriver, BlockLimits, BlockStatus, PreparedUse } from '../block/driver.js';
+import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
+import type { FollowingLocks } from './image-lock.js';
 import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
 import type { QuickIo } from './quick-io.js';
 
@@ -23,6 +25,14 @@ export interface FileDriverOptions {
   readonly growAhead: boolean;
   /** What can be done without the thread pool; null = nothing. */
   readonly quick: QuickIo | null;
+  /** How it follows the users of its node; null where it was opened for one use. */
+  readonly following: Following | null;
+}
+
+export interface Following {
+  readonly locks: FollowingLocks | null;
+  /** Opens the file once more, for writing, where it was opened read-only until somebody writes. */
+  readonly openForWriting: (() => Promise<number>) | null;
 }
 
 type SpaceCall = 'punch' | 'zero' | 'device discard';
@@ -36,6 +46,9 @@ export class FileDriver implements BlockDriver {
   readonly limits: BlockLimits;
   readonly growable: boolean;
   readonly resize?: (bytes: number) => Promise<void>;
+  readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
+  /** Of discards alone, as QEMU counts them. */
+  readonly discards = { ok: 0, failed: 0, bytes: 0 };
   readonly #fd: number;
   readonly #name: string;
   readonly #sectorBytes: number;
@@ -49,6 +62,7 @@ export class FileDriver implements BlockDriver {
   #flushesAsked = 0;
   #flushesCovered = 0;
   #syncing: Promise<void> | null = null;
+  #writable = false;
   readonly #lacking = new Set<SpaceCall>();
   #closed = false;
 
@@ -67,6 +81,8 @@ export class FileDriver implements BlockDriver {
     if (!zero) this.#lacking.add('zero');
     if (!ioctl) this.#lacking.add('device discard');
     if (!options.isDevice) this.resize = (bytes) => this.#resize(bytes);
+    const { following } = options;
+    if (following !== null) this.prepareUse = (use) => this.#prepareUse(following, use);
   }
 
   length(): number { return this.#length; }
@@ -111,7 +127,7 @@ export class FileDriver implements BlockDriver {
     const end = request.offset + request.bytes;
     try {
       if (request.op === 'write-zeroes') await this.#writeZeroes(request, end);
-      else if (request.op === 'discard') await this.#discard(request.offset, end);
+      else if (request.op === 'discard') await this.#countDiscard(request.bytes, this.#discard(request.offset, end));
       else await this.#flush();
     } catch (error) {
       throw this.#failedRequest(request, error);
@@ -132,6 +148,34 @@ export class FileDriver implements BlockDriver {
       if (errnoOf(error) === 'EINVAL') return all; // a file system without holes
       throw this.#failure('read', offset, bytes, error);
     }
+  }
+
+  async #prepareUse({ locks, openForWriting }: Following, { used, shared }: EdgeUse): Promise<PreparedUse> {
+    const unshared = Permission.ALL & ~shared;
+    const locked = locks?.prepare(this.#fd, this.#name, used, unshared);
+    const writes = (used & (Permission.WRITE | Permission.WRITE_UNCHANGED)) !== 0;
+    if (!writes || this.#writable || openForWriting === null) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
+    let fd = -1;
+    try {
+      fd = await openForWriting();
+      locks?.copyTo(fd, used, unshared);
+    } catch (error) {
+      if (fd >= 0) await closeFd(fd).catch(() => {});
+      locked?.abort();
+      throw error;
+    }
+    return {
+      commit: () => {
+        locked?.commit();
+        replaceDescriptor(fd, this.#fd); // I/O in flight keeps what it began with
+        this.#writable = true;
+        fs.closeSync(fd);
+      },
+      abort: () => {
+        locked?.abort();
+        fs.closeSync(fd);
+      },
+    };
   }
 
   async allocatedBytes(): Promise<number> {
@@ -201,6 +245,17 @@ export class FileDriver implements BlockDriver {
       if (await this.#tries('zero', () => zeroRange(this.#fd, offset, bytes))) return;
     }
     throw new BlockError('NOT_SUPPORTED', `'${this.#name}' cannot zero ${formatRange(offset, bytes)} without writing it`, { node: this.#name });
+  }
+
+  async #countDiscard(bytes: number, discard: Promise<void>): Promise<void> {
+    try {
+      await discard;
+    } catch (error) {
+      this.discards.failed++;
+      throw error;
+    }
+    this.discards.ok++;
+    this.discards.bytes += bytes;
   }
 
   async #discard(offset: number, end: number): Promise<void> {

@@ -4,9 +4,9 @@ import { BufferPool, PAGE } from '../base/buffer-pool.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { capabilities, deviceBytes, deviceIsReadOnly, deviceSectorBytes, directIoAlignment } from '../base/libc.js';
 import { NO_LIMITS, type BlockLimits } from '../block/driver.js';
-import { FileDriver } from './file-driver.js';
+import { FileDriver, type Following } from './file-driver.js';
 import { closeFd, truncate } from './file-io.js';
-import { IMAGE_USES, lockImage } from './image-lock.js';
+import { FollowingLocks, IMAGE_USES, lockImage } from './image-lock.js';
 import { isInMemory, quickIo } from './quick-io.js';
 
 export interface FileOptions {
@@ -21,6 +21,10 @@ export interface FileOptions {
   readonly create?: boolean;
   /** How errors call it; the path by default. */
   readonly name?: string;
+  /** The locks follow the users of the node in its graph, and none is taken before there are any. */
+  readonly followUsers?: boolean;
+  /** With followUsers: open read-only, and for writing once a user writes (QEMU's auto-read-only). */
+  readonly writeLater?: boolean;
 }
 
 export async function openFileDriver(path: string, options: FileOptions = {}): Promise<FileDriver> {
@@ -80,7 +84,7 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
   const stat = fs.fstatSync(fd);
   const odd = oddType(stat);
   if (odd !== null) throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': it became ${odd} while being opened`, { node: path });
-  lock(fd, path, options);
+  if (options.followUsers !== true) lock(fd, path, options);
   const isDevice = stat.isBlockDevice();
   if (isDevice) refuseUnusableDevice(fd, path, options);
   if (options.create === true && !isDevice) await truncate(fd, 0);
@@ -95,16 +99,34 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
     growAhead: direct && !inMemory,
     quick: quickIo(fd, { inMemory, direct }),
+    following: options.followUsers === true ? followingOf(stat, path, options) : null,
   });
+}
+
+function followingOf({ dev, ino }: fs.Stats, path: string, options: FileOptions): Following {
+  const { locking = 'auto' } = options;
+  if (locking === 'on' && !capabilities().locks) refuseWithoutLocks(path);
+  return {
+    locks: locking === 'off' || !capabilities().locks ? null : new FollowingLocks(),
+    openForWriting: options.writeLater !== true ? null : async () => {
+      const fd = await openFd(path, { ...options, readOnly: false });
+      const found = fs.fstatSync(fd);
+      if (found.dev === dev && found.ino === ino) return fd;
+      await closeFd(fd);
+      throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}' for writing: it is another file now`, { node: path });
+    },
+  };
+}
+
+function refuseWithoutLocks(path: string): never {
+  throw new BlockError('NOT_SUPPORTED',
+    `Could not open '${path}': image locks are not available (${capabilities().whyNot}); locking=off opens it without them`, { node: path });
 }
 
 function lock(fd: number, path: string, { locking = 'auto', readOnly = false, forceShare = false }: FileOptions): void {
   if (locking === 'off') return;
-  const { locks, whyNot } = capabilities();
-  if (!locks && (locking === 'on' || !readOnly)) {
-    throw new BlockError('NOT_SUPPORTED',
-      `Could not open '${path}': image locks are not available (${whyNot}); locking=off opens it without them`, { node: path });
-  }
+  const { locks } = capabilities();
+  if (!locks && (locking === 'on' || !readOnly)) refuseWithoutLocks(path);
   if (locks) lockImage(fd, path, readOnly ? (forceShare ? IMAGE_USES.sharingReader : IMAGE_USES.reader) : IMAGE_USES.writer);
 }
 

@@ -61,3 +61,60 @@ function refuseConflict(fd: number, path: string, use: ImageUse): void {
     `Could not open '${path}': Failed to get ${conflict} lock (Is another process using the image [${path}]?)`,
     { node: path, errno: 'EAGAIN' });
 }
+
+/**
+ * The locks of a file whose users come and go: they follow what the users do and share. Taking is in two steps, so that
+ * a change that fails elsewhere can be undone.
+ */
+export class FollowingLocks {
+  #used = 0;
+  #unshared = 0;
+
+  /** Takes what is lacking on `fd`, or throws LOCKED with QEMU's sentence. `commit` lets go of what is no longer needed. */
+  prepare(fd: number, path: string, used: number, unshared: number): { commit(): void; abort(): void } {
+    const before = bytesOfMasks(this.#used, this.#unshared);
+    const wanted = bytesOfMasks(used, unshared);
+    const taken: number[] = [];
+    const abort = (): void => { for (const byte of taken) unlock(fd, byte); };
+    try {
+      for (const byte of wanted) {
+        if (before.includes(byte)) continue;
+        lockShared(fd, byte);
+        taken.push(byte);
+      }
+      refuseConflictOf(fd, path, used, unshared);
+    } catch (error) {
+      abort();
+      throw wrapHostError(error, `Could not lock '${path}'`, { node: path });
+    }
+    const commit = (): void => {
+      for (const byte of before) if (!wanted.includes(byte)) unlock(fd, byte);
+      this.#used = used;
+      this.#unshared = unshared;
+    };
+    return { commit, abort };
+  }
+
+  /** Takes the same locks on a second descriptor of the file, which is to stand in for the first. */
+  copyTo(fd: number, used: number, unshared: number): void {
+    for (const byte of bytesOfMasks(used, unshared)) lockShared(fd, byte);
+  }
+}
+
+const PERMISSIONS: readonly Permission[] = [CONSISTENT_READ, WRITE, { bit: 2, name: 'write unchanged' }, RESIZE];
+
+function bitsOf(mask: number): Permission[] {
+  return PERMISSIONS.filter(({ bit }) => (mask & (1 << bit)) !== 0);
+}
+
+function bytesOfMasks(used: number, unshared: number): number[] {
+  return [...bitsOf(used).map(({ bit }) => USED_BASE + bit), ...bitsOf(unshared).map(({ bit }) => UNSHARED_BASE + bit)];
+}
+
+function refuseConflictOf(fd: number, path: string, used: number, unshared: number): void {
+  const refuse = (what: string): never => {
+    throw new BlockError('LOCKED', `Failed to get ${what} lock`, { node: path, errno: 'EAGAIN' });
+  };
+  for (const { bit, name } of bitsOf(used)) if (lockedElsewhere(fd, UNSHARED_BASE + bit)) refuse(`"${name}"`);
+  for (const { bit, name } of bitsOf(unshared)) if (lockedElsewhere(fd, USED_BASE + bit)) refuse(`shared "${name}"`);
+}

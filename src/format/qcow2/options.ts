@@ -12,6 +12,8 @@ export interface Qcow2OpenOptions {
   readonly discard?: 'ignore' | 'unmap' | undefined;
   /** Opens the backing file recorded in the image; null = run without (unallocated clusters then read as zeros). */
   readonly openBacking?: ((name: string, format: string | null) => Promise<BlockNode | null>) | undefined;
+  /** Opens what is to lie below instead of what the image names, be it nothing. */
+  readonly overrideBacking?: (() => Promise<BlockNode | null>) | undefined;
   /** Opens this internal snapshot (id or name) read-only instead of the active disk. */
   readonly snapshot?: string | undefined;
   /** Opens even where the corrupt bit is set and leaves the dirty bit to the caller; for check and repair. */

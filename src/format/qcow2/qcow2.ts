@@ -60,14 +60,18 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
   });
   const entries = await readSnapshotTable(file, header);
   if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
-  const backing = header.backingFile === null || options.openBacking === undefined
-    ? null : await options.openBacking(header.backingFile, header.backingFormat);
+  const backing = await openBacking(header, options);
   try {
     return new Qcow2Driver(image, entries, backing, snapshot === undefined ? null : await snapshotView(image, entries, snapshot));
   } catch (error) {
     await backing?.close();
     throw error;
   }
+}
+
+async function openBacking(header: Header, { openBacking, overrideBacking }: Qcow2OpenOptions): Promise<BlockNode | null> {
+  if (overrideBacking !== undefined) return overrideBacking();
+  return header.backingFile === null || openBacking === undefined ? null : openBacking(header.backingFile, header.backingFormat);
 }
 
 interface SnapshotView {

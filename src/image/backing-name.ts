@@ -1,0 +1,21 @@
+/** Names of backing files that images hold. */
+import path from 'node:path';
+import { BlockError } from '../base/errors.js';
+
+/** Which backing files an image may name: an untrusted image could name any file of the host. */
+export type BackingPolicy = 'deny' | 'same-dir' | 'allow';
+
+/** Relative names are relative to the image that holds them. */
+export function resolveBackingName(overlay: string, name: string, policy: BackingPolicy): string {
+  const refuse = (why: string): never => {
+    throw new BlockError('NOT_SUPPORTED', `the backing file '${name}' of '${overlay}' is not opened: ${why}`, { node: overlay });
+  };
+  if (policy === 'deny') refuse('backing files are denied');
+  const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
+  if (/^(json|nbd|ssh|https?|ftp|fat|blkdebug|nbd\+unix):/.test(plain)) refuse('only local files can be opened');
+  const filename = path.isAbsolute(plain) ? plain : path.join(path.dirname(overlay), plain);
+  if (policy === 'same-dir' && path.dirname(path.resolve(filename)) !== path.dirname(path.resolve(overlay))) {
+    refuse('it lies in another directory, and the policy is same-dir');
+  }
+  return filename;
+}

@@ -1,0 +1,40 @@
+import { stat } from 'node:fs/promises';
+import { openFileDriver } from '../protocol/file.js';
+import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { invalid } from './options.js';
+
+export const FILE_DRIVERS: readonly DriverDefinition[] = (['file', 'host_device'] as const).map((name) => ({
+  name, protocol: true, open: (context) => openFile(name, context),
+}));
+
+async function openFile(kind: 'file' | 'host_device', { options, common }: DriverContext): Promise<OpenedDriver> {
+  const path = withoutPrefix(options.string('filename'), kind);
+  const locking = options.oneOf('locking', ['auto', 'on', 'off'] as const, 'auto');
+  // How QEMU talks to the host: one way here, whatever is asked for
+  options.oneOf('aio', ['threads', 'native', 'io_uring'] as const);
+  options.number('aio-max-batch');
+  options.bool('drop-cache');
+  options.bool('x-check-cache-dropped');
+  options.string('pr-manager');
+  await refuseWrongType(kind, path);
+  const writeLater = common.autoReadOnly && !common.readOnly;
+  const driver = await openFileDriver(path, {
+    readOnly: common.readOnly || writeLater, writeLater, followUsers: true, direct: common.direct, locking,
+  });
+  return { driver, name: path };
+}
+
+/** `file:name` means `name`. */
+function withoutPrefix(filename: string | undefined, kind: string): string {
+  if (filename === undefined) throw invalid(`The 'file' block driver requires a file name`);
+  return filename.startsWith(`${kind}:`) ? filename.slice(kind.length + 1) : filename;
+}
+
+async function refuseWrongType(kind: 'file' | 'host_device', path: string): Promise<void> {
+  const found = await stat(path).catch(() => null); // opening tells the error
+  if (found === null || found.isDirectory()) return;
+  if (kind === 'file' && !found.isFile()) throw invalid(`'file' driver requires '${path}' to be a regular file`);
+  if (kind === 'host_device' && !found.isBlockDevice() && !found.isCharacterDevice()) {
+    throw invalid(`'host_device' driver requires '${path}' to be either a character or block device`);
+  }
+}

@@ -1,0 +1,79 @@
+import { isPowerOfTwo } from '../base/bytes.js';
+import { openQcow2 } from '../format/qcow2/qcow2.js';
+import type { Qcow2OpenOptions } from '../format/qcow2/options.js';
+import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { invalid, type NodeOptionsReader } from './options.js';
+
+const OVERLAP_CHECKS = ['none', 'constant', 'cached', 'all'] as const;
+const OVERLAP_PARTS: readonly string[] = [
+  'main-header', 'active-l1', 'active-l2', 'refcount-table', 'refcount-block', 'snapshot-table', 'inactive-l1', 'inactive-l2', 'bitmap-directory',
+];
+
+export const QCOW2_DRIVER: DriverDefinition = {
+  name: 'qcow2',
+  protocol: false,
+  open: openQcow2Node,
+};
+
+async function openQcow2Node(context: DriverContext): Promise<OpenedDriver> {
+  const { common, options } = context;
+  const file = await context.child('file', 'file');
+  const runtime = qcow2Runtime(options, common.discard);
+  const driver = await openQcow2(file, {
+    ...runtime,
+    readOnly: common.readOnly,
+    openBacking: (name, format) => context.backingOf(file.name, name, format),
+    overrideBacking: context.defines('backing') ? () => context.optionalChild('backing', 'backing') : undefined,
+  });
+  return { driver };
+}
+
+/** The options that may change while the image is open. */
+export function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'unmap'): Qcow2OpenOptions {
+  const caches = cacheSizes(options);
+  const lazyRefcounts = options.bool('lazy-refcounts');
+  readOverlapCheck(options);
+  const passes = {
+    request: options.bool('pass-discard-request', discard === 'unmap'),
+    snapshot: options.bool('pass-discard-snapshot', true),
+    other: options.bool('pass-discard-other', false),
+  };
+  options.number('cache-clean-interval'); // caches here are bounded, and not worth emptying by a timer
+  options.bool('discard-no-unref');
+  const data = options.take('data-file');
+  if (data !== undefined && data !== null) throw invalid("'data-file' can only be set for images with an external data file");
+  return { ...caches, lazyRefcounts, discard: passes.request ? 'unmap' : 'ignore' };
+}
+
+function cacheSizes(options: NodeOptionsReader): Pick<Qcow2OpenOptions, 'l2CacheSize' | 'refcountCacheSize'> {
+  const total = options.size('cache-size');
+  const l2 = options.size('l2-cache-size');
+  const refcount = options.size('refcount-cache-size');
+  const entry = options.size('l2-cache-entry-size');
+  if (total !== undefined && l2 !== undefined && refcount !== undefined) {
+    throw invalid('cache-size, l2-cache-size and refcount-cache-size may not be set at the same time');
+  }
+  if (total !== undefined && l2 !== undefined && l2 > total) throw invalid('l2-cache-size may not exceed cache-size');
+  if (total !== undefined && refcount !== undefined && refcount > total) throw invalid('refcount-cache-size may not exceed cache-size');
+  if (entry !== undefined && (entry < 512 || !isPowerOfTwo(entry))) {
+    throw invalid('L2 cache entry size must be a power of two between 512 and the cluster size (65536)');
+  }
+  return {
+    l2CacheSize: l2 ?? (total === undefined ? undefined : total - (refcount ?? 0)),
+    refcountCacheSize: refcount ?? (total !== undefined && l2 !== undefined ? total - l2 : undefined),
+  };
+}
+
+/** Which metadata a write must not hit. Here the checks that cost nothing are always on: the option is read and kept. */
+function readOverlapCheck(options: NodeOptionsReader): void {
+  const short = options.take('overlap-check');
+  const template = options.take('overlap-check.template');
+  const level = short ?? template;
+  if (short !== undefined && template !== undefined && short !== template) {
+    throw invalid(`Conflicting values for qcow2 options 'overlap-check' ('${String(short)}') and 'overlap-check.template' ('${String(template)}')`);
+  }
+  for (const part of OVERLAP_PARTS) options.bool(`overlap-check.${part}`);
+  if (level !== undefined && !(OVERLAP_CHECKS as readonly unknown[]).includes(level)) {
+    throw invalid(`Unsupported value '${String(level)}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all`);
+  }
+}

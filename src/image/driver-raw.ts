@@ -1,0 +1,14 @@
+import { RawDriver } from '../format/raw.js';
+import type { DriverDefinition } from './drivers.js';
+
+export const RAW_DRIVER: DriverDefinition = {
+  name: 'raw',
+  protocol: false,
+  open: async (context) => {
+    const { options } = context;
+    const offset = options.size('offset') ?? 0;
+    const size = options.size('size');
+    const file = await context.child('file', offset === 0 && size === undefined ? 'filtered' : 'data');
+    return { driver: new RawDriver(file, { offset, size }) };
+  },
+};

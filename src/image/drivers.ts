@@ -1,0 +1,59 @@
+/** The static table of block drivers, by QEMU's names. */
+import type { BlockDriver } from '../block/driver.js';
+import type { BlockNode } from '../block/node.js';
+import type { ChildRole, EdgeUse } from '../block/permissions.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { NodeOptionsReader } from './options.js';
+import { FILE_DRIVERS } from './driver-file.js';
+import { NULL_DRIVERS } from './driver-null.js';
+import { QCOW2_DRIVER } from './driver-qcow2.js';
+import { RAW_DRIVER } from './driver-raw.js';
+
+/** What all nodes have, read before the driver is asked. */
+export interface CommonOptions {
+  readonly nodeName: string;
+  readonly readOnly: boolean;
+  readonly autoReadOnly: boolean;
+  readonly direct: boolean;
+  readonly noFlush: boolean;
+  readonly forceShare: boolean;
+  readonly discard: 'ignore' | 'unmap';
+  readonly detectZeroes: 'off' | 'on' | 'unmap';
+}
+
+export interface DriverContext {
+  readonly graph: BlockGraph;
+  readonly common: CommonOptions;
+  /** The driver's own options; it takes those it knows. */
+  readonly options: NodeOptionsReader;
+  /** Opens or finds the node for an edge, and holds it for the node being opened, with the uses of the role. */
+  child(edge: string, role: ChildRole, use?: EdgeUse): Promise<BlockNode>;
+  /** True where the options say what the edge is to be, be it nothing. */
+  defines(edge: string): boolean;
+  /** Null where no such child is defined. */
+  optionalChild(edge: string, role: ChildRole, use?: EdgeUse): Promise<BlockNode | null>;
+  /** Opens what an image names as its backing file. */
+  backingOf(overlay: string, name: string, format: string | null): Promise<BlockNode | null>;
+}
+
+export interface OpenedDriver {
+  readonly driver: BlockDriver;
+  /** How errors call the node; by default the name of its first child. */
+  readonly name?: string;
+  /** Where the driver could not open as it was asked to (auto-read-only). */
+  readonly readOnly?: boolean;
+}
+
+export interface DriverDefinition {
+  readonly name: string;
+  /** True for those that hold no node below. */
+  readonly protocol: boolean;
+  open(context: DriverContext): Promise<OpenedDriver>;
+}
+
+const DRIVERS: ReadonlyMap<string, DriverDefinition> = new Map(
+  [...FILE_DRIVERS, ...NULL_DRIVERS, RAW_DRIVER, QCOW2_DRIVER].map((definition) => [definition.name, definition]));
+
+export function findDriver(name: string): DriverDefinition | undefined {
+  return DRIVERS.get(name);
+}
