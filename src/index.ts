@@ -21,6 +21,10 @@ export { Permission, permissionNames, type EdgeUse, type NodeUser } from './bloc
 export { BlockNode, type DetectZeroes } from './block/node.js';
 export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
 export { chainStatus, type ChainStatus } from './block/status.js';
+export { ThrottleGroup, type ThrottleMember } from './block/throttle.js';
+export type { ThrottleLimitName, ThrottleLimits } from './block/throttle-limits.js';
+export { CopyOnReadFilter } from './filter/copy-on-read.js';
+export { ThrottleFilter } from './filter/throttle.js';
 export { createQcow2 } from './format/qcow2/create.js';
 export { openQcow2 } from './format/qcow2/qcow2.js';
 export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';

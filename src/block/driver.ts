@@ -68,6 +68,9 @@ export interface BlockDriver {
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
   /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */
   readonly debugEvent?: (event: string) => void;
+  /** A drained section of the node begins: what waits on policy goes now, until `drainEnd`. */
+  readonly drainBegin?: () => void;
+  readonly drainEnd?: () => void;
   readonly resize?: (bytes: number) => Promise<void>;
   readonly snapshots?: SnapshotTable;
   readonly vmState?: VmStateArea;

@@ -170,11 +170,13 @@ export class BlockNode {
   /** Runs `section` while no request is in flight; new requests wait until it ends. Sections nest. */
   async drained<T>(section: () => Promise<T>): Promise<T> {
     this.#drainDepth++;
+    if (this.#drainDepth === 1) this.driver.drainBegin?.();
     try {
       while (this.#inFlight > 0) await new Promise<void>((idle) => this.#idleWaiters.push(idle));
       return await section();
     } finally {
       this.#drainDepth--;
+      if (this.#drainDepth === 0) this.driver.drainEnd?.();
       if (this.#drainDepth === 0) for (const resume of this.#resumeWaiters.splice(0)) resume();
     }
   }

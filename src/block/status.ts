@@ -8,6 +8,11 @@ export interface ChainStatus extends BlockStatus {
   readonly node: BlockNode | null;
 }
 
+/** What an unallocated range defers to: the backing node or, for a filter, the node that it filters. */
+function layerBelow(node: BlockNode): BlockNode | null {
+  return node.backing ?? node.children.find(({ role }) => role === 'filtered')?.node ?? null;
+}
+
 /** Status of a range through the backing chain: `unallocated` means that no layer has it, so it reads as zeros. */
 export async function chainStatus(top: BlockNode, offset: number, bytes: number): Promise<ChainStatus> {
   let node: BlockNode | null = top;
@@ -18,7 +23,7 @@ export async function chainStatus(top: BlockNode, offset: number, bytes: number)
     const status: BlockStatus = await node.blockStatus(offset, inside);
     span = status.bytes;
     if (status.kind !== 'unallocated') return { ...status, depth, node };
-    node = node.backing;
+    node = layerBelow(node);
     if (node === null) return { kind: 'unallocated', bytes: span, depth, node: null };
   }
   return { kind: 'unallocated', bytes: span, depth: 0, node: null };

@@ -1,0 +1,124 @@
+/** The copy-on-read filter: what is read from below the top layer is written into it on the way, whole clusters at a time. */
+import { alignDown, alignUp, MiB } from '../base/bytes.js';
+import { BlockError } from '../base/errors.js';
+import { RangeLock } from '../base/range-lock.js';
+import type { BlockNode } from '../block/node.js';
+import { makeRequest, type BlockRequest } from '../block/request.js';
+import { FilterDriver } from './filter.js';
+
+/** A copied piece is held in memory, once per request. */
+const MAX_PIECE_BYTES = MiB;
+
+export interface CopyOnReadOptions {
+  readonly child: BlockNode;
+  /** Copy only what lies in the backing chain down to this node, inclusive. Default: all of it, and what no layer has. */
+  readonly bottom?: BlockNode | null;
+}
+
+export class CopyOnReadFilter extends FilterDriver {
+  readonly formatName = 'copy-on-read';
+  readonly bottom: BlockNode | null;
+  readonly #clusterSize: number;
+  /** Copies hold their clusters alone, writes share: a copy never undoes what was written after it had read. */
+  readonly #ranges = new RangeLock();
+
+  /** Throws INVALID_ARGUMENT where `bottom` is a filter or not below `child`. */
+  constructor({ child, bottom = null }: CopyOnReadOptions) {
+    if (bottom !== null) refuseBottom(child, bottom);
+    super(child);
+    this.bottom = bottom;
+    this.#clusterSize = topLayer(child).driver.describe?.().clusterSize ?? 1;
+  }
+
+  override async submit(request: BlockRequest): Promise<void> {
+    if (request.op === 'flush') return this.forward(request);
+    if (request.op === 'read') return this.file.readOnly ? this.forward(request) : this.#read(request);
+    const end = request.offset + request.bytes;
+    const hold = this.#ranges.tryAcquire(request.offset, end, false) ?? await this.#ranges.acquire(request.offset, end, false);
+    try {
+      await this.forward(request);
+    } finally {
+      this.#ranges.release(hold);
+    }
+  }
+
+  async #read(request: BlockRequest): Promise<void> {
+    const end = request.offset + request.bytes;
+    for (let at = request.offset; at < end;) {
+      const inside = Math.min(end, this.length()) - at;
+      const status = inside > 0 ? await this.file.blockStatus(at, inside) : { kind: 'data', bytes: end - at };
+      let bytes = status.bytes;
+      let copy = status.kind === 'unallocated';
+      if (copy && this.bottom !== null) {
+        const below = await this.#statusBelow(at, bytes);
+        copy = below.allocated;
+        bytes = below.bytes;
+      }
+      const into = request.buffer!.subarray(at - request.offset, at - request.offset + bytes);
+      at += copy ? await this.#readCopying(at, into, request) : await this.#readPlain(at, into, request);
+    }
+  }
+
+  async #readPlain(offset: number, into: Uint8Array, { flags, ioClass }: BlockRequest): Promise<number> {
+    await this.file.submit(makeRequest('read', offset, into.byteLength, into, flags, ioClass));
+    return into.byteLength;
+  }
+
+  /** Reads a first part of the range by whole clusters, and writes those that the top layer lacks; returns how many bytes of `into` it filled. */
+  async #readCopying(offset: number, into: Uint8Array, request: BlockRequest): Promise<number> {
+    const start = alignDown(offset, this.#clusterSize);
+    const wanted = Math.min(offset + into.byteLength, start + Math.max(MAX_PIECE_BYTES, this.#clusterSize));
+    const end = Math.min(alignUp(wanted, this.#clusterSize), this.length());
+    const hold = this.#ranges.tryAcquire(start, end) ?? await this.#ranges.acquire(start, end);
+    try {
+      // Looked up anew: a write may have come first
+      const status = await this.file.blockStatus(start, end - start);
+      const whole = new Uint8Array(status.bytes);
+      await this.#readPlain(start, whole, request);
+      if (status.kind === 'unallocated') await this.#copy(start, whole, request);
+      const filled = Math.min(into.byteLength, start + whole.byteLength - offset);
+      if (filled <= 0) return 0; // the clusters before the wanted byte are another extent now
+      into.set(whole.subarray(offset - start, offset - start + filled));
+      return filled;
+    } finally {
+      this.#ranges.release(hold);
+    }
+  }
+
+  async #copy(offset: number, data: Uint8Array, { ioClass }: BlockRequest): Promise<void> {
+    this.file.debugEvent('cor_write');
+    const zero = data.every((byte) => byte === 0);
+    await this.file.submit(makeRequest(zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, 0, ioClass));
+  }
+
+  /** Whether a layer below the top one, down to `bottom`, has the range; the answer holds for `bytes`. */
+  async #statusBelow(offset: number, limit: number): Promise<{ readonly allocated: boolean; readonly bytes: number }> {
+    let bytes = limit;
+    for (let node = topLayer(this.file.node).backing; node !== null; node = topLayer(node).backing) {
+      const layer = topLayer(node);
+      const inside = Math.min(bytes, layer.length() - offset);
+      if (inside > 0) {
+        const status = await layer.blockStatus(offset, inside);
+        bytes = status.bytes;
+        if (status.kind !== 'unallocated') return { allocated: true, bytes };
+      }
+      if (layer === this.bottom) break;
+    }
+    return { allocated: false, bytes };
+  }
+}
+
+/** The first node from `node` down that is no filter. */
+function topLayer(node: BlockNode): BlockNode {
+  let layer = node;
+  while (layer.driver.kind === 'filter' && layer.children[0] !== undefined) layer = layer.children[0].node;
+  return layer;
+}
+
+function refuseBottom(child: BlockNode, bottom: BlockNode): void {
+  const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', `Bottom node '${bottom.name}' ${why}`, { node: bottom.name }); };
+  if (bottom.driver.kind === 'filter') refuse('is a filter');
+  let layer: BlockNode | null = topLayer(child).backing;
+  while (layer !== null && topLayer(layer) !== bottom) layer = topLayer(layer).backing;
+  if (layer === null) refuse(`is not in the backing chain of '${child.name}'`);
+}

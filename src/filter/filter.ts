@@ -1,0 +1,52 @@
+/** What all filters share that show the node below as it is: each of them overrides what it is there for. */
+import { BlockError } from '../base/errors.js';
+import { BlockChild } from '../block/child.js';
+import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
+import type { BlockNode } from '../block/node.js';
+import { makeRequest, type BlockRequest } from '../block/request.js';
+
+export abstract class FilterDriver implements BlockDriver {
+  readonly kind = 'filter';
+  abstract readonly formatName: string;
+  readonly children: readonly BlockChild[];
+  readonly file: BlockChild;
+
+  constructor(child: BlockNode, edge = 'file') {
+    this.file = new BlockChild(edge, 'filtered', child);
+    this.children = [this.file];
+  }
+
+  get limits(): BlockLimits { return NO_LIMITS; }
+  get growable(): boolean { return this.file.growable; }
+
+  length(): number { return this.file.length(); }
+
+  submit(request: BlockRequest): Promise<void> {
+    return this.forward(request);
+  }
+
+  /** Sends it on as a request of its own. */
+  protected forward({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest): Promise<void> {
+    if (op === 'flush') this.file.debugEvent('flush_to_disk');
+    return this.file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
+  }
+
+  /** A filter has no layer of its own: what the node below says holds, and what that defers to its backing node does too. */
+  blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    return this.file.blockStatus(offset, bytes);
+  }
+
+  readonly resize = async (bytes: number): Promise<void> => {
+    const { node } = this.file;
+    const { driver } = node;
+    if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${node.name}' cannot be resized`, { node: node.name, errno: 'ENOTSUP' });
+    await node.drained(() => driver.resize!(bytes));
+  };
+
+  async allocatedBytes(): Promise<number> {
+    const { driver } = this.file.node;
+    return driver.allocatedBytes === undefined ? driver.length() : driver.allocatedBytes();
+  }
+
+  async close(): Promise<void> {}
+}
