@@ -39,7 +39,7 @@ export function parseKeyvalOrHelp(text: string, impliedKey?: string): ParsedKeyv
       if (text[end] !== '=') refuse(`Expected '=' after parameter '${key}'`);
       at = end + 1;
     }
-    const value = readValue(text, at);
+    const value = bare && implied !== undefined ? { text: text.slice(at, end), next: end + 1 } : readValue(text, at);
     const old = place.get(name);
     if (old !== undefined && typeof old !== 'string') refuse(`Parameters '${key}.*' used inconsistently`);
     place.set(name, value.text);
