@@ -40,6 +40,8 @@ export {
 export {
   loadTlsPsk, loadTlsX509, startTlsClient, startTlsServer, type TlsCredentials, type TlsEndpoint, type TlsPskOptions, type TlsX509Options,
 } from './nbd/tls.js';
+export type { ExportBitmap, NbdExport } from './nbd/export.js';
+export { NbdServer, type NbdListenAddress, type NbdServerOptions } from './nbd/server.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
 export { openFileDriver, type FileOptions } from './protocol/file.js';
 export { MemoryDriver } from './protocol/memory.js';

@@ -5,13 +5,23 @@ export interface Clock {
   wallMs(): number;
   /** Monotonic time in milliseconds, with a fraction. */
   monotonicMs(): number;
-  sleep(ms: number): Promise<void>;
+  /** A signal ends the sleep early; that is no error. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
 export const systemClock: Clock = {
   wallMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  sleep: (ms, signal) => new Promise((resolve) => {
+    if (signal?.aborted === true) return resolve();
+    const wake = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', wake);
+      resolve();
+    };
+    const timer = setTimeout(wake, ms);
+    signal?.addEventListener('abort', wake);
+  }),
 };
 
 /** Seeded random numbers (xoshiro128**): the same seed gives the same sequence on every machine. */

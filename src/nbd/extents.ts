@@ -1,0 +1,72 @@
+/** Answers to BLOCK_STATUS: a range as extents of one context. */
+import { viewOf } from '../base/bytes.js';
+import { chainStatus } from '../block/status.js';
+import type { ExportBitmap } from './export.js';
+import { ContextId } from './meta-contexts.js';
+import { Allocation } from './protocol.js';
+import type { NbdRequest } from './transmission.js';
+
+/** An answer may be shorter than the question; the client asks on where it ends. */
+export const MAX_EXTENTS = 8192;
+const DIRTY = 1;
+const MAX_LENGTH = 0xffff_ffff;
+
+/** Adjacent extents with equal flags become one. */
+export class ExtentList {
+  readonly #limit: number;
+  readonly #words: number[] = [];
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** False where there is no room: the list ends before this extent. */
+  add(bytes: number, flags: number): boolean {
+    if (bytes === 0) return true;
+    const words = this.#words;
+    const last = words.length - 2;
+    if (last >= 0 && words[last + 1] === flags && words[last]! + bytes <= MAX_LENGTH) {
+      words[last]! += bytes;
+      return true;
+    }
+    if (words.length === 2 * this.#limit) return false;
+    words.push(bytes, flags);
+    return true;
+  }
+
+  encode(): Uint8Array {
+    const bytes = Buffer.allocUnsafe(this.#words.length * 4);
+    const view = viewOf(bytes);
+    for (const [index, word] of this.#words.entries()) view.setUint32(4 * index, word);
+    return bytes;
+  }
+}
+
+export async function describeExtents(request: NbdRequest, contextId: number, limit: number): Promise<Uint8Array> {
+  const extents = new ExtentList(limit);
+  const { owner, offset, bytes } = request;
+  if (contextId >= ContextId.DIRTY_BITMAP) {
+    describeBitmap(owner.negotiated.export.source.bitmaps[contextId - ContextId.DIRTY_BITMAP]!, offset, offset + bytes, extents);
+    return extents.encode();
+  }
+  for (let done = 0; done < bytes;) {
+    const status = await chainStatus(owner.backend.node, offset + done, bytes - done);
+    const present = status.kind === 'data';
+    const flags = contextId === ContextId.BASE_ALLOCATION
+      ? (present ? 0 : Allocation.HOLE | Allocation.ZERO)
+      : (status.kind === 'unallocated' ? 0 : status.depth + 1);
+    if (!extents.add(status.bytes, flags)) break;
+    done += status.bytes;
+  }
+  return extents.encode();
+}
+
+function describeBitmap(bitmap: ExportBitmap, start: number, end: number, extents: ExtentList): void {
+  for (let at = start; at < end;) {
+    const dirty = bitmap.nextDirty(at, end) ?? end;
+    if (!extents.add(dirty - at, 0) || dirty === end) return;
+    const clean = bitmap.nextClean(dirty, end) ?? end;
+    if (!extents.add(clean - dirty, DIRTY)) return;
+    at = clean;
+  }
+}

@@ -1,0 +1,211 @@
+/** What each command of the transmission phase does, and how it is answered. Texts of errors are QEMU's. */
+import type { Lease } from '../base/buffer-pool.js';
+import { MiB } from '../base/bytes.js';
+import { BlockError } from '../base/errors.js';
+import { makeRequest, RequestFlag, type BlockOp } from '../block/request.js';
+import { chainStatus } from '../block/status.js';
+import { describeExtents, MAX_EXTENTS } from './extents.js';
+import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
+import { Reply, SIMPLE } from './replies.js';
+import type { NbdRequest } from './transmission.js';
+import { wireErrorOf } from './wire-errors.js';
+
+const EINVAL = ERRNO_TO_WIRE['EINVAL']!;
+/** A shorter read is not worth a look at where the holes are: the bytes cost less than the question. */
+const SPARSE_BYTES = 32 * 1024;
+/** A read that falls into more pieces goes out as one. */
+const MAX_PIECES = 1024;
+const CACHE_STEP = MiB;
+
+/** Carries a request out and replies. Never rejects. */
+export async function serve(request: NbdRequest): Promise<void> {
+  try {
+    switch (request.type) {
+      case Command.READ:
+        return await read(request);
+      case Command.WRITE:
+        return await change(request, 'write', 'writing to file failed');
+      case Command.WRITE_ZEROES:
+        return await change(request, 'write-zeroes', 'writing to file failed');
+      case Command.FLUSH:
+        await flushed(request, true);
+        return;
+      case Command.TRIM:
+        return await trim(request);
+      case Command.CACHE:
+        return await cache(request);
+      case Command.BLOCK_STATUS:
+        return await blockStatus(request);
+      default:
+        return refuse(request, `invalid request type (${request.type}) received`);
+    }
+  } catch (error) {
+    // nothing above throws on purpose: whatever it was, the client gets an answer
+    fail(request, error, 'request failed');
+  }
+}
+
+/** Answers EINVAL. */
+export function refuse(request: NbdRequest, message: string): void {
+  replyError(request, EINVAL, message);
+}
+
+function fail(request: NbdRequest, error: unknown, message: string): void {
+  replyError(request, wireErrorOf(error), message);
+}
+
+function replyError(request: NbdRequest, error: number, message: string): void {
+  const { owner } = request;
+  owner.release(request);
+  owner.replies.push(owner.negotiated.structured
+    ? new Reply(request, ReplyType.ERROR, error, true, Buffer.from(message))
+    : new Reply(request, SIMPLE, error));
+}
+
+function succeed(request: NbdRequest): void {
+  request.owner.release(request);
+  request.owner.replies.push(new Reply(request, SIMPLE, 0));
+}
+
+async function read(request: NbdRequest): Promise<void> {
+  const { owner, offset, bytes, flags } = request;
+  if ((flags & CommandFlag.FUA) !== 0 && !await flushed(request, false)) return;
+  const { structured } = owner.negotiated;
+  if (bytes === 0) {
+    owner.replies.push(new Reply(request, structured ? ReplyType.NONE : SIMPLE, 0));
+    return;
+  }
+  if (structured && bytes >= SPARSE_BYTES && (flags & CommandFlag.DF) === 0) return readSparse(request);
+  const lease = request.lease!;
+  try {
+    await owner.backend.submit(makeRequest('read', offset, bytes, lease.buffer));
+  } catch (error) {
+    return fail(request, error, 'reading from file failed');
+  }
+  sendData(request, lease, lease.buffer, structured ? ReplyType.OFFSET_DATA : SIMPLE, structured ? offset : 0);
+}
+
+function sendData(request: NbdRequest, lease: Lease, body: Uint8Array, type: number, value: number): void {
+  request.owner.replies.push(new Reply(request, type, value, true, body, lease));
+}
+
+interface Piece {
+  readonly at: number;
+  readonly bytes: number;
+  readonly zero: boolean;
+}
+
+/** Where the range reads as zeros without being read; null where it falls into too many pieces. */
+async function piecesOf({ owner, offset, bytes }: NbdRequest): Promise<Piece[] | null> {
+  const pieces: Piece[] = [];
+  for (let at = 0; at < bytes;) {
+    const status = await chainStatus(owner.backend.node, offset + at, bytes - at);
+    const zero = status.kind !== 'data';
+    const last = pieces.at(-1);
+    if (last?.zero === zero) pieces[pieces.length - 1] = { ...last, bytes: last.bytes + status.bytes };
+    else pieces.push({ at, bytes: status.bytes, zero });
+    if (pieces.length > MAX_PIECES) return null;
+    at += status.bytes;
+  }
+  return pieces;
+}
+
+/** Holes go out as such, and only what lies between them is read. */
+async function readSparse(request: NbdRequest): Promise<void> {
+  const { owner, offset, bytes } = request;
+  let pieces: Piece[] | null;
+  try {
+    pieces = await piecesOf(request);
+  } catch (error) {
+    return fail(request, error, 'unable to check for holes');
+  }
+  pieces ??= [{ at: 0, bytes, zero: false }];
+  const lease = request.lease!;
+  const part = (piece: Piece): Uint8Array => piece.bytes === bytes ? lease.buffer : lease.buffer.subarray(piece.at, piece.at + piece.bytes);
+  try {
+    for (const piece of pieces) {
+      if (!piece.zero) await owner.backend.submit(makeRequest('read', offset + piece.at, piece.bytes, part(piece)));
+    }
+  } catch (error) {
+    return fail(request, error, 'reading from file failed');
+  }
+  for (const [index, piece] of pieces.entries()) {
+    const last = index === pieces.length - 1;
+    const at = offset + piece.at;
+    owner.replies.push(piece.zero
+      ? new Reply(request, ReplyType.OFFSET_HOLE, at, last, null, last ? lease : null, piece.bytes)
+      : new Reply(request, ReplyType.OFFSET_DATA, at, last, part(piece), last ? lease : null));
+  }
+}
+
+async function change(request: NbdRequest, op: BlockOp, message: string): Promise<void> {
+  const { owner, offset, bytes, flags, lease } = request;
+  let down = (flags & CommandFlag.FUA) !== 0 ? RequestFlag.FUA : 0;
+  if (op === 'write-zeroes') {
+    if ((flags & CommandFlag.NO_HOLE) === 0) down += RequestFlag.MAY_UNMAP;
+    if ((flags & CommandFlag.FAST_ZERO) !== 0) down += RequestFlag.NO_FALLBACK;
+  }
+  try {
+    await owner.backend.submit(makeRequest(op, offset, bytes, op === 'write' ? lease?.buffer ?? new Uint8Array(0) : null, down));
+  } catch (error) {
+    return fail(request, error, message);
+  }
+  succeed(request);
+}
+
+/** True where it went well; a failure has been answered. */
+async function flushed(request: NbdRequest, answer: boolean): Promise<boolean> {
+  try {
+    await request.owner.backend.submit(makeRequest('flush', 0, 0, null));
+  } catch (error) {
+    fail(request, error, 'flush failed');
+    return false;
+  }
+  if (answer) succeed(request);
+  return true;
+}
+
+async function trim(request: NbdRequest): Promise<void> {
+  try {
+    await request.owner.backend.submit(makeRequest('discard', request.offset, request.bytes, null));
+  } catch (error) {
+    // a trim is a hint: a disk that cannot follow it has not failed
+    if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED') return fail(request, error, 'discard failed');
+  }
+  if ((request.flags & CommandFlag.FUA) !== 0) await flushed(request, true);
+  else succeed(request);
+}
+
+/** Reads what will be wanted, so that the caches below have it (and a copy-on-read filter keeps it). */
+async function cache(request: NbdRequest): Promise<void> {
+  const { owner, offset, bytes } = request;
+  const lease = bytes === 0 ? null : await owner.memory.lease(Math.min(bytes, CACHE_STEP));
+  try {
+    for (let done = 0; done < bytes; done += CACHE_STEP) {
+      const step = Math.min(CACHE_STEP, bytes - done);
+      await owner.backend.submit(makeRequest('read', offset + done, step, lease!.buffer.subarray(0, step)));
+    }
+  } catch (error) {
+    return fail(request, error, 'caching data failed');
+  } finally {
+    lease?.release();
+  }
+  succeed(request);
+}
+
+async function blockStatus(request: NbdRequest): Promise<void> {
+  const { owner, bytes, flags } = request;
+  const { contexts, structured } = owner.negotiated;
+  if (bytes === 0) return refuse(request, 'need non-zero length');
+  if (!structured || contexts.length === 0) return refuse(request, 'CMD_BLOCK_STATUS not negotiated');
+  const limit = (flags & CommandFlag.REQ_ONE) !== 0 ? 1 : MAX_EXTENTS;
+  const answers: { readonly id: number; readonly body: Uint8Array }[] = [];
+  try {
+    for (const { id } of contexts) answers.push({ id, body: await describeExtents(request, id, limit) });
+  } catch (error) {
+    return fail(request, error, "can't get block status");
+  }
+  for (const [index, { id, body }] of answers.entries()) {
+    owner.replies.push(new Reply(request, ReplyType.BLOCK_STATUS, id, index === answers.length - 1, body));
+  }
+}

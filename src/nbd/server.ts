@@ -1,0 +1,194 @@
+/** An NBD server: listening sockets, exports, and the connections between them. */
+import { unlinkSync, statSync } from 'node:fs';
+import { createServer, type AddressInfo, type ListenOptions, type Server, type Socket } from 'node:net';
+import { BufferPool } from '../base/buffer-pool.js';
+import { MiB } from '../base/bytes.js';
+import { systemClock, type Clock } from '../base/clock.js';
+import { BlockError, wrapHostError } from '../base/errors.js';
+import { Connection } from './connection.js';
+import { ServedExport, type NbdExport } from './export.js';
+import { MemoryShare } from './memory-share.js';
+import { MAX_PAYLOAD } from './protocol.js';
+import type { TlsCredentials } from './tls.js';
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+const CLOSE_TIMEOUT_MS = 5_000;
+const MAX_IN_FLIGHT = 64;
+const BUFFER_BYTES = 64 * MiB;
+/** Clients beyond `maxConnections` wait without a greeting, as they would in a listen backlog; more than these are turned away. */
+const MAX_WAITING = 128;
+
+export type NbdListenAddress =
+  /** A stale socket at the path is replaced; what is there and no socket is left alone, and refused. */
+  | { readonly unix: string }
+  /** Port 0 takes a free one. */
+  | { readonly host?: string | undefined; readonly port: number }
+  /** An inherited socket that listens already. */
+  | { readonly fd: number };
+
+export interface NbdServerOptions {
+  /** With credentials, a client must start TLS before anything else. */
+  readonly tls?: TlsCredentials | null | undefined;
+  /** Over all exports; 0 (default) for any number. */
+  readonly maxConnections?: number | undefined;
+  /** For the whole negotiation; 0 for no limit. Default 10 s. */
+  readonly handshakeTimeoutMs?: number | undefined;
+  /** How long `close` waits for clients to take their last replies. */
+  readonly closeTimeoutMs?: number | undefined;
+  /** Requests of one connection that are carried out at once. */
+  readonly maxInFlight?: number | undefined;
+  /** For payloads of all connections; more than one server may use it. It must hold the largest request (32 MiB). */
+  readonly pool?: BufferPool | undefined;
+  readonly clock?: Clock | undefined;
+  /** A client was accepted; `connections` counts it. */
+  onConnect?(connections: number): void;
+  /** A client is gone, and all of its requests have ended. `negotiated` tells whether it had reached an export. */
+  onDisconnect?(connections: number, negotiated: boolean): void;
+  /** For a log: why a client was turned away or lost. */
+  onProblem?(why: string): void;
+}
+
+export class NbdServer {
+  readonly #options: NbdServerOptions;
+  readonly #pool: BufferPool;
+  readonly #clock: Clock;
+  readonly #servers = new Set<Server>();
+  /** By the bytes of the name (as latin1), in the order they were added. */
+  readonly #exports = new Map<string, ServedExport>();
+  readonly #connections = new Set<Connection>();
+  readonly #waiting: Socket[] = [];
+  #maxConnections: number;
+  #closing: Promise<void> | null = null;
+
+  constructor(options: NbdServerOptions = {}) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#pool = options.pool ?? new BufferPool(BUFFER_BYTES);
+    this.#maxConnections = options.maxConnections ?? 0;
+    if (this.#pool.bytes < MAX_PAYLOAD) throw new BlockError('INVALID_ARGUMENT', `an NBD server needs ${MAX_PAYLOAD} bytes of buffers, not ${this.#pool.bytes}`);
+  }
+
+  /** Clients connected now. */
+  get connections(): number { return this.#connections.size; }
+
+  /** Those of one export. */
+  clientsOf(name: string): number { return this.#exports.get(keyOf(Buffer.from(name)))?.users.size ?? 0; }
+
+  *exports(): Generator<NbdExport> {
+    for (const { source } of this.#exports.values()) yield source;
+  }
+
+  /** From now on clients may choose it. Its size stays what it is now. */
+  addExport(source: NbdExport): void {
+    const served = new ServedExport(source);
+    const key = keyOf(served.name);
+    if (this.#exports.has(key)) throw new BlockError('EXISTS', `NBD server already has export named '${source.name}'`);
+    this.#exports.set(key, served);
+  }
+
+  /** `safe` refuses while clients use it; `hard` drops them. Resolves when nobody uses the backend through it any more. */
+  async removeExport(name: string, mode: 'safe' | 'hard'): Promise<void> {
+    const key = keyOf(Buffer.from(name));
+    const served = this.#exports.get(key);
+    if (served === undefined) throw new BlockError('NOT_FOUND', `Export '${name}' is not found`);
+    if (mode === 'safe' && served.users.size > 0) throw new BlockError('BUSY', `export '${name}' still in use`);
+    this.#exports.delete(key);
+    await Promise.all([...served.users].map((user) => user.drop()));
+  }
+
+  /** Resolves when clients can connect, with the TCP port that was taken (null for others). */
+  async listen(address: NbdListenAddress): Promise<number | null> {
+    if (this.#closing !== null) throw new BlockError('CLOSED', 'the NBD server is closed');
+    if ('unix' in address) removeStaleSocket(address.unix);
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
+    await startListening(server, address);
+    server.on('error', (error) => this.#options.onProblem?.(`accepting connections failed: ${error.message}`));
+    this.#servers.add(server);
+    return 'port' in address ? (server.address() as AddressInfo).port : null;
+  }
+
+  /** Stops listening, answers what is under way, and ends all connections. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    for (const server of this.#servers) server.close();
+    for (const socket of this.#waiting.splice(0)) socket.destroy();
+    const ended = Promise.all([...this.#connections].map((connection) => connection.close()));
+    const timer = new AbortController();
+    const timeout = this.#clock.sleep(this.#options.closeTimeoutMs ?? CLOSE_TIMEOUT_MS, timer.signal);
+    await Promise.race([ended, timeout]);
+    timer.abort();
+    await Promise.all([...this.#connections].map((connection) => connection.drop()));
+    this.#exports.clear();
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#closing !== null) {
+      socket.destroy();
+    } else if (this.#maxConnections === 0 || this.#connections.size < this.#maxConnections) {
+      this.#start(socket);
+    } else if (this.#waiting.length < MAX_WAITING) {
+      socket.once('error', () => undefined);
+      this.#waiting.push(socket);
+    } else {
+      socket.destroy();
+    }
+  }
+
+  #start(socket: Socket): void {
+    const { tls, handshakeTimeoutMs, maxInFlight } = this.#options;
+    this.#connections.add(new Connection({
+      socket, tls: tls ?? null, clock: this.#clock,
+      memory: new MemoryShare(this.#pool, this.#pool.bytes / 2),
+      handshakeTimeoutMs: handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
+      maxInFlight: maxInFlight ?? MAX_IN_FLIGHT,
+      find: (name) => this.#exports.get(keyOf(name)),
+      list: () => this.#exports.values(),
+      onProblem: (why) => this.#options.onProblem?.(why),
+      onClosed: (connection, negotiated) => this.#closed(connection, negotiated),
+    }));
+    this.#options.onConnect?.(this.#connections.size);
+  }
+
+  #closed(connection: Connection, negotiated: boolean): void {
+    this.#connections.delete(connection);
+    this.#options.onDisconnect?.(this.#connections.size, negotiated);
+    while (this.#closing === null && this.#waiting.length > 0 && this.#connections.size < this.#maxConnections) {
+      const socket = this.#waiting.shift()!;
+      if (!socket.destroyed) this.#start(socket);
+    }
+  }
+}
+
+function keyOf(name: Buffer): string {
+  return name.toString('latin1');
+}
+
+function removeStaleSocket(path: string): void {
+  try {
+    if (statSync(path).isSocket()) unlinkSync(path);
+  } catch (error) {
+    const failure = wrapHostError(error, `Failed to unlink socket ${path}`);
+    if (failure.code !== 'NOT_FOUND') throw failure;
+  }
+}
+
+function startListening(server: Server, address: NbdListenAddress): Promise<void> {
+  const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
+  const where = 'unix' in address ? address.unix : 'fd' in address ? `file descriptor ${address.fd}` : `${address.host ?? '*'}:${address.port}`;
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => reject(wrapHostError(error, `Failed to bind socket to ${where}`));
+    server.once('error', failed);
+    server.listen(options, () => {
+      server.off('error', failed);
+      resolve();
+    });
+  });
+}
