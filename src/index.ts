@@ -37,14 +37,18 @@ export { createFromQemu } from './job/snapshot-qemu.js';
 export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
 } from './job/snapshot-use.js';
+export { BASE_ALLOCATION, NbdClient, type NbdClientOptions, type NbdExtent, type ZeroOptions } from './nbd/client.js';
+export type { NbdAddress } from './nbd/client-socket.js';
 export {
   loadTlsPsk, loadTlsX509, startTlsClient, startTlsServer, type TlsCredentials, type TlsEndpoint, type TlsPskOptions, type TlsX509Options,
 } from './nbd/tls.js';
 export type { ExportBitmap, NbdExport } from './nbd/export.js';
 export { NbdServer, type NbdListenAddress, type NbdServerOptions } from './nbd/server.js';
+export { isNbdName, loadTargetTls, parseNbdName, type NbdTarget } from './nbd/uri.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
 export { openFileDriver, type FileOptions } from './protocol/file.js';
 export { MemoryDriver } from './protocol/memory.js';
+export { NbdDriver, openNbdDriver, openNbdName, type NbdDriverOptions } from './protocol/nbd.js';
 export { NullDriver } from './protocol/null.js';
 export type { TraceSink } from './trace/sink.js';
 export { QmpClient, QmpError, type QmpConnectOptions, type QmpWaitOptions } from './qmp/client.js';

@@ -1,6 +1,7 @@
 /** Names of backing files that images hold. */
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
+import { isNbdName } from '../protocol/nbd.js';
 
 /** Which backing files an image may name: an untrusted image could name any file of the host. */
 export type BackingPolicy = 'deny' | 'same-dir' | 'allow';
@@ -13,6 +14,7 @@ export function resolveBackingName(overlay: string, name: string, policy: Backin
   if (policy === 'deny') refuse('backing files are denied');
   const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
   if (/^(json|nbd|ssh|https?|ftp|fat|blkdebug|nbd\+unix):/.test(plain)) refuse('only local files can be opened');
+  if (isNbdName(overlay) && (policy === 'same-dir' || !path.isAbsolute(plain))) refuse('the image that names it is on an NBD server');
   const filename = path.isAbsolute(plain) ? plain : path.join(path.dirname(overlay), plain);
   if (policy === 'same-dir' && path.dirname(path.resolve(filename)) !== path.dirname(path.resolve(overlay))) {
     refuse('it lies in another directory, and the policy is same-dir');

@@ -12,6 +12,7 @@ import { RawDriver } from '../format/raw.js';
 import { CACHE_MODES, type CacheModeName } from '../protocol/cache-mode.js';
 import { openFileDriver } from '../protocol/file.js';
 import { MemoryDriver } from '../protocol/memory.js';
+import { isNbdName, openNbdName } from '../protocol/nbd.js';
 import type { TraceSink } from '../trace/sink.js';
 
 const MAX_CHAIN_DEPTH = 200;
@@ -56,7 +57,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
-  const driver = await openFileDriver(filename, {
+  const driver = isNbdName(filename) ? await openNbdName(filename, { readOnly }) : await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
   const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });

@@ -97,6 +97,15 @@ export function loadTlsPskFile(path: string, username: string): TlsCredentials {
   return pskCredentials('client', username, keys, undefined);
 }
 
+/** A client's trust in the authorities that the system trusts, for an `nbds` URI that names no certificates. */
+export function systemTrust(verifyPeer = true): TlsCredentials {
+  return {
+    kind: 'x509', endpoint: 'client', verifyPeer,
+    clientOptions: (hostname) => ({ ...versionsOf(undefined), rejectUnauthorized: verifyPeer, ...identityOf(hostname, verifyPeer) }),
+    serverOptions: () => { throw new BlockError('INVALID_ARGUMENT', 'these TLS credentials are for clients'); },
+  };
+}
+
 function pskCredentials(endpoint: TlsEndpoint, username: string, keys: ReadonlyMap<string, Buffer>, priority: string | undefined): TlsCredentials {
   const context = { ciphers: PSK_CIPHERS, ...versionsOf(priority) };
   return {

@@ -1,0 +1,89 @@
+/** One request of the client on its way, and what has come back of it so far. */
+import { formatRange } from '../base/bytes.js';
+import { BlockError } from '../base/errors.js';
+import { Command, WIRE_TO_ERRNO } from './protocol.js';
+
+export interface NbdExtent {
+  readonly bytes: number;
+  /** The context's bits: Allocation for `base:allocation`, 1 = dirty for a bitmap, a depth for `qemu:allocation-depth`. */
+  readonly flags: number;
+}
+
+const VERBS: Readonly<Record<number, string>> = {
+  [Command.READ]: 'read', [Command.WRITE]: 'write', [Command.FLUSH]: 'flush', [Command.TRIM]: 'trim', [Command.CACHE]: 'cache',
+  [Command.WRITE_ZEROES]: 'zero', [Command.BLOCK_STATUS]: 'get the block status of',
+};
+/** A server that answers a read in more scattered pieces than this is not one to wait for. */
+const MAX_SCATTERED = 4096;
+
+export class NbdRequest {
+  readonly command: number;
+  /** CommandFlag bits. */
+  readonly flags: number;
+  readonly offset: number;
+  readonly bytes: number;
+  /** Payload of a write, destination of a read. */
+  readonly buffer: Uint8Array | null;
+  resolve: () => void = () => {};
+  reject: (error: unknown) => void = () => {};
+  /** The first error that the server told. */
+  error: BlockError | null = null;
+  /** By the name of the context. */
+  extents: Map<string, NbdExtent[]> | null = null;
+  /** A read's bytes that came in order from its start. */
+  #covered = 0;
+  /** Pieces that came out of order: start → end, never adjacent to each other or to `#covered`. */
+  #scattered: [number, number][] = [];
+
+  constructor(command: number, flags: number, offset: number, bytes: number, buffer: Uint8Array | null) {
+    this.command = command;
+    this.flags = flags;
+    this.offset = offset;
+    this.bytes = bytes;
+    this.buffer = buffer;
+  }
+
+  /** Before it is sent again. */
+  reset(): void {
+    this.error = null;
+    this.extents = null;
+    this.#covered = 0;
+    this.#scattered = [];
+  }
+
+  /** Notes that `[at, at + bytes)` of a read, counted from its start, has come. False where it lies outside or has come before. */
+  cover(at: number, bytes: number): boolean {
+    if (at < 0 || bytes <= 0 || at > this.bytes || bytes > this.bytes - at) return false;
+    if (at === this.#covered && this.#scattered.length === 0) {
+      this.#covered += bytes;
+      return true;
+    }
+    return this.#scatter(at, at + bytes);
+  }
+
+  get complete(): boolean { return this.#covered === this.bytes; }
+
+  fail(errnoValue: number, node: string, said: string): void {
+    const errno = WIRE_TO_ERRNO[errnoValue] ?? 'EINVAL';
+    const what = this.command === Command.FLUSH ? `Could not flush '${node}'` : `Could not ${VERBS[this.command]} ${formatRange(this.offset, this.bytes)} of '${node}'`;
+    const code = errno === 'ENOTSUP' ? 'NOT_SUPPORTED' : errno === 'ENOSPC' ? 'NO_SPACE' : 'IO';
+    this.error ??= new BlockError(code, `${what}: the NBD server answered ${errno}${said === '' ? '' : ` (${said})`}`,
+      { node, errno, offset: this.offset, bytes: this.bytes });
+  }
+
+  #scatter(start: number, end: number): boolean {
+    if (start < this.#covered) return false;
+    const ranges = this.#scattered;
+    let index = ranges.findIndex((range) => range[0] >= start);
+    if (index < 0) index = ranges.length;
+    const before = ranges[index - 1];
+    const after = ranges[index];
+    if ((before !== undefined && before[1] > start) || (after !== undefined && after[0] < end)) return false;
+    const joinsBefore = before !== undefined && before[1] === start;
+    const joinsAfter = after !== undefined && after[0] === end;
+    ranges.splice(index - (joinsBefore ? 1 : 0), (joinsBefore ? 1 : 0) + (joinsAfter ? 1 : 0),
+      [joinsBefore ? before[0] : start, joinsAfter ? after[1] : end]);
+    if (ranges[0]![0] === this.#covered) this.#covered = ranges.shift()![1];
+    return ranges.length <= MAX_SCATTERED;
+  }
+}

@@ -1,0 +1,194 @@
+/** The client's end of one socket: connects, batches what is sent, and hands on what comes in without keeping it. */
+import { connect, type Socket } from 'node:net';
+import { KiB } from '../base/bytes.js';
+import { BlockError, wrapHostError } from '../base/errors.js';
+import { startTlsClient, type TlsCredentials } from './tls.js';
+
+/** A path that starts with NUL is a name in Linux's abstract namespace. */
+export type NbdAddress =
+  | { readonly type: 'unix'; readonly path: string }
+  | { readonly type: 'inet'; readonly host: string; readonly port: number };
+
+export interface ConnectLimits {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One large buffer for all that is read takes fewer system calls than Node's 64 KiB pieces, and no garbage collection. */
+const READ_BUFFER = 512 * KiB;
+const STAGING = 64 * KiB;
+/** Payloads up to this are copied beside their header: cheaper than one more element for writev. */
+const COPY_BELOW = 16 * KiB;
+
+export function addressText(address: NbdAddress): string {
+  if (address.type === 'unix') return address.path.startsWith('\0') ? `@${address.path.slice(1)}` : address.path;
+  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+export class ClientSocket {
+  readonly name: string;
+  /** Takes each piece that arrives; the piece is only valid during the call. May throw, which ends the connection. */
+  onData: (piece: Buffer) => void = () => {};
+  /** Told once, when the connection has ended for whatever reason. */
+  onEnd: (error: BlockError) => void = () => {};
+  #socket: Socket;
+  #ended: BlockError | null = null;
+  #pieces: Uint8Array[] = [];
+  #staging: Buffer = Buffer.alloc(0);
+  /** What of the staging buffer is in `#pieces` already, and how much is filled. */
+  #stagedFrom = 0;
+  #stagedTo = 0;
+  #flushing = false;
+  #detach: () => void = () => {};
+
+  private constructor(name: string, socket: Socket) {
+    this.name = name;
+    this.#socket = socket;
+  }
+
+  /** Connects. `tls` tells that the socket will be upgraded, which needs Node's own reading. */
+  static connect(address: NbdAddress, tls: boolean, limits: ConnectLimits): Promise<ClientSocket> {
+    const name = addressText(address);
+    return new Promise((resolve, reject) => {
+      let opened: ClientSocket | null = null;
+      const where = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
+      const read = { buffer: tls ? Buffer.alloc(0) : Buffer.allocUnsafeSlow(READ_BUFFER), callback: (bytes: number, buffer: Uint8Array): boolean => {
+        opened!.#received((buffer as Buffer).subarray(0, bytes));
+        return true;
+      } };
+      const socket = connect({ ...where, ...(tls ? {} : { onread: read }) });
+      const settle = (): void => {
+        clearTimeout(timer);
+        limits.signal?.removeEventListener('abort', stop);
+        socket.off('error', fail);
+      };
+      const fail = (error: unknown): void => {
+        settle();
+        socket.on('error', () => {});
+        socket.destroy();
+        reject(wrapHostError(error, `Failed to connect to '${name}'`, { node: name }));
+      };
+      const stop = (): void => fail(new BlockError('CANCELLED', `connecting to '${name}' was cancelled`, { node: name, cause: limits.signal?.reason }));
+      const timer = setTimeout(() => fail(Object.assign(new Error('timeout'), { code: 'ETIMEDOUT' })), limits.timeoutMs);
+      socket.once('error', fail);
+      socket.once('connect', () => {
+        settle();
+        socket.setNoDelay(true);
+        socket.setKeepAlive(true);
+        opened = new ClientSocket(name, socket);
+        opened.#listen(tls);
+        resolve(opened);
+      });
+      if (limits.signal?.aborted === true) return stop();
+      limits.signal?.addEventListener('abort', stop, { once: true });
+    });
+  }
+
+  get ended(): boolean { return this.#ended !== null; }
+
+  /** Upgrades the socket in place. What the server sends next is for the session, so nothing may be waiting to be read. */
+  async startTls(credentials: TlsCredentials, hostname: string | null, timeoutMs: number): Promise<void> {
+    this.#detach();
+    this.#socket = await startTlsClient(this.#socket, credentials, hostname, timeoutMs);
+    this.#listen(true);
+  }
+
+  /** Queues bytes; all that is queued in one turn of the event loop leaves in one system call. `bytes` is copied if small, else lent. */
+  send(bytes: Uint8Array): void {
+    if (bytes.byteLength > COPY_BELOW) {
+      this.#closeStaged();
+      this.#pieces.push(bytes);
+    } else {
+      this.reserve(bytes.byteLength).set(bytes);
+    }
+  }
+
+  /** Room for `bytes` (a header) to be filled in by the caller at once, sent after all that was queued before. */
+  reserve(bytes: number): Buffer {
+    if (this.#stagedTo + bytes > this.#staging.byteLength) {
+      this.#closeStaged();
+      this.#staging = Buffer.allocUnsafeSlow(STAGING);
+      this.#stagedFrom = 0;
+      this.#stagedTo = 0;
+    }
+    const room = this.#staging.subarray(this.#stagedTo, this.#stagedTo + bytes);
+    this.#stagedTo += bytes;
+    if (!this.#flushing) {
+      this.#flushing = true;
+      // runs after all continuations of this turn: their requests come along
+      process.nextTick(() => this.flush());
+    }
+    return room;
+  }
+
+  flush(): void {
+    this.#flushing = false;
+    this.#closeStaged();
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    if (this.#ended !== null || pieces.length === 0) return;
+    if (pieces.length > 1) this.#socket.cork();
+    for (const piece of pieces) this.#socket.write(piece);
+    if (pieces.length > 1) this.#socket.uncork();
+  }
+
+  pause(): void { this.#socket.pause(); }
+  resume(): void { this.#socket.resume(); }
+
+  /** Ends the connection at once, with this error for `onEnd`. */
+  destroy(error: BlockError): void {
+    this.#end(error);
+    this.#socket.destroy();
+  }
+
+  /** Sends what is queued, and waits a moment for the server to close its side. */
+  async finish(timeoutMs = 1000): Promise<void> {
+    this.flush();
+    this.#ended ??= new BlockError('CLOSED', `the connection to '${this.name}' is closed`, { node: this.name });
+    const socket = this.#socket;
+    if (socket.closed) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => socket.destroy(), timeoutMs);
+      socket.once('close', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+      socket.end();
+    });
+  }
+
+  #closeStaged(): void {
+    if (this.#stagedTo > this.#stagedFrom) this.#pieces.push(this.#staging.subarray(this.#stagedFrom, this.#stagedTo));
+    this.#stagedFrom = this.#stagedTo;
+  }
+
+  #listen(events: boolean): void {
+    const lost = (error?: unknown): void => {
+      this.#end(error instanceof Error
+        ? wrapHostError(error, `the connection to '${this.name}' failed`, { node: this.name, errno: 'EIO' })
+        : new BlockError('IO', `'${this.name}' closed the connection`, { node: this.name, errno: 'EIO' }));
+      this.#socket.destroy();
+    };
+    const closed = (): void => lost();
+    const received = (piece: Buffer): void => this.#received(piece);
+    const socket = this.#socket;
+    socket.on('error', lost).on('end', closed).on('close', closed);
+    if (events) socket.on('data', received);
+    this.#detach = () => socket.off('error', lost).off('end', closed).off('close', closed).off('data', received);
+  }
+
+  #received(piece: Buffer): void {
+    if (this.#ended !== null) return;
+    try {
+      this.onData(piece);
+    } catch (error) {
+      this.destroy(wrapHostError(error, `the connection to '${this.name}' failed`, { node: this.name, errno: 'EIO' }));
+    }
+  }
+
+  #end(error: BlockError): void {
+    if (this.#ended !== null) return;
+    this.#ended = error;
+    this.onEnd(error);
+  }
+}
