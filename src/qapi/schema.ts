@@ -1,0 +1,71 @@
+/** The one table of commands, events and types: those of qemu-storage-daemon 7.2, and ours behind them. */
+import { parseNotation, type Definitions, type Entity, type Member, type NamedType } from './notation.js';
+import { BLOCK } from './schema/block.js';
+import { BLOCKDEV } from './schema/blockdev.js';
+import { CREATE } from './schema/blockdev-create.js';
+import { CHAR } from './schema/char.js';
+import { COMMON } from './schema/common.js';
+import { CONTROL } from './schema/control.js';
+import { CRYPTO } from './schema/crypto.js';
+import { EXPORT } from './schema/export.js';
+import { EXTENSIONS } from './schema/extensions.js';
+import { IMAGE } from './schema/image.js';
+import { JOB } from './schema/job.js';
+import { QOM } from './schema/qom.js';
+import { SOCKETS } from './schema/sockets.js';
+import { TRANSACTION } from './schema/transaction.js';
+
+/** All that is ours and not QEMU's is called so. */
+export const EXTENSION_PREFIX = 'x-quiesce-';
+
+/** The order of commands and events is QEMU's: that of the modules of its schema. */
+const PEER = [BLOCK, JOB, EXPORT, CHAR, CONTROL, QOM, TRANSACTION, SOCKETS, CRYPTO, COMMON, CREATE, BLOCKDEV, IMAGE];
+
+export class Schema {
+  readonly peer: readonly Entity[];
+  readonly extensions: readonly Entity[];
+  readonly #types = new Map<string, NamedType>();
+  readonly #entities = new Map<string, Entity>();
+
+  constructor(peer: Definitions, extensions: Definitions) {
+    this.peer = peer.entities;
+    this.extensions = extensions.entities;
+    for (const type of [...peer.types, ...extensions.types]) this.#types.set(type.name, type);
+    for (const entity of [...peer.entities, ...extensions.entities]) this.#entities.set(entity.name, entity);
+  }
+
+  /** Undefined for built-in types. */
+  type(name: string): NamedType | undefined {
+    return this.#types.get(name);
+  }
+
+  /** All members of a struct or union, those of its bases first. */
+  members(name: string): readonly Member[] {
+    const type = this.#types.get(name);
+    if (type?.kind !== 'object') throw new Error(`'${name}' is no object type`);
+    return type.base === null ? type.members : [...this.members(type.base), ...type.members];
+  }
+
+  command(name: string): Entity | undefined {
+    const entity = this.#entities.get(name);
+    return entity?.kind === 'command' ? entity : undefined;
+  }
+
+  event(name: string): Entity | undefined {
+    const entity = this.#entities.get(name);
+    return entity?.kind === 'event' ? entity : undefined;
+  }
+}
+
+let known: Schema | undefined;
+
+/** Read on first use. */
+export function schema(): Schema {
+  known ??= new Schema(join(PEER), join([EXTENSIONS]));
+  return known;
+}
+
+function join(texts: readonly string[]): Definitions {
+  const parts = texts.map(parseNotation);
+  return { types: parts.flatMap((part) => part.types), entities: parts.flatMap((part) => part.entities) };
+}

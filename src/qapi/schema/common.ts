@@ -1,0 +1,5 @@
+/** What several topics use. The notation is told in ../notation.ts. */
+export const COMMON = `
+alternate StrOrNull { s: str, n: null }
+enum OnOffAuto { auto, on, off }
+`;
