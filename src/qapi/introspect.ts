@@ -68,7 +68,6 @@ class Introspection {
     const type = this.#schema.type(name);
     if (name.startsWith('[')) this.#infos.push({ name: called, 'meta-type': 'array', 'element-type': this.#use(name.slice(1, -1)) });
     else if (builtIn !== undefined) this.#infos.push({ name: called, 'meta-type': 'builtin', 'json-type': builtIn });
-    else if (name === EMPTY) this.#infos.push({ name: called, 'meta-type': 'object', members: [] });
     else if (type?.kind === 'enum') {
       const members = type.values.map((value) => ({ name: value.name, ...told(value.features) }));
       this.#infos.push({ name: called, 'meta-type': 'enum', members, values: type.values.map((value) => value.name), ...told(type.features) });

@@ -14,7 +14,7 @@ type State =
 /** A buffer of more bytes is let go with its token. */
 const LARGE = 65_536;
 const BACKSLASH = 0x5c;
-const STRUCTURE: Readonly<Record<number, TokenKind>> = Object.fromEntries([...'{}[]:,'].map((text) => [text.charCodeAt(0), text as TokenKind]));
+const STRUCTURE: Readonly<Record<number, TokenKind>> = Object.fromEntries((['{', '}', '[', ']', ':', ','] as const).map((text) => [text.charCodeAt(0), text]));
 /** What a number or keyword is, if its end is reached in this state. */
 const ENDS: Readonly<Partial<Record<State, TokenKind>>> = {
   zero: 'integer', digits: 'integer', fraction: 'double', 'exponent digits': 'double', letters: 'keyword',
@@ -156,18 +156,38 @@ function firstState(byte: number): State | undefined {
   return isLetter(byte) ? 'letters' : undefined;
 }
 
+type ByteClass = '0' | '1' | '.' | 'e' | 'E' | '-' | '+' | 'a' | 'other';
+
+const DIGITS = (next: Next): Readonly<Partial<Record<ByteClass, Next>>> => ({ 0: next, 1: next });
+
+type Next = State | 'stray';
+
+/** What is not listed ends the token, where it may end there, and is stray otherwise. */
+const FOLLOW: Readonly<Partial<Record<State, Readonly<Partial<Record<ByteClass, Next>>>>>> = {
+  sign: { 0: 'zero', 1: 'digits' },
+  zero: { ...DIGITS('stray'), '.': 'point' },
+  digits: { ...DIGITS('digits'), '.': 'point', e: 'exponent', E: 'exponent' },
+  point: DIGITS('fraction'),
+  fraction: { ...DIGITS('fraction'), e: 'exponent', E: 'exponent' },
+  exponent: { ...DIGITS('exponent digits'), '-': 'exponent sign', '+': 'exponent sign' },
+  'exponent sign': DIGITS('exponent digits'),
+  'exponent digits': DIGITS('exponent digits'),
+  letters: { a: 'letters', e: 'letters' },
+};
+
 /** Null where the token ends before this byte. */
-function follow(state: State, byte: number): State | 'stray' | null {
-  const isE = byte === 0x65 || byte === 0x45;
-  switch (state) {
-    case 'sign': return byte === 0x30 ? 'zero' : (isDigit(byte) ? 'digits' : 'stray');
-    case 'zero': return isDigit(byte) ? 'stray' : (byte === 0x2e ? 'point' : null);
-    case 'digits': return isDigit(byte) ? 'digits' : (isE ? 'exponent' : (byte === 0x2e ? 'point' : null));
-    case 'point': return isDigit(byte) ? 'fraction' : 'stray';
-    case 'fraction': return isDigit(byte) ? 'fraction' : (isE ? 'exponent' : null);
-    case 'exponent': return byte === 0x2d || byte === 0x2b ? 'exponent sign' : (isDigit(byte) ? 'exponent digits' : 'stray');
-    case 'exponent sign': return isDigit(byte) ? 'exponent digits' : 'stray';
-    case 'exponent digits': return isDigit(byte) ? 'exponent digits' : null;
-    default: return isLetter(byte) ? 'letters' : null;
+function follow(state: State, byte: number): Next | null {
+  return FOLLOW[state]?.[classOf(byte)] ?? (ENDS[state] === undefined ? 'stray' : null);
+}
+
+function classOf(byte: number): ByteClass {
+  if (isDigit(byte)) return byte === 0x30 ? '0' : '1';
+  switch (byte) {
+    case 0x2e: return '.';
+    case 0x65: return 'e';
+    case 0x45: return 'E';
+    case 0x2d: return '-';
+    case 0x2b: return '+';
+    default: return isLetter(byte) ? 'a' : 'other';
   }
 }

@@ -1,0 +1,126 @@
+/**
+ * The same lines sent to qemu-storage-daemon and to a server of ours; what both send back is compared as bytes, after what must
+ * differ (versions, times, ids that are counted) has been made equal.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { rm, stat } from 'node:fs/promises';
+import type { QmpServer } from '../../src/index.js';
+import { kill, start } from './run.js';
+
+export interface Transcript {
+  /** Sent as they are, each with a line end, one after the reply to the former. Bytes for what is no text. */
+  readonly lines: readonly (string | Uint8Array)[];
+  readonly pretty?: boolean;
+  /** Arguments of qemu-storage-daemon besides the monitor's. */
+  readonly args?: readonly string[];
+  /** How many messages each line brings, where that is not one. */
+  readonly replies?: Readonly<Record<number, number>>;
+}
+
+const CAPABILITIES = '{"execute":"qmp_capabilities"}';
+
+/** A script that negotiates first. */
+export function negotiated(...lines: readonly (string | Uint8Array)[]): Transcript {
+  return { lines: [CAPABILITIES, ...lines] };
+}
+
+/** What qemu-storage-daemon answers, message by message, normalised. */
+export async function theirTranscript(transcript: Transcript, socketPath: string): Promise<string[]> {
+  const chardev = `socket,id=monitor,path=${socketPath},server=on,wait=off`;
+  const monitor = `chardev=monitor${transcript.pretty === true ? ',pretty=on' : ''}`;
+  const child = start('qemu-storage-daemon', ['--chardev', chardev, '--monitor', monitor, ...transcript.args ?? []]);
+  try {
+    await appears(socketPath);
+    return await converse(transcript, socketPath);
+  } finally {
+    await kill(child);
+    await rm(socketPath, { force: true });
+  }
+}
+
+/** What our server answers, over a socket too. */
+export async function ourTranscript(transcript: Transcript, socketPath: string, server: QmpServer): Promise<string[]> {
+  const listener = createServer({ allowHalfOpen: true }, (socket) => void server.attach(socket, { pretty: transcript.pretty }));
+  await listening(listener, socketPath);
+  try {
+    return await converse(transcript, socketPath);
+  } finally {
+    await server.close();
+    await new Promise<void>((resolve) => { listener.close(() => resolve()); });
+  }
+}
+
+/** Sends line after line; resolves with the greeting and all replies. */
+export async function converse(transcript: Transcript, socketPath: string): Promise<string[]> {
+  const socket = connect({ path: socketPath });
+  const messages = new Messages(socket, transcript.pretty === true);
+  const received = [await messages.next()];
+  for (const [index, line] of transcript.lines.entries()) {
+    socket.write(typeof line === 'string' ? `${line}\n` : Buffer.concat([line, Buffer.from('\n')]));
+    for (let left = transcript.replies?.[index] ?? 1; left > 0; left--) received.push(await messages.next());
+  }
+  socket.destroy();
+  return received.map(normalise);
+}
+
+/** Makes equal what may differ: the version in the greeting and in `query-version`, and times. */
+export function normalise(message: string): string {
+  return message
+    .replace(/"qemu": \{\s*"micro": \d+,\s+"minor": \d+,\s+"major": \d+\s*\}/g, '"qemu": VERSION')
+    .replace(/"package": "(?:[^"\\]|\\.)*"/g, '"package": PACKAGE')
+    .replace(/"timestamp": \{\s*"seconds": \d+,\s+"microseconds": \d+\s*\}/g, '"timestamp": TIME');
+}
+
+/** Cuts what a monitor sends into messages; a pretty one ends with a brace at the left edge. */
+class Messages {
+  readonly #pretty: boolean;
+  #text = '';
+  #ended = false;
+  #wake: () => void = () => undefined;
+
+  constructor(socket: Socket, pretty: boolean) {
+    this.#pretty = pretty;
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => {
+      this.#text += text;
+      this.#wake();
+    });
+    const end = (): void => {
+      this.#ended = true;
+      this.#wake();
+    };
+    socket.on('error', end).on('close', end);
+  }
+
+  async next(): Promise<string> {
+    const deadline = AbortSignal.timeout(10_000);
+    for (;;) {
+      const end = this.#pretty ? this.#text.indexOf('\r\n}\r\n') + 3 : this.#text.indexOf('\r\n');
+      if (end >= (this.#pretty ? 3 : 0)) {
+        const message = this.#text.slice(0, end + 2);
+        this.#text = this.#text.slice(end + 2);
+        return message;
+      }
+      if (this.#ended || deadline.aborted) throw new Error(`no message came ${this.#ended ? 'before the end' : 'in 10 s'}; so far: '${this.#text}'`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        deadline.addEventListener('abort', () => resolve(), { once: true });
+      });
+    }
+  }
+}
+
+async function appears(path: string): Promise<void> {
+  for (let attempt = 0; attempt < 500; attempt++) {
+    if (await stat(path).then(() => true, () => false)) return;
+    await new Promise((resolve) => { setTimeout(resolve, 10); });
+  }
+  throw new Error(`${path} did not appear`);
+}
+
+function listening(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+}
