@@ -28,7 +28,7 @@ function newestChange(path) {
 /** True where dist is missing or older than a source. */
 export function isStale() {
   const built = statSync(stamp, { throwIfNoEntry: false });
-  const parts = ['cli/main.js', 'lib/index.js', 'lib/index.d.ts'];
+  const parts = ['cli/main.js', 'cli/nbd.js', 'cli/storage-daemon.js', 'lib/index.js', 'lib/index.d.ts'];
   if (built === undefined || parts.some((part) => !existsSync(join(dist, part)))) return true;
   return SOURCES.some((source) => newestChange(join(root, source)) > built.mtimeMs);
 }

@@ -1,6 +1,6 @@
-/** The CLI's bundle: one entry, and one chunk for what each command loads when it runs. */
+/** The CLI's bundle: one entry per program, and one chunk for what each command loads when it runs. */
 export default {
-  input: { main: 'cli/main.mts' },
+  input: { main: 'cli/main.mts', nbd: 'cli/nbd/main.mts', 'storage-daemon': 'cli/storage-daemon/main.mts' },
   cwd: import.meta.dirname,
   platform: 'node',
   // koffi is native; the others stay outside because only the commands that need them may pay for loading them

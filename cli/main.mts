@@ -4,6 +4,7 @@ import packageJson from '../package.json' with { type: 'json' };
 import { BlockError, errnoOf, messageOf } from '../src/index.js';
 import { UsageError, type Command, type CommandContext } from './command.mjs';
 import { COMMANDS, type CommandEntry } from './commands.mjs';
+import { endNow, endProcess } from './end.mjs';
 import { commandHelp, overview } from './help.mjs';
 import { listenForInterrupt } from './interrupt.mjs';
 import { interpret, scan } from './options.mjs';
@@ -80,7 +81,7 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
 }
 
 async function runInterruptible(command: Command, args: Readonly<Record<string, unknown>>): Promise<number> {
-  const interrupt = listenForInterrupt((code) => process.exit(code));
+  const interrupt = listenForInterrupt(endNow);
   let progress: Promise<Progress> | undefined;
   let bars: Progress | undefined;
   const context: CommandContext = {
@@ -131,14 +132,9 @@ async function main(argv: readonly string[]): Promise<number> {
   return found === undefined ? explain(words) : runCommand(found);
 }
 
-/** Ends the process even if something still runs, after standard output is written. */
-function end(code: number): void {
-  process.stdout.write('', () => process.exit(code));
-}
-
 function fail(error: unknown): void {
   printError(error);
-  end(1);
+  endProcess(1);
 }
 
 process.on('uncaughtException', fail);
@@ -147,4 +143,4 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') fail(error);
 });
 process.on('unhandledRejection', fail);
-main(process.argv.slice(2)).then(end, fail);
+main(process.argv.slice(2)).then(endProcess, fail);

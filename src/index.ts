@@ -25,6 +25,7 @@ export { ThrottleGroup, type ThrottleMember } from './block/throttle.js';
 export type { ThrottleLimitName, ThrottleLimits } from './block/throttle-limits.js';
 export { CopyOnReadFilter } from './filter/copy-on-read.js';
 export { ThrottleFilter } from './filter/throttle.js';
+export { PidFile } from './daemon/pid-file.js';
 export { createQcow2 } from './format/qcow2/create.js';
 export { openQcow2 } from './format/qcow2/qcow2.js';
 export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';

@@ -127,6 +127,11 @@ export function lockShared(fd: number, byte: number): void {
   check('fcntl(F_OFD_SETLK)', libc().fcntl(fd, F_OFD_SETLK, flock(LockType.READ, byte)));
 }
 
+/** The same, and nobody else may hold it meanwhile. */
+export function lockExclusive(fd: number, byte: number): void {
+  check('fcntl(F_OFD_SETLK)', libc().fcntl(fd, F_OFD_SETLK, flock(LockType.WRITE, byte)));
+}
+
 export function unlock(fd: number, byte: number): void {
   check('fcntl(F_OFD_SETLK)', libc().fcntl(fd, F_OFD_SETLK, flock(LockType.NONE, byte)));
 }

@@ -23,7 +23,7 @@ test('it finds itself through a chain of symlinks, from any folder', async () =>
 /** The launcher in a checkout of its own, whose compiled CLI is `source` (null = not built). */
 function checkoutWith(source: string | null): string {
   cpSync(join(repository, 'cli', 'quiesce'), tmp('cli/quiesce'));
-  cpSync(join(repository, 'cli', 'package.json'), tmp('cli/package.json'));
+  for (const file of ['launch.cjs', 'package.json']) cpSync(join(repository, 'cli', file), tmp(`cli/${file}`));
   if (source === null) return tmp('cli/quiesce');
   mkdirSync(tmp('dist/cli'), { recursive: true });
   writeFileSync(tmp('package.json'), '{ "type": "module" }');

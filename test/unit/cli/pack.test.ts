@@ -13,17 +13,21 @@ test('the package holds what it needs and nothing else', async () => {
   const { files } = Object.values(report)[0]!;
   const paths = files.map(({ path }) => path);
   expect(paths).toEqual(expect.arrayContaining([
-    'package.json', 'LICENSE', 'README.md', 'cli/quiesce', 'cli/package.json', 'dist/cli/main.js', 'dist/lib/index.js', 'dist/lib/index.d.ts',
+    'package.json', 'LICENSE', 'README.md', 'cli/quiesce', 'cli/quiesce-nbd', 'cli/quiesce-storage-daemon', 'cli/launch.cjs', 'cli/package.json',
+    'dist/cli/main.js', 'dist/cli/nbd.js', 'dist/cli/storage-daemon.js', 'dist/lib/index.js', 'dist/lib/index.d.ts',
   ]));
-  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce|cli\/package\.json|dist\/(cli|lib)\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
-  expect(files.find(({ path }) => path === 'cli/quiesce')!.mode % 2).toBe(1);
+  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce(-nbd|-storage-daemon)?|cli\/launch\.cjs|cli\/package\.json|dist\/(cli|lib)\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
+  const launchers = files.filter(({ path }) => path.startsWith('cli/quiesce'));
+  expect(launchers.map(({ mode }) => mode % 2)).toEqual([1, 1, 1]);
 });
 
 test('what package.json points to is in the package', () => {
   const { bin, exports } = JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8')) as {
     bin: Record<string, string>; exports: Record<string, Record<string, string> | string>;
   };
-  expect(bin).toEqual({ quiesce: 'cli/quiesce' });
+  expect(bin).toEqual({
+    quiesce: 'cli/quiesce', 'quiesce-nbd': 'cli/quiesce-nbd', 'quiesce-storage-daemon': 'cli/quiesce-storage-daemon',
+  });
   expect(exports['.']).toEqual({ types: './dist/lib/index.d.ts', default: './dist/lib/index.js' });
 });
 

@@ -1,0 +1,38 @@
+/** quiesce-nbd: an NBD server for one image, with the command line of qemu-nbd. */
+import { existsSync } from 'node:fs';
+import { isBackground, startInBackground } from '../background.mjs';
+import { ProgramError, print, programName, runProgram } from '../program.mjs';
+import { help, version } from './help.mjs';
+import { checkLabel, checkTogether, readOptions, type NbdProgramOptions } from './options.mjs';
+import { serve } from './serve.mjs';
+
+/** systemd's protocol: how many sockets came with the process, from descriptor 3 on. */
+function activatedSockets(): number {
+  const { LISTEN_PID, LISTEN_FDS } = process.env;
+  const count = /^\d+$/.test(LISTEN_FDS ?? '') ? Number(LISTEN_FDS) : 0;
+  return isBackground || LISTEN_PID === String(process.pid) ? count : 0;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const options = await readOptions(argv, { addObject: async () => undefined, trace: () => undefined });
+  if (options.action === 'help' || options.action === 'version') {
+    print(options.action === 'help' ? help(programName) : version(programName));
+    return 0;
+  }
+  const activated = activatedSockets();
+  checkTogether(options, activated);
+  checkLabel(options);
+  refuseDevices(options);
+  if (options.fork && !isBackground) return startInBackground(activated > 0);
+  return serve(options, activated > 0);
+}
+
+/** The kernel's NBD client is not driven from here. */
+function refuseDevices({ connect, disconnect, file }: NbdProgramOptions): void {
+  const device = disconnect ? file : connect;
+  if (device === null) return;
+  if (!existsSync(device)) throw new ProgramError(`${disconnect ? 'Cannot' : 'Failed to'} open ${device}: No such file or directory`);
+  throw new ProgramError('Kernel /dev/nbdN support not available');
+}
+
+runProgram(main);

@@ -1,0 +1,66 @@
+/** The frame of the programs that speak QEMU's command lines: the name they go by, their errors, their end. */
+import { writeSync } from 'node:fs';
+import { basename } from 'node:path';
+import { BlockError, errnoOf, messageOf } from '../src/index.js';
+import { endProcess } from './end.mjs';
+import { GetoptError } from './getopt.mjs';
+
+/** The program's name: how it was called, for these programs stand in for others through symlinks. */
+export const programName = basename(process.argv[1] ?? 'quiesce');
+
+/** Ends the program with one line on standard error. */
+export class ProgramError extends Error {
+  /** A second line: where help is. */
+  readonly hint: string | null;
+
+  constructor(message: string, hint: string | null = null) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+const EAGAIN_WAIT_MS = 5;
+
+/**
+ * Writes to a descriptor at once. Not through process.stderr, which would hold on to its descriptor: a server in the
+ * background exchanges it under way.
+ */
+export function writeNow(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += writeSync(fd, bytes, done);
+    } catch (error) {
+      // nobody reads any more, or there is nobody: there is no one left to tell
+      if (errnoOf(error) !== 'EAGAIN') return;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, EAGAIN_WAIT_MS);
+    }
+  }
+}
+
+/** `NAME: message` on standard error. */
+export function complain(message: string): void {
+  writeNow(2, `${programName}: ${message}\n`);
+}
+
+export function print(text: string): void {
+  process.stdout.write(text);
+}
+
+function fail(error: unknown): void {
+  const expected = error instanceof ProgramError || error instanceof GetoptError || error instanceof BlockError || errnoOf(error) !== undefined;
+  complain(expected ? messageOf(error) : `internal error: ${messageOf(error)} (QUIESCE_DEBUG=1 shows where; please report it)`);
+  if (error instanceof ProgramError && error.hint !== null) writeNow(2, `${error.hint}\n`);
+  if (process.env['QUIESCE_DEBUG'] === '1' && error instanceof Error) writeNow(2, `${error.stack}\n`);
+  endProcess(1);
+}
+
+/** Runs a program to its end and exits with the code it resolves to. */
+export function runProgram(main: (argv: readonly string[]) => Promise<number>): void {
+  process.on('uncaughtException', fail);
+  process.on('unhandledRejection', fail);
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') fail(error);
+  });
+  main(process.argv.slice(2)).then(endProcess, fail);
+}
