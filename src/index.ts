@@ -8,7 +8,7 @@ export { Random, systemClock, type Clock } from './base/clock.js';
 export { BlockBackend } from './block/backend.js';
 export { BlockChild, type ChildRole } from './block/child.js';
 export type {
-  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, InfoValue, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
 } from './block/driver.js';
 export {
   addBitmap, clearBitmap, disableBitmap, enableBitmap, findBitmap, mergeBitmaps, prepareRemoveBitmap, removeBitmap,

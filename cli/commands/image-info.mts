@@ -1,4 +1,4 @@
-import { formatSize, imageInfo, openImage, type BlockNode, type ImageInfo, type SnapshotInfo } from '../../src/index.js';
+import { formatSize, imageInfo, openImage, type BlockNode, type ImageInfo, type InfoValue, type SnapshotInfo } from '../../src/index.js';
 import { BACKING, FORMAT_CHOICES, JSON_OUTPUT, SHARE } from '../common-options.mjs';
 import { defineCommand, type CommandContext } from '../command.mjs';
 import { formatTable } from '../output.mjs';
@@ -60,8 +60,19 @@ function print(chain: readonly Described[], out: CommandContext['out']): void {
     const specific = info['format-specific'];
     if (specific === undefined) return;
     out.line('Format specific information:');
-    for (const [name, value] of Object.entries(specific.data)) out.line(`    ${name.replaceAll('-', ' ')}: ${value}`);
+    printFields(Object.entries(specific.data).map(([name, value]) => [name.replaceAll('-', ' '), value]), 4, out);
   });
+}
+
+/** As qemu-img prints a nested value: lists by index, all below a line of their name. */
+function printFields(fields: readonly (readonly [name: string, value: InfoValue])[], indent: number, out: CommandContext['out']): void {
+  for (const [name, value] of fields) {
+    const nested = Array.isArray(value) || typeof value === 'object';
+    out.line(`${' '.repeat(indent)}${name}:${nested ? '' : ` ${printable(String(value))}`}`);
+    if (!nested) continue;
+    const below = value as Readonly<Record<string, InfoValue>> | readonly InfoValue[];
+    printFields(Object.entries(below).map(([key, inner]) => [Array.isArray(below) ? `[${key}]` : key.replaceAll('-', ' '), inner]), indent + 4, out);
+  }
 }
 
 function printBacking(info: ImageInfo, out: CommandContext['out']): void {

@@ -4,7 +4,7 @@
  * disk, the claim that what is stored is right. Verbs of a transaction run while the node is drained.
  */
 import { isPowerOfTwo, KiB } from '../base/bytes.js';
-import { BlockError } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import { DirtyBitmap, MAX_GRANULARITY, MIN_GRANULARITY, type BitmapState } from './dirty-bitmap.js';
 import type { BlockNode } from './node.js';
 
@@ -42,14 +42,24 @@ export async function addBitmap(node: BlockNode, options: AddBitmapOptions): Pro
     if (node.bitmaps.get(name) !== undefined) throw new BlockError('EXISTS', `Bitmap already exists: ${name}`, { node: node.name });
   };
   if (persistent) {
-    if (node.driver.bitmapStore === undefined) throw new BlockError('NOT_SUPPORTED', `Can't store persistent bitmaps to ${node.name}`, { node: node.name });
-    node.driver.bitmapStore.checkNew(name, granularity);
-    await node.driver.bitmapStore.beginChanges();
+    const { bitmapStore } = node.driver;
+    if (bitmapStore === undefined) throw new BlockError('NOT_SUPPORTED', `Can't store persistent bitmaps to ${nameOf(node)}`, { node: node.name });
+    checkFree();
+    try {
+      bitmapStore.checkNew(name, granularity);
+      await bitmapStore.beginChanges();
+    } catch (error) {
+      throw new BlockError(error instanceof BlockError ? error.code : 'IO', `Can't make bitmap '${name}' persistent in '${nameOf(node)}': ${messageOf(error)}`, { node: node.name, cause: error });
+    }
   }
   checkFree();
   if (Buffer.byteLength(name) > MAX_NAME_BYTES) refuse(`Bitmap name too long: ${name}`);
   node.bitmaps.add(new DirtyBitmap({ name, granularity, size: node.length(), enabled: !disabled, persistent }));
   return async () => { node.bitmaps.delete(name); };
+}
+
+function nameOf(node: BlockNode): string {
+  return node.nodeName === '' ? node.name : node.nodeName;
 }
 
 /** QEMU's rule. */

@@ -87,6 +87,8 @@ export interface PreparedUse {
   abort(): void;
 }
 
+export type InfoValue = string | number | boolean | readonly InfoValue[] | { readonly [name: string]: InfoValue };
+
 /** Facts that `image info` shows. */
 export interface FormatInfo {
   readonly clusterSize: number;
@@ -95,7 +97,7 @@ export interface FormatInfo {
   readonly backingFile: string | null;
   readonly backingFormat: string | null;
   /** QEMU's ImageInfoSpecific data, under QEMU's names. */
-  readonly specific: Readonly<Record<string, string | number | boolean>>;
+  readonly specific: Readonly<Record<string, InfoValue>>;
 }
 
 export interface SnapshotInfo {
@@ -138,6 +140,8 @@ export interface SnapshotTable {
   checkNew(name: string): void;
   /** Takes the pending VM state (VmStateArea) into the new snapshot if vmStateSize > 0. Durable when it resolves. */
   create(snapshot: CreateSnapshot): Promise<SnapshotInfo>;
+  /** Throws where `apply` would be refused, whatever the snapshot. */
+  checkApply?(): void;
   /** Makes the snapshot's disk the active one (QEMU: goto). */
   apply(id: string): Promise<void>;
   delete(id: string): Promise<void>;

@@ -1,5 +1,5 @@
 /** What `image info` tells, under the names of QEMU's ImageInfo (qapi/block-core.json). */
-import type { SnapshotInfo } from '../block/driver.js';
+import type { InfoValue, SnapshotInfo } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { resolveBackingName } from './backing-name.js';
 
@@ -16,7 +16,7 @@ export interface ImageInfo {
   readonly 'full-backing-filename'?: string;
   readonly 'backing-filename-format'?: string;
   readonly snapshots?: readonly Readonly<Record<string, string | number | bigint>>[];
-  readonly 'format-specific'?: { readonly type: string; readonly data: Readonly<Record<string, string | number | boolean>> };
+  readonly 'format-specific'?: { readonly type: string; readonly data: Readonly<Record<string, InfoValue>> };
 }
 
 export async function imageInfo(node: BlockNode, filename: string): Promise<ImageInfo> {

@@ -2,10 +2,11 @@
  * Consistency: every reference in the image is counted and compared with the refcounts it records; COPIED flags of the
  * active tables must say exactly "refcount 1". Leaks (recorded > found) waste space; everything else is corruption.
  */
-import { getU64, viewOf } from '../../base/bytes.js';
+import { viewOf } from '../../base/bytes.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import type { CheckOptions, CheckResult } from '../../block/driver.js';
-import { AUTOCLEAR_BITMAPS, EXTENSION_BITMAPS, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from './header.js';
+import { ReadBudget, readDirectory, readTable, trustedExtension, type DirectoryEntry } from './bitmap-directory.js';
+import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY } from './header.js';
 import type { Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
 import {
@@ -15,7 +16,6 @@ import { ReferenceCounts } from './reference-counts.js';
 import { snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
 
 const MAX_MESSAGES = 1000;
-const MAX_BITMAP_DIRECTORY_BYTES = 64 * 1024 * 1024;
 
 type Repair = NonNullable<CheckOptions['repair']>;
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -185,37 +185,25 @@ export class Checker {
 
   /** Persistent bitmaps are only trusted (and counted) while the autoclear bit says that they are consistent. */
   async #countBitmaps(): Promise<void> {
-    const { header, file } = this.#image;
-    const extension = header.extensions.find((candidate) => candidate.type === EXTENSION_BITMAPS)?.data;
-    if (extension === undefined || extension.byteLength < 24 || (header.autoclear & AUTOCLEAR_BITMAPS) === 0n) return;
-    const bytes = getU64(viewOf(extension), 8);
-    const offset = getU64(viewOf(extension), 16);
-    if (bytes === undefined || offset === undefined || bytes > MAX_BITMAP_DIRECTORY_BYTES || bytes === 0) {
-      this.#report('corruptions', () => 'the bitmaps extension is damaged');
-      return;
-    }
-    if (!this.#count(offset, bytes, () => 'the bitmap directory')) return;
-    const directory = new Uint8Array(bytes);
-    await file.read(offset, directory, 'metadata');
-    const view = viewOf(directory);
-    for (let at = 0; at + 24 <= bytes;) {
-      const tableOffset = getU64(view, at) ?? NaN;
-      const entries = view.getUint32(at + 8);
-      const length = 24 + view.getUint16(at + 18) + view.getUint32(at + 20);
-      if (entries > 0) await this.#countBitmapTable(tableOffset, entries);
-      at += Math.ceil(length / 8) * 8;
+    const { header, file, geometry, name } = this.#image;
+    try {
+      const extension = trustedExtension(header, name);
+      if (extension === null) return;
+      if (!this.#count(extension.directoryOffset, extension.directoryBytes, () => 'the bitmap directory')) return;
+      const entries = await readDirectory(file, extension, geometry);
+      const budget = new ReadBudget(file);
+      for (const entry of entries) await this.#countBitmap(entry, budget);
+    } catch (error) {
+      if (!(error instanceof BlockError) || error.code !== 'INVALID_IMAGE') throw error;
+      this.#report('corruptions', () => error.message);
     }
   }
 
-  async #countBitmapTable(offset: number, entries: number): Promise<void> {
-    const bytes = entries * ENTRY_BYTES;
-    if (bytes > MAX_BITMAP_DIRECTORY_BYTES || !this.#count(offset, bytes, () => 'a bitmap table')) return;
-    const table = new Uint8Array(bytes);
-    await this.#image.file.read(offset, table, 'metadata');
-    const view = viewOf(table);
-    for (let index = 0; index < entries; index++) {
-      const host = hostOffsetOf(view.getUint32(index * ENTRY_BYTES), view.getUint32(index * ENTRY_BYTES + 4));
-      if (host !== 0) this.#count(host, this.#image.geometry.clusterSize, () => 'bitmap data');
+  async #countBitmap(entry: DirectoryEntry, budget: ReadBudget): Promise<void> {
+    const { file, geometry } = this.#image;
+    if (!this.#count(entry.tableOffset, entry.tableEntries * ENTRY_BYTES, () => `the table of bitmap '${entry.name}'`)) return;
+    for (const at of await readTable(file, entry, geometry, budget)) {
+      if (typeof at === 'number') this.#count(at, geometry.clusterSize, () => `data of bitmap '${entry.name}'`);
     }
   }
 

@@ -25,7 +25,9 @@ const FEATURE_NAMES: readonly (readonly [bit: bigint, name: string])[] = [
 
 export interface HeaderExtension {
   readonly type: number;
-  readonly data: Uint8Array;
+  data: Uint8Array;
+  /** Of its type field, in the header cluster. */
+  readonly offset: number;
 }
 
 export interface Header {
@@ -36,8 +38,11 @@ export interface Header {
   readonly cryptMethod: number;
   readonly compatible: bigint;
   readonly headerLength: number;
-  readonly extensions: readonly HeaderExtension[];
+  readonly extensions: HeaderExtension[];
   /** Mutable through HeaderStore only. */
+  extensionsEnd: number;
+  /** Where the backing file name lies in the header cluster. */
+  backing: { readonly offset: number; readonly bytes: number } | null;
   size: number;
   l1Entries: number;
   l1Offset: number;
@@ -50,11 +55,12 @@ export interface Header {
 }
 
 /** Byte offsets of the fields. */
-const F = {
+export const HEADER_FIELDS = {
   version: 4, backingOffset: 8, backingSize: 16, clusterBits: 20, size: 24, crypt: 32, l1Entries: 36, l1Offset: 40,
   refcountTableOffset: 48, refcountTableClusters: 56, snapshotCount: 60, snapshotsOffset: 64,
   incompatible: 72, compatible: 80, autoclear: 88, refcountOrder: 96, headerLength: 100, compressionType: 104,
 } as const;
+const F = HEADER_FIELDS;
 
 function invalid(name: string, why: string): BlockError {
   return new BlockError('INVALID_IMAGE', `'${name}' is not a usable qcow2 image: ${why}`, { node: name });
@@ -86,15 +92,17 @@ export function parseHeader(bytes: Uint8Array, name: string): Header {
   const refcountOrder = version === 2 ? 4 : view.getUint32(F.refcountOrder);
   if (refcountOrder > 6) throw invalid(name, `refcount_order is ${refcountOrder}, not 0 … 6`);
   const incompatible = version === 2 ? 0n : view.getBigUint64(F.incompatible);
-  const extensions = parseExtensions(bytes.subarray(0, Math.min(bytes.byteLength, 2 ** clusterBits)), headerLength, name);
+  const { extensions, end: extensionsEnd } = parseExtensions(bytes.subarray(0, Math.min(bytes.byteLength, 2 ** clusterBits)), headerLength, name);
   refuseUnknownFeatures(incompatible, extensions, name);
   const geometry = makeGeometry(clusterBits, refcountOrder);
+  const backingFile = parseBackingName(bytes, view, geometry, name);
   const header: Header = {
-    version, geometry, headerLength, extensions, incompatible,
+    version, geometry, headerLength, extensions, extensionsEnd, incompatible,
     cryptMethod: view.getUint32(F.crypt),
     compatible: version === 2 ? 0n : view.getBigUint64(F.compatible),
     autoclear: version === 2 ? 0n : view.getBigUint64(F.autoclear),
-    backingFile: parseBackingName(bytes, view, geometry, name),
+    backingFile,
+    backing: backingFile === null ? null : { offset: u64(view, F.backingOffset, name, 'the backing file offset'), bytes: view.getUint32(F.backingSize) },
     backingFormat: parseBackingFormat(extensions),
     size: u64(view, F.size, name, 'the disk size'),
     l1Entries: view.getUint32(F.l1Entries),
@@ -132,7 +140,7 @@ function featureNameFromImage(extensions: readonly HeaderExtension[], bit: numbe
   return undefined;
 }
 
-function parseExtensions(cluster: Uint8Array, headerLength: number, name: string): HeaderExtension[] {
+function parseExtensions(cluster: Uint8Array, headerLength: number, name: string): { extensions: HeaderExtension[]; end: number } {
   const view = viewOf(cluster);
   const backingOffset = getU64(view, F.backingOffset) ?? 0;
   const end = backingOffset > 0 ? Math.min(backingOffset, cluster.byteLength) : cluster.byteLength;
@@ -143,10 +151,10 @@ function parseExtensions(cluster: Uint8Array, headerLength: number, name: string
     const length = view.getUint32(at + 4);
     if (type === EXTENSION_END) break;
     if (length > end - at - 8) throw invalid(name, `header extension 0x${type.toString(16)} of ${length} bytes does not fit in the header`);
-    extensions.push({ type, data: cluster.slice(at + 8, at + 8 + length) });
+    extensions.push({ type, data: cluster.slice(at + 8, at + 8 + length), offset: at });
     at += 8 + Math.ceil(length / 8) * 8;
   }
-  return extensions;
+  return { extensions, end: extensions.length < MAX_HEADER_EXTENSIONS ? at : end };
 }
 
 function parseBackingName(bytes: Uint8Array, view: DataView, geometry: Geometry, name: string): string | null {
@@ -195,6 +203,12 @@ export interface HeaderSwitch {
   readonly snapshots?: { readonly offset: number; readonly count: number };
 }
 
+/** Bytes of the header cluster to be. */
+export interface HeaderPatch {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
 export class HeaderStore {
   readonly header: Header;
   readonly #file: BlockChild;
@@ -231,6 +245,32 @@ export class HeaderStore {
     if (features.incompatible !== undefined) view.setBigUint64(F.incompatible, (this.header.incompatible = features.incompatible));
     if (features.autoclear !== undefined) view.setBigUint64(F.autoclear, (this.header.autoclear = features.autoclear));
     await this.#write();
+  }
+
+  get name(): string { return this.#file.name; }
+
+  async readCluster(offset: number, bytes: number): Promise<Uint8Array> {
+    const part = new Uint8Array(bytes);
+    await this.#file.read(offset, part, 'metadata');
+    return part;
+  }
+
+  /** What lies beyond the first sector is durable before the first sector changes, at once and with all else that is new in it. */
+  async edit(patches: readonly HeaderPatch[]): Promise<void> {
+    let first = false;
+    let beyond = false;
+    for (const { offset, bytes } of patches) {
+      const inside = Math.max(0, Math.min(bytes.byteLength, SECTOR - offset));
+      if (inside > 0) {
+        this.#sector.set(bytes.subarray(0, inside), offset);
+        first = true;
+      }
+      if (inside === bytes.byteLength) continue;
+      await this.#file.write(offset + inside, bytes.subarray(inside), 0, 'metadata');
+      beyond = true;
+    }
+    if (beyond) await this.#file.flush();
+    if (first) await this.#write();
   }
 
   async #write(): Promise<void> {

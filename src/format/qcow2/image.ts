@@ -18,7 +18,17 @@ import type { TableCache } from './table-cache.js';
 
 const MAX_DEFERRED_RUNS = 16384;
 
-interface ClusterRun {
+/** What lives in the image and must hear of its being written and closed: the persistent bitmaps. */
+export interface WritingHooks {
+  /** Autoclear features that are kept true. */
+  readonly autoclear: bigint;
+  /** Before the first write, under the mutex. */
+  begin(): Promise<void>;
+  /** At the close, under the mutex, when all else is durable. Returns what could not be kept. */
+  end(): Promise<BlockError | null>;
+}
+
+export interface ClusterRun {
   cluster: number;
   count: number;
 }
@@ -48,6 +58,7 @@ export class Qcow2Image {
   activeL1: L1Table;
   /** False until the first write has cleared or set the header's feature bits. */
   writing = false;
+  hooks: WritingHooks | null = null;
   readonly #unmap: boolean;
   #deferred: ClusterRun[] = [];
   #failure: BlockError | null = null;
@@ -193,6 +204,8 @@ export class Qcow2Image {
     if (this.readOnly || !this.writing) return;
     await this.mutex.runExclusive(async () => {
       await this.barrier();
+      const lost = await this.hooks?.end() ?? null;
+      if (this.#failure !== null) throw this.#failure;
       await this.guard(async () => {
         if (this.refcounts.isDirty) {
           await this.refcounts.persist();
@@ -202,6 +215,7 @@ export class Qcow2Image {
           await this.store.setFeatures({ incompatible: this.header.incompatible & ~INCOMPATIBLE_DIRTY });
         }
       });
+      if (lost !== null) throw lost;
     });
   }
 
@@ -217,9 +231,11 @@ export class Qcow2Image {
   async #beginWriting(): Promise<void> {
     const { incompatible, autoclear, version } = this.header;
     const wanted = this.lazyRefcounts ? incompatible | INCOMPATIBLE_DIRTY : incompatible;
-    if (version >= 3 && (autoclear !== 0n || wanted !== incompatible)) {
-      await this.guard(() => this.store.setFeatures({ incompatible: wanted, autoclear: 0n }));
+    const kept = autoclear & (this.hooks?.autoclear ?? 0n);
+    if (version >= 3 && (autoclear !== kept || wanted !== incompatible)) {
+      await this.guard(() => this.store.setFeatures({ incompatible: wanted, autoclear: kept }));
     }
+    await this.guard(async () => this.hooks?.begin());
     this.writing = true;
   }
 

@@ -10,6 +10,7 @@ import { BlockChild } from '../../block/child.js';
 import type { BlockNode } from '../../block/node.js';
 import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
 import { RequestFlag, type BlockRequest } from '../../block/request.js';
+import { Qcow2Bitmaps } from './bitmaps.js';
 import { Checker } from './check.js';
 import { GuestIo } from './guest-io.js';
 import { discard, writeZeroes, type ZeroOptions } from './guest-zero.js';
@@ -60,9 +61,14 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
   });
   const entries = await readSnapshotTable(file, header);
   if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
+  const bitmaps = new Qcow2Bitmaps(image);
+  if (options.forCheck !== true && snapshot === undefined) {
+    await bitmaps.load();
+    image.hooks = bitmaps;
+  }
   const backing = await openBacking(header, options);
   try {
-    return new Qcow2Driver(image, entries, backing, snapshot === undefined ? null : await snapshotView(image, entries, snapshot));
+    return new Qcow2Driver(image, entries, bitmaps, backing, snapshot === undefined ? null : await snapshotView(image, entries, snapshot));
   } catch (error) {
     await backing?.close();
     throw error;
@@ -114,21 +120,23 @@ export class Qcow2Driver implements BlockDriver {
   readonly snapshots: SnapshotTable;
   readonly vmState?: VmStateArea;
   readonly image: Qcow2Image;
+  readonly bitmapStore: Qcow2Bitmaps;
   readonly #mapping: Mapping;
   readonly #io: GuestIo;
   readonly #fixedSize: number | null;
   readonly #pending: PendingVmState | null;
   readonly #table: Snapshots;
 
-  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], backing: BlockNode | null, snapshot: SnapshotView | null) {
+  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], bitmaps: Qcow2Bitmaps, backing: BlockNode | null, snapshot: SnapshotView | null) {
     this.image = image;
+    this.bitmapStore = bitmaps;
     this.backing = backing === null ? null : new BlockChild('backing', 'backing', backing);
     this.#fixedSize = snapshot?.diskSize ?? null;
     this.#mapping = snapshot === null ? new Mapping(image, () => image.activeL1) : new Mapping(image, () => snapshot.l1, 0, false);
     this.#io = new GuestIo(this.#mapping, this.backing);
     this.#pending = image.readOnly ? null : new PendingVmState(image);
     if (this.#pending !== null) this.vmState = this.#pending;
-    this.#table = new Snapshots(image, entries, this.#pending);
+    this.#table = new Snapshots(image, entries, this.#pending, () => bitmaps.inUse);
     this.snapshots = this.#table;
   }
 
@@ -184,6 +192,7 @@ export class Qcow2Driver implements BlockDriver {
     const old = this.length();
     if (bytes < old) throw new BlockError('NOT_SUPPORTED', `'${this.image.name}' cannot be shrunk from ${old} to ${bytes} bytes`, { node: this.image.name });
     if (bytes === old) return;
+    this.bitmapStore.checkResize();
     await this.image.exclusive(() => this.#growL1(bytes));
     // What lies between the old end and the new one must read as zeros: a backing file may be longer than the disk was
     const visible = Math.max(alignUp(old, this.geometry.clusterSize), this.backing?.length() ?? 0);
@@ -194,6 +203,7 @@ export class Qcow2Driver implements BlockDriver {
       await this.image.barrier();
       await this.image.guard(() => this.image.store.switch({ size: bytes }));
     });
+    this.bitmapStore.bitmaps.resize(bytes);
   };
 
   readonly check = async (options: CheckOptions): Promise<CheckResult> => {
@@ -203,6 +213,7 @@ export class Qcow2Driver implements BlockDriver {
 
   readonly describe = (): FormatInfo => {
     const { header } = this.image;
+    const bitmaps = this.bitmapStore.describe();
     return {
       clusterSize: header.geometry.clusterSize,
       dirty: (header.incompatible & INCOMPATIBLE_DIRTY) !== 0n,
@@ -212,6 +223,7 @@ export class Qcow2Driver implements BlockDriver {
         compat: '1.1',
         'compression-type': 'zlib',
         'lazy-refcounts': (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n,
+        ...(bitmaps.length === 0 ? {} : { bitmaps }),
         'refcount-bits': header.geometry.refcountBits,
         corrupt: (header.incompatible & INCOMPATIBLE_CORRUPT) !== 0n,
         'extended-l2': false,

@@ -26,10 +26,12 @@ const MAX_NAME_BYTES = 255; // QEMU's QEMUSnapshotInfo holds 255 bytes and a NUL
 export class Snapshots implements SnapshotTable {
   readonly #image: Qcow2Image;
   readonly #vmState: PendingVmState | null;
+  readonly #hasBitmaps: () => boolean;
   #entries: readonly SnapshotEntry[];
 
-  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], vmState: PendingVmState | null) {
+  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], vmState: PendingVmState | null, hasBitmaps: () => boolean) {
     this.#image = image;
+    this.#hasBitmaps = hasBitmaps;
     this.#entries = entries;
     this.#vmState = vmState;
   }
@@ -57,8 +59,14 @@ export class Snapshots implements SnapshotTable {
     return created;
   }
 
+  /** Refused, as by QEMU, where bitmaps say what was written to the disk as it is: they would know nothing of the other one. */
+  checkApply(): void {
+    if (this.#hasBitmaps()) throw new BlockError('BUSY', `'${this.#image.name}': Device has active dirty bitmaps`, { node: this.#image.name });
+  }
+
   async apply(id: string): Promise<void> {
     const entry = this.#find(id);
+    this.checkApply();
     await this.#vmState?.discard();
     await this.#image.exclusive(() => this.#apply(entry));
   }
