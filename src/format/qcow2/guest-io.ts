@@ -20,6 +20,8 @@ interface Placement {
   readonly clusters: number;
   /** False where a zero cluster's own host cluster is taken into use. */
   readonly fresh: boolean;
+  /** The clusters lay beyond the end of the file when they were allocated: what nobody writes there reads as zeros. */
+  readonly virgin: boolean;
 }
 
 export class GuestIo {
@@ -112,7 +114,7 @@ export class GuestIo {
       await this.#image.exclusive(async () => {
         await this.#mapping.editable(at);
         const hostOffset = await this.#image.refcounts.allocate(clusters);
-        await this.#link(at, { hostOffset, clusters, fresh: true });
+        await this.#link(at, { hostOffset, clusters, fresh: true, virgin: true });
         fileEnd = Math.max(fileEnd, hostOffset + clusters * clusterSize);
       });
       at = end;
@@ -222,7 +224,7 @@ export class GuestIo {
       if (run < span) break;
     }
     const hostOffset = await this.#image.refcounts.allocate(fresh);
-    return { hostOffset, clusters: fresh, fresh: true };
+    return { hostOffset, clusters: fresh, fresh: true, virgin: this.#image.file.growable && hostOffset >= this.#image.file.length() };
   }
 
   async #giveBack(placement: Placement): Promise<void> {
@@ -238,6 +240,10 @@ export class GuestIo {
     const head = offset - start;
     const tail = start + total - (offset + data.byteLength);
     this.#image.assertDataRange(placement.hostOffset, total);
+    if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
+      await this.#image.file.write(placement.hostOffset + head, data);
+      return;
+    }
     if (head === 0 && tail === 0) {
       this.#image.file.debugEvent('write_aio');
       await this.#image.file.write(placement.hostOffset, data);
@@ -262,6 +268,18 @@ export class GuestIo {
     if (extent === null || extent.bytes < bytes) return false;
     return extent.kind === ClusterKind.ZERO_PLAIN || extent.kind === ClusterKind.ZERO_ALLOCATED ||
       (extent.kind === ClusterKind.UNALLOCATED && this.#backing === null);
+  }
+
+  /** True where a range is known, without I/O, to read as zeros. */
+  #readsZeros(offset: number, bytes: number): boolean {
+    for (let done = 0; done < bytes;) {
+      const extent = this.#mapping.lookup(offset + done, bytes - done);
+      if (extent === null) return false;
+      const deferred = extent.kind === ClusterKind.UNALLOCATED && (this.#backing === null || offset + done >= this.#backing.length());
+      if (!deferred && extent.kind !== ClusterKind.ZERO_PLAIN && extent.kind !== ClusterKind.ZERO_ALLOCATED) return false;
+      done += extent.bytes;
+    }
+    return true;
   }
 
   /** Points the L2 entries at the placement; what they referenced before is freed after the next barrier. Under the mutex. */
@@ -297,5 +315,5 @@ function reusableRun(view: DataView, index: number, count: number, clusterSize: 
   const hostOffset = hostAt(index);
   let clusters = 1;
   while (clusters < count && reusable(index + clusters) && hostAt(index + clusters) === hostOffset + clusters * clusterSize) clusters++;
-  return { hostOffset, clusters, fresh: false };
+  return { hostOffset, clusters, fresh: false, virgin: false };
 }
