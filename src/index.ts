@@ -33,6 +33,7 @@ export type { BackingPolicy } from './image/backing-name.js';
 export { openBlockdev, type BlockdevContext } from './image/blockdev.js';
 export type { OptionTree } from './image/options.js';
 export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
+export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
 export { createFromQemu } from './job/snapshot-qemu.js';
 export {
@@ -45,6 +46,8 @@ export {
 } from './nbd/tls.js';
 export type { ExportBitmap, NbdExport } from './nbd/export.js';
 export { NbdServer, type NbdListenAddress, type NbdServerOptions } from './nbd/server.js';
+export { nbdServerFacts, type NbdExportFacts, type NbdFactsOptions, type NbdServerFacts } from './nbd/server-facts.js';
+export type { ExportInfo, Negotiated } from './nbd/handshake-client.js';
 export { isNbdName, loadTargetTls, parseNbdName, type NbdTarget } from './nbd/uri.js';
 export { CACHE_MODES, parseCacheMode, type CacheModeName } from './protocol/cache-mode.js';
 export { openFileDriver, type FileOptions } from './protocol/file.js';

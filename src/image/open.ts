@@ -34,6 +34,8 @@ export interface OpenImageOptions {
   readonly lazyRefcounts?: boolean | undefined;
   readonly discard?: 'ignore' | 'unmap' | undefined;
   readonly forCheck?: boolean | undefined;
+  /** Connections to an NBD server that allows several. Default 1. */
+  readonly connections?: number | undefined;
   readonly trace?: TraceSink | null | undefined;
 }
 
@@ -57,7 +59,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
-  const driver = isNbdName(filename) ? await openNbdName(filename, { readOnly }) : await openFileDriver(filename, {
+  const driver = isNbdName(filename) ? await openNbdName(filename, { readOnly, connections: options.connections }) : await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
   const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });

@@ -84,11 +84,11 @@ export class OptionPhase {
 
   async startTls(tls: NonNullable<NegotiateOptions['tls']>): Promise<void> {
     const wire = this.#wire;
-    if (!this.fixed) throw peerError(wire, 'Server does not support STARTTLS');
+    if (!this.fixed) throw peerRefused(wire, 'Server does not support STARTTLS');
     this.#send(Option.STARTTLS, Buffer.alloc(0));
     const reply = await this.#reply(Option.STARTTLS, MAX_STRING);
     if (reply.type !== OptionReply.ACK) {
-      throw reply.type === OptionReply.ERR_UNSUP ? peerError(wire, 'Server does not support STARTTLS') : this.#refusal(Option.STARTTLS, reply);
+      throw reply.type === OptionReply.ERR_UNSUP ? peerRefused(wire, 'Server does not support STARTTLS') : this.#refusal(Option.STARTTLS, reply);
     }
     if (reply.data.byteLength > 0) throw protocolError(wire, 'the acknowledgement of STARTTLS has a payload');
     // Bytes that were sent in plain text must not be taken for the session's
@@ -156,7 +156,7 @@ export class OptionPhase {
   /** The names that the server tells; throws NOT_SUPPORTED where it does not tell. */
   async list(): Promise<ListedExport[]> {
     const found: ListedExport[] = [];
-    if (!this.fixed) throw peerError(this.#wire, 'Server does not support export lists');
+    if (!this.fixed) throw peerRefused(this.#wire, 'Server does not support export lists');
     this.#send(Option.LIST, Buffer.alloc(0));
     for (;;) {
       const reply = await this.#reply(Option.LIST, 4 + 2 * MAX_STRING);
@@ -226,7 +226,7 @@ export class OptionPhase {
     if (reply.type < 0x8000_0000) return protocolError(this.#wire, `Unexpected reply type ${reply.type} to ${what}`);
     const why = REFUSALS[reply.type]?.(what) ?? `Unknown error code when asking for ${what}`;
     const said = printable(reply.data);
-    return peerError(this.#wire, said === '' ? why : `${why} (server reported: ${said})`, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL');
+    return peerRefused(this.#wire, said === '' ? why : `${why} (server reported: ${said})`, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL');
   }
 }
 
@@ -272,8 +272,8 @@ export async function negotiate(wire: HandshakeWire, options: NegotiateOptions):
   if (Buffer.byteLength(options.exportName) > MAX_STRING) throw new BlockError('INVALID_ARGUMENT', 'export name too long to send to server');
   const server = await greet(wire);
   if (!(server instanceof OptionPhase)) {
-    if (options.tls !== null) throw peerError(wire, 'Server does not support STARTTLS');
-    if (options.exportName !== '') throw peerError(wire, 'Server does not support non-empty export names');
+    if (options.tls !== null) throw peerRefused(wire, 'Server does not support STARTTLS');
+    if (options.exportName !== '') throw peerRefused(wire, 'Server does not support non-empty export names');
     return { ...server, structuredReplies: false, contexts: new Map() };
   }
   if (options.tls !== null) await server.startTls(options.tls);
@@ -339,6 +339,6 @@ export function protocolError(wire: { readonly socket: { readonly name: string }
   return new BlockError('PROTOCOL', `'${wire.socket.name}' broke the NBD protocol: ${why}`, { node: wire.socket.name, errno: 'EINVAL' });
 }
 
-function peerError(wire: HandshakeWire, why: string, errno = 'EINVAL'): BlockError {
+export function peerRefused(wire: HandshakeWire, why: string, errno = 'EINVAL'): BlockError {
   return new BlockError(errno === 'ENOENT' ? 'NOT_FOUND' : 'PEER', `Could not open the export of '${wire.socket.name}': ${why}`, { node: wire.socket.name, errno });
 }

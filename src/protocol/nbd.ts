@@ -128,9 +128,10 @@ function limitsOf({ info }: NbdClient, context: string): BlockLimits {
   };
 }
 
+/**
+ * What a hole that is not zero reads as nobody knows, so it is data. So is all that another context tells of: its bits
+ * say what is dirty or how deep it lies, and must never be taken for zeros.
+ */
 function kindOf({ flags }: NbdExtent, context: string): BlockStatus['kind'] {
-  if (context === 'qemu:allocation-depth') return flags === 0 ? 'unallocated' : 'data';
-  if ((flags & Allocation.ZERO) !== 0) return 'zero';
-  // of base:allocation a hole may read as anything; of a bitmap, whose bit 1 means dirty, QEMU shows it as no data
-  return (flags & Allocation.HOLE) !== 0 && context !== BASE_ALLOCATION ? 'unallocated' : 'data';
+  return context === BASE_ALLOCATION && (flags & Allocation.ZERO) !== 0 ? 'zero' : 'data';
 }

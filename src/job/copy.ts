@@ -1,0 +1,208 @@
+/** Copies what one image holds into another: sparse, with several requests in flight, in bounded memory. */
+import { BufferPool, type Lease } from '../base/buffer-pool.js';
+import { KiB, MiB } from '../base/bytes.js';
+import { BlockError } from '../base/errors.js';
+import type { BlockNode } from '../block/node.js';
+import { RequestFlag } from '../block/request.js';
+import { chainStatus } from '../block/status.js';
+import { createImage, openImage, type OpenImageOptions } from '../image/open.js';
+import type { FormatName } from '../image/formats.js';
+import { isNbdName } from '../protocol/nbd.js';
+
+export interface CopyOptions {
+  /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16. */
+  readonly requests?: number | undefined;
+  /** Default 1 MiB. */
+  readonly chunkBytes?: number | undefined;
+  /** Data that is zero for this many bytes is not written as data. Default 64 KiB; 0 writes it as it is. */
+  readonly sparseBytes?: number | undefined;
+  /** The target reads as zeros where nobody has written: it is not asked, and zeros are skipped. */
+  readonly targetIsZero?: boolean | undefined;
+  /** Bytes of the image that are dealt with (copied, zeroed or skipped), of how many. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface CopyResult {
+  /** The size of the source. */
+  readonly bytes: number;
+  /** Written as data. */
+  readonly copied: number;
+  /** Zeroed without data, or found to be zero in the target. */
+  readonly zeroed: number;
+}
+
+const ZERO_STEP = 128 * MiB;
+const STATUS_STEP = 1024 * MiB;
+const NO_BYTES = new Uint8Array(0);
+
+/** Copies the whole of `source` to the start of `target`, and flushes it. Rejects with the first error, when nothing is in flight any more. */
+export async function copyNode(source: BlockNode, target: BlockNode, options: CopyOptions = {}): Promise<CopyResult> {
+  const bytes = source.length();
+  if (!target.driver.growable && target.length() < bytes) {
+    throw new BlockError('OUT_OF_RANGE', `'${target.name}' has ${target.length()} bytes, too few for the ${bytes} bytes of '${source.name}'`, { node: target.name, errno: 'EINVAL' });
+  }
+  const copy = new Copy(source, target, bytes, options);
+  await copy.run();
+  await target.flush();
+  options.onProgress?.(bytes, bytes);
+  return { bytes, copied: copy.copied, zeroed: copy.zeroed };
+}
+
+export interface CopyImageOptions extends CopyOptions {
+  /** Default: raw for an NBD name, else found by probing. */
+  readonly sourceFormat?: FormatName | undefined;
+  /** Default raw. */
+  readonly targetFormat?: FormatName | undefined;
+  /** Make the target (default for a file that does not exist); an NBD export is never made. */
+  readonly createTarget?: boolean | undefined;
+  /** Connections to each NBD server that allows several. Default 4. */
+  readonly connections?: number | undefined;
+  readonly cache?: OpenImageOptions['cache'];
+  readonly backing?: OpenImageOptions['backing'];
+}
+
+/** As copyNode, between files and NBD exports by their names. */
+export async function copyImage(source: string, target: string, options: CopyImageOptions = {}): Promise<CopyResult> {
+  const { connections = 4, cache, backing } = options;
+  const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections });
+  try {
+    const targetFormat = options.targetFormat ?? 'raw';
+    const create = !isNbdName(target) && (options.createTarget ?? true);
+    if (create) await createImage(target, { format: targetFormat, size: from.length() });
+    const to = await openImage(target, { format: targetFormat, cache, backing, connections, discard: 'unmap' });
+    try {
+      const result = await copyNode(from, to, { ...options, targetIsZero: create || options.targetIsZero });
+      await to.close();
+      return result;
+    } finally {
+      await to.close();
+    }
+  } finally {
+    await from.close();
+  }
+}
+
+class Copy {
+  copied = 0;
+  zeroed = 0;
+  readonly #source: BlockNode;
+  readonly #target: BlockNode;
+  readonly #bytes: number;
+  readonly #options: CopyOptions;
+  readonly #chunk: number;
+  readonly #sparse: number;
+  readonly #zeros: Uint8Array;
+  /** Where the next piece begins, and up to where it is known what there is. */
+  #position = 0;
+  #knownTo = 0;
+  #knownZero = false;
+  #asking: Promise<void> | null = null;
+  #error: unknown = undefined;
+  #failed = false;
+
+  constructor(source: BlockNode, target: BlockNode, bytes: number, options: CopyOptions) {
+    this.#source = source;
+    this.#target = target;
+    this.#bytes = bytes;
+    this.#options = options;
+    this.#chunk = options.chunkBytes ?? MiB;
+    this.#sparse = options.sparseBytes ?? 64 * KiB;
+    this.#zeros = this.#sparse > 0 ? new Uint8Array(this.#sparse) : NO_BYTES;
+  }
+
+  async run(): Promise<void> {
+    const requests = Math.max(1, Math.min(this.#options.requests ?? 16, Math.ceil(this.#bytes / this.#chunk)));
+    const pool = new BufferPool(requests * this.#chunk);
+    await Promise.all(Array.from({ length: requests }, () => this.#work(pool)));
+    if (this.#failed) throw this.#error;
+  }
+
+  async #work(pool: BufferPool): Promise<void> {
+    const lease = await pool.lease(this.#chunk);
+    try {
+      while (!this.#failed) {
+        if (this.#options.signal?.aborted === true) throw new BlockError('CANCELLED', `copying '${this.#source.name}' was cancelled`, { cause: this.#options.signal.reason });
+        if (this.#position >= this.#bytes) return;
+        if (this.#position >= this.#knownTo) {
+          await (this.#asking ??= this.#ask().finally(() => { this.#asking = null; }));
+          continue;
+        }
+        await this.#piece(lease);
+        this.#options.onProgress?.(this.copied + this.zeroed, this.#bytes);
+      }
+    } catch (error) {
+      if (!this.#failed) this.#error = error;
+      this.#failed = true;
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** Learns what the source has at the next position. */
+  async #ask(): Promise<void> {
+    const offset = this.#position;
+    const status = await chainStatus(this.#source, offset, Math.min(STATUS_STEP, this.#bytes - offset));
+    this.#knownZero = status.kind !== 'data';
+    this.#knownTo = offset + status.bytes;
+  }
+
+  /** Takes the next piece before it waits for anything, so that no two workers have the same. */
+  #piece(lease: Lease): Promise<void> {
+    const offset = this.#position;
+    // pieces end where those of an image cut into whole chunks do: no block of a target is touched by two
+    const most = this.#knownZero ? ZERO_STEP : this.#chunk - offset % this.#chunk;
+    const bytes = Math.min(this.#knownTo - offset, most);
+    this.#position += bytes;
+    return this.#knownZero ? this.#zero(offset, bytes) : this.#data(offset, lease.buffer.subarray(0, bytes));
+  }
+
+  async #data(offset: number, buffer: Uint8Array): Promise<void> {
+    await this.#source.read(offset, buffer);
+    for (let at = 0; at < buffer.byteLength;) {
+      const zero = this.#isZero(buffer, at);
+      let end = this.#unitEnd(buffer, at);
+      while (end < buffer.byteLength && this.#isZero(buffer, end) === zero) end = this.#unitEnd(buffer, end);
+      if (zero) {
+        await this.#zero(offset + at, end - at);
+      } else {
+        await this.#target.write(offset + at, buffer.subarray(at, end));
+        this.copied += end - at;
+      }
+      at = end;
+    }
+  }
+
+  async #zero(offset: number, bytes: number): Promise<void> {
+    for (let at = offset; at < offset + bytes;) {
+      const left = offset + bytes - at;
+      const known = this.#options.targetIsZero === true ? left : await this.#zeroInTarget(at, left);
+      if (known >= 0) {
+        at += known;
+        continue;
+      }
+      await this.#target.writeZeroes(at, -known, RequestFlag.MAY_UNMAP);
+      at += -known;
+    }
+    this.zeroed += bytes;
+  }
+
+  /** How many bytes from `offset` are zero in the target already; as a negative number, how many are not known to be. */
+  async #zeroInTarget(offset: number, bytes: number): Promise<number> {
+    const target = this.#target;
+    const inside = Math.min(bytes, target.length() - offset);
+    if (inside <= 0) return -bytes;
+    const status = await chainStatus(target, offset, inside);
+    return status.kind === 'data' || (status.kind === 'unallocated' && status.node !== null) ? -status.bytes : status.bytes;
+  }
+
+  #unitEnd(buffer: Uint8Array, at: number): number {
+    return this.#sparse === 0 ? buffer.byteLength : Math.min(at + this.#sparse, buffer.byteLength);
+  }
+
+  #isZero(buffer: Uint8Array, at: number): boolean {
+    if (this.#sparse === 0) return false;
+    const unit = buffer.subarray(at, this.#unitEnd(buffer, at));
+    return unit[0] === 0 && Buffer.compare(unit, unit.byteLength === this.#sparse ? this.#zeros : this.#zeros.subarray(0, unit.byteLength)) === 0;
+  }
+}
