@@ -23,7 +23,12 @@ export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js'
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { ThrottleGroup, type ThrottleMember } from './block/throttle.js';
 export type { ThrottleLimitName, ThrottleLimits } from './block/throttle-limits.js';
+export { BlkdebugDriver, parseBlkdebugName, readBlkdebugConfig, type BlkdebugOptions } from './filter/blkdebug.js';
+export { makeRule as makeBlkdebugRule, parseBlkdebugConfig, type BlkdebugRule } from './filter/blkdebug-rules.js';
+export { BlkverifyFilter, parseBlkverifyName } from './filter/blkverify.js';
 export { CopyOnReadFilter } from './filter/copy-on-read.js';
+export { PreallocateFilter } from './filter/preallocate.js';
+export { QuorumDriver, type QuorumEvent, type QuorumOptions } from './filter/quorum.js';
 export { ThrottleFilter } from './filter/throttle.js';
 export { PidFile } from './daemon/pid-file.js';
 export { createQcow2 } from './format/qcow2/create.js';

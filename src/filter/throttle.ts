@@ -24,10 +24,9 @@ export class ThrottleFilter extends FilterDriver {
     if (passing) this.#member.pass();
   }
 
-  override async submit(request: BlockRequest): Promise<void> {
+  override submit(request: BlockRequest): Promise<void> {
     const turn = this.#member.admit(request);
-    if (turn !== null) await turn;
-    await this.forward(request);
+    return turn === null ? this.forward(request) : turn.then(() => this.forward(request));
   }
 
   readonly drainBegin = (): void => this.#member.pass();
