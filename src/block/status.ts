@@ -6,6 +6,8 @@ export interface ChainStatus extends BlockStatus {
   readonly depth: number;
   /** The node whose layer gave the answer; null where no layer has the range (it reads as zeros). */
   readonly node: BlockNode | null;
+  /** The layer `depth` ends before the range, and hides by its end what is below it (QEMU takes that for allocated). */
+  readonly pastEnd?: boolean;
 }
 
 /** What an unallocated range defers to: the backing node or, for a filter, the node that it filters. */
@@ -18,7 +20,7 @@ export async function chainStatus(top: BlockNode, offset: number, bytes: number)
   let node: BlockNode | null = top;
   let span = bytes;
   for (let depth = 0; node !== null; depth++) {
-    if (offset >= node.length()) return { kind: 'unallocated', bytes: span, depth, node: null };
+    if (offset >= node.length()) return { kind: 'unallocated', bytes: span, depth, node: null, pastEnd: true };
     const inside = Math.min(span, node.length() - offset);
     const status: BlockStatus = await node.blockStatus(offset, inside);
     span = status.bytes;

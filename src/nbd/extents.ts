@@ -54,7 +54,7 @@ export async function describeExtents(request: NbdRequest, contextId: number, li
     const present = status.kind === 'data';
     const flags = contextId === ContextId.BASE_ALLOCATION
       ? (present ? 0 : Allocation.HOLE | Allocation.ZERO)
-      : (status.kind === 'unallocated' ? 0 : status.depth + 1);
+      : (status.kind === 'unallocated' && status.pastEnd !== true ? 0 : status.depth + 1);
     if (!extents.add(status.bytes, flags)) break;
     done += status.bytes;
   }

@@ -110,7 +110,7 @@ export class ServerHandshake {
     if (bytes.readBigUInt64BE(0) !== OPTION_MAGIC) return this.#drop('Bad magic received');
     this.#option = bytes.readUInt32BE(8);
     this.#length = bytes.readUInt32BE(12);
-    if (this.#length > MAX_OPTION) return this.#drop(`len (${this.#length}) is larger than max len (${MAX_OPTION})`);
+    if (this.#length > MAX_OPTION) return this.#drop(`len (${this.#length} ) is larger than max len (${MAX_OPTION})`);
     if (this.#mustDrop()) return;
     if (this.#length === 0) return this.#answer(this.#buffer.subarray(0, 0));
     if (this.#length <= MAX_KEPT_OPTION && this.#keeps()) return this.#expect('payload', this.#length);
@@ -194,7 +194,7 @@ export class ServerHandshake {
 
   #answerParsed(payload: Buffer | null): void {
     const info = this.#option === Option.INFO || this.#option === Option.GO;
-    if (!info && !this.#structured) {
+    if (this.#option === Option.SET_META_CONTEXT && !this.#structured) {
       return this.#error(OptionReply.ERR_INVALID, `request option '${optionName(this.#option)}' when structured reply is not negotiated`);
     }
     if (this.#option === Option.SET_META_CONTEXT) this.#contexts = null;

@@ -7,8 +7,7 @@ import { setU64, viewOf } from '../base/bytes.js';
 const PADDING = 124;
 
 const OPTION_NAMES: Readonly<Record<number, string>> = {
-  [Option.EXPORT_NAME]: 'export name', [Option.ABORT]: 'abort', [Option.LIST]: 'list', [Option.PEEK_EXPORT]: 'peek export',
-  [Option.STARTTLS]: 'starttls', [Option.INFO]: 'info', [Option.GO]: 'go', [Option.STRUCTURED_REPLY]: 'structured reply',
+  [Option.EXPORT_NAME]: 'export name', [Option.ABORT]: 'abort', [Option.LIST]: 'list', [Option.STARTTLS]: 'starttls', [Option.INFO]: 'info', [Option.GO]: 'go', [Option.STRUCTURED_REPLY]: 'structured reply',
   [Option.LIST_META_CONTEXT]: 'list meta context', [Option.SET_META_CONTEXT]: 'set meta context',
 };
 

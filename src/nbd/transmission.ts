@@ -135,20 +135,23 @@ export class Transmission {
   }
 
   #takeHead(view: DataView, at: number): void {
-    if (view.getUint32(at) !== REQUEST_MAGIC) {
-      this.ended = { why: `invalid magic (got 0x${view.getUint32(at).toString(16)})` };
-      return;
-    }
     const type = view.getUint16(at + 6);
     // an offset beyond 2^53 is past the end of everything
     const offset = getU64(view, at + 16) ?? Infinity;
     const request = new NbdRequest(this, type, view.getUint16(at + 4), view.getUint32(at + 8), view.getUint32(at + 12), offset, view.getUint32(at + 24));
+    const magic = view.getUint32(at);
+    if (magic !== REQUEST_MAGIC) {
+      // QEMU answers before it hangs up; where the next request would begin, nobody knows
+      this.ended = { why: `invalid magic (got 0x${magic.toString(16)})` };
+      this.#inFlight++;
+      return refuse(request, this.ended.why!);
+    }
     if (type === Command.DISC) {
       this.ended = { why: null };
       return;
     }
     this.#inFlight++;
-    const bad = this.#fault(request);
+    const bad = this.#fault(request, view, at);
     if (bad !== null) {
       if (type === Command.WRITE) {
         this.#skip = request.bytes;
@@ -162,13 +165,15 @@ export class Transmission {
   }
 
   /** What is wrong with a request, in QEMU's words. */
-  #fault({ type, flags, offset, bytes }: NbdRequest): string | null {
+  #fault({ type, flags, offset, bytes }: NbdRequest, view: DataView, at: number): string | null {
     const { export: served, structured } = this.negotiated;
     if (bytes > MAX_PAYLOAD && (type === Command.READ || type === Command.WRITE || type === Command.CACHE)) {
-      return `len (${bytes}) is larger than max len (${MAX_PAYLOAD})`;
+      return `len (${bytes} ) is larger than max len (${MAX_PAYLOAD})`;
     }
     if (served.readOnly && (type === Command.WRITE || type === Command.WRITE_ZEROES || type === Command.TRIM)) return 'Export is read-only';
-    if (offset > served.bytes || bytes > served.bytes - offset) return `operation past EOF; From: ${offset}, Len: ${bytes}, Size: ${served.bytes}`;
+    if (offset > served.bytes || bytes > served.bytes - offset) {
+      return `operation past EOF; From: ${view.getBigUint64(at + 16)}, Len: ${bytes}, Size: ${served.bytes}`;
+    }
     const unknown = (flags & ~validFlags(type, structured)) !== 0;
     return unknown ? `unsupported flags for command ${commandName(type)} (got 0x${flags.toString(16)})` : null;
   }
