@@ -13,7 +13,11 @@ export function resolveBackingName(overlay: string, name: string, policy: Backin
   };
   if (policy === 'deny') refuse('backing files are denied');
   const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
-  if (/^(json|nbd|ssh|https?|ftp|fat|blkdebug|nbd\+unix):/.test(plain)) refuse('only local files can be opened');
+  if (isNbdName(plain)) {
+    if (policy !== 'allow') refuse('it is on an NBD server, and the policy is same-dir');
+    return plain;
+  }
+  if (/^(json|ssh|https?|ftp|fat|blkdebug):/.test(plain)) refuse('only local files and NBD exports can be opened');
   if (isNbdName(overlay) && (policy === 'same-dir' || !path.isAbsolute(plain))) refuse('the image that names it is on an NBD server');
   const filename = path.isAbsolute(plain) ? plain : path.join(path.dirname(overlay), plain);
   if (policy === 'same-dir' && path.dirname(path.resolve(filename)) !== path.dirname(path.resolve(overlay))) {

@@ -5,6 +5,8 @@
 import type { BlockGraph } from '../block/graph.js';
 import { BlockNode } from '../block/node.js';
 import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '../block/permissions.js';
+import type { TlsCredentials } from '../nbd/tls.js';
+import { isNbdName } from '../nbd/uri.js';
 import type { TraceSink } from '../trace/sink.js';
 import { findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
 import { probeFormat, PROBE_BYTES } from './formats.js';
@@ -17,6 +19,8 @@ export interface BlockdevContext {
   /** Which backing files an image may name. Default `allow`, as with QEMU: the caller names the node tree. */
   readonly backing?: BackingPolicy | undefined;
   readonly trace?: TraceSink | null | undefined;
+  /** Finds the `tls-creds-*` object of an id. */
+  readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
 }
 
 /** Opens a tree. The root is held by its name (blockdev-add) until it is removed from the graph. */
@@ -143,6 +147,7 @@ class NodeOpening {
       graph: this.#graph,
       common: this.#common,
       options,
+      tlsCredentials: this.#context.tlsCredentials,
       child: async (edge, role, use) => {
         const node = await this.#child(edge, role, use);
         if (node === null) throw invalid(`A block device must be specified for "${edge}"`);
@@ -186,7 +191,7 @@ class NodeOpening {
   async #backingOf(overlay: string, name: string, format: string | null): Promise<BlockNode | null> {
     const filename = resolveBackingName(overlay, name, this.#context.backing ?? 'allow');
     const opener = new TreeOpener(this.#graph, this.#context, this.#depth + 1);
-    const file: FlatOptions = new Map([['driver', 'file'], ['filename', filename]]);
+    const file: FlatOptions = new Map([['driver', isNbdName(filename) ? 'nbd' : 'file'], ['filename', filename]]);
     inherit(file, this.#common, 'backing');
     const fileNode = await opener.open(file);
     const keep = new Reservation('file', fileNode, () => '');

@@ -4,7 +4,7 @@ import { BlockError } from '../base/errors.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
 import { RequestFlag, type BlockRequest } from '../block/request.js';
 import { BASE_ALLOCATION, NbdClient, type NbdExtent } from '../nbd/client.js';
-import type { NbdAddress } from '../nbd/client-socket.js';
+import { addressText, type NbdAddress } from '../nbd/client-socket.js';
 import { Allocation } from '../nbd/protocol.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { loadTargetTls, parseNbdName } from '../nbd/uri.js';
@@ -49,6 +49,12 @@ export async function openNbdDriver(options: NbdDriverOptions): Promise<NbdDrive
 export async function openNbdName(name: string, options: Omit<NbdDriverOptions, 'address' | 'exportName' | 'tls'> = {}): Promise<NbdDriver> {
   const target = parseNbdName(name);
   return openNbdDriver({ ...options, address: target.address, exportName: target.exportName, tls: loadTargetTls(target.tls) });
+}
+
+/** How QEMU names an export (nbd_refresh_filename). */
+export function exportUri(address: NbdAddress, exportName: string): string {
+  if (address.type === 'inet') return `nbd://${addressText(address)}${exportName === '' ? '' : `/${exportName}`}`;
+  return exportName === '' ? `nbd+unix://?socket=${addressText(address)}` : `nbd+unix:///${exportName}?socket=${addressText(address)}`;
 }
 
 export class NbdDriver implements BlockDriver {

@@ -1,0 +1,98 @@
+import { BlockError } from '../base/errors.js';
+import { DEFAULT_PORT, MAX_STRING } from '../nbd/protocol.js';
+import { loadTargetTls, parseNbdName } from '../nbd/uri.js';
+import { exportUri, openNbdDriver, type NbdDriver, type NbdDriverOptions } from '../protocol/nbd.js';
+import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { invalid, type NodeOptionsReader } from './options.js';
+
+/** BlockdevOptionsNbd: an export of a server, with QEMU's older spellings (host, port, path, filename) too. */
+export const NBD_DRIVER: DriverDefinition = { name: 'nbd', protocol: true, open: openNbd };
+
+type Address = NbdDriverOptions['address'];
+type Tls = NbdDriverOptions['tls'];
+
+async function openNbd(context: DriverContext): Promise<OpenedDriver> {
+  const { options, common } = context;
+  const filename = options.string('filename');
+  const target = filename === undefined ? null : parseNbdName(filename);
+  const address = readAddress(options, target?.address);
+  const exportName = options.string('export') ?? target?.exportName ?? '';
+  if (Buffer.byteLength(exportName) > MAX_STRING) throw invalid('export name too long to send to server');
+  const tls = readTls(context, address) ?? loadTargetTls(target?.tls ?? null);
+  const shared = {
+    address, exportName, tls, dirtyBitmap: options.string('x-dirty-bitmap'),
+    reconnectDelayMs: seconds(options, 'reconnect-delay'), openTimeoutMs: seconds(options, 'open-timeout'),
+  };
+  const driver = await openNbdDriver({ ...shared, readOnly: true });
+  return { driver, name: exportUri(address, exportName), readOnly: await readOnlyOf(driver, common) };
+}
+
+/** A read-only export serves a node that may be read-only; any other one is refused. */
+async function readOnlyOf(driver: NbdDriver, { readOnly, autoReadOnly }: DriverContext['common']): Promise<boolean> {
+  if (readOnly || !driver.client.readOnly) return readOnly;
+  if (autoReadOnly) return true;
+  await driver.close();
+  throw new BlockError('READ_ONLY', 'NBD export is read-only', { node: driver.client.name, errno: 'EACCES' });
+}
+
+function readAddress(options: NodeOptionsReader, fromName: Address | undefined): Address {
+  const path = options.string('path');
+  const host = options.string('host');
+  const port = options.string('port');
+  const type = options.string('server.type');
+  if (path !== undefined && host !== undefined) throw invalid('path and host may not be used at the same time');
+  if (type !== undefined && (path ?? host ?? port) !== undefined) throw invalid("Cannot use 'server' and path/host/port at the same time");
+  if (path !== undefined && port !== undefined) throw invalid('port may not be used without host');
+  if (path !== undefined) return { type: 'unix', path };
+  if (host !== undefined) return inet(host, port);
+  if (port !== undefined) throw invalid('port may not be used without host');
+  if (type === undefined && fromName !== undefined) return fromName;
+  return readServer(options, type);
+}
+
+function readServer(options: NodeOptionsReader, type: string | undefined): Address {
+  if (type === undefined) throw invalid('NBD server address missing');
+  const needed = (name: string): string => {
+    const value = options.string(`server.${name}`);
+    if (value === undefined) throw invalid(`Parameter 'server.${name}' is missing`);
+    return value;
+  };
+  if (type === 'unix') {
+    const path = needed('path');
+    options.bool('server.tight');
+    return { type: 'unix', path: options.bool('server.abstract', false) ? `\0${path}` : path };
+  }
+  if (type === 'inet') {
+    const [host, port] = [needed('host'), needed('port')];
+    // how to listen, which family to prefer: a client's host name tells
+    for (const name of ['numeric', 'keep-alive', 'mptcp', 'ipv4', 'ipv6'] as const) options.bool(`server.${name}`);
+    options.number('server.to');
+    return inet(host, port);
+  }
+  throw type === 'fd' || type === 'vsock'
+    ? new BlockError('NOT_SUPPORTED', `an NBD client's socket of type '${type}' is not supported`)
+    : invalid(`Parameter 'server.type' does not accept value '${type}'`);
+}
+
+function inet(host: string, port: string | undefined): Address {
+  const number = port === undefined ? DEFAULT_PORT : Number(port);
+  if (!Number.isInteger(number) || number < 1 || number > 65_535) throw invalid(`Port '${port}' is not a number from 1 to 65535`);
+  return { type: 'inet', host, port: number };
+}
+
+function readTls({ options, tlsCredentials }: DriverContext, address: Address): Tls {
+  const id = options.string('tls-creds');
+  const hostname = options.string('tls-hostname') ?? (address.type === 'inet' ? address.host : null);
+  if (id === undefined) return null;
+  const credentials = tlsCredentials?.(id);
+  if (credentials === undefined) throw invalid(`No TLS credentials with id '${id}'`);
+  if (credentials.endpoint !== 'client') throw invalid('Expecting TLS credentials with a client endpoint');
+  return { credentials, hostname };
+}
+
+function seconds(options: NodeOptionsReader, name: string): number {
+  const value = options.number(name) ?? 0;
+  if (value < 0 || value > 0xffff_ffff) throw invalid(`Parameter '${name}' expects a number of seconds below 2^32`);
+  // the longest timer there is
+  return Math.min(value * 1000, 0x7fff_ffff);
+}
