@@ -13,7 +13,9 @@ export interface LongOption {
 /** One step of the command line: an option (by its long name) or a word. */
 export type GetoptItem =
   | { readonly kind: 'option'; readonly name: string; readonly value: string | null; readonly words: string }
-  | { readonly kind: 'word'; readonly word: string };
+  | { readonly kind: 'word'; readonly word: string }
+  /** A word behind `--`. */
+  | { readonly kind: 'rest'; readonly word: string };
 
 /** The message lacks the program's name, which getopt puts before it. */
 export class GetoptError extends Error {}
@@ -23,7 +25,7 @@ export function* getopt(options: readonly LongOption[], argv: readonly string[])
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at]!;
     if (word === '--') {
-      for (const rest of argv.slice(at + 1)) yield { kind: 'word', word: rest };
+      for (const rest of argv.slice(at + 1)) yield { kind: 'rest', word: rest };
       return;
     }
     if (word.startsWith('--')) {

@@ -103,7 +103,7 @@ export async function readOptions(argv: readonly string[], effects: OptionEffect
   const words: string[] = [];
   const items = getopt(OPTIONS, argv);
   for (let step = nextItem(items); step !== null; step = nextItem(items)) {
-    if (step.kind === 'word') {
+    if (step.kind !== 'option') {
       words.push(step.word);
       continue;
     }

@@ -4,6 +4,7 @@ import { BLOCK } from './schema/block.js';
 import { BLOCKDEV } from './schema/blockdev.js';
 import { CREATE } from './schema/blockdev-create.js';
 import { CHAR } from './schema/char.js';
+import { COMMAND_LINE } from './schema/command-line.js';
 import { COMMON } from './schema/common.js';
 import { CONTROL } from './schema/control.js';
 import { CRYPTO } from './schema/crypto.js';
@@ -61,7 +62,7 @@ let known: Schema | undefined;
 
 /** Read on first use. */
 export function schema(): Schema {
-  known ??= new Schema(join(PEER), join([EXTENSIONS]));
+  known ??= new Schema(join(PEER), join([EXTENSIONS, COMMAND_LINE]));
   return known;
 }
 

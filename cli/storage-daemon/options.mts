@@ -1,0 +1,88 @@
+/** The options of quiesce-storage-daemon, and what each does where it stands. */
+import { Duplex } from 'node:stream';
+import {
+  addBlockdev, addExport, BlockError, parseChardevOptions, parseJson, parseKeyval, schema, socketAddress, startNbdServer, visit,
+  type Chardev, type JsonDict, type StorageDaemon,
+} from '../../src/index.js';
+import type { LongOption } from '../getopt.mjs';
+import { print } from '../program.mjs';
+
+export const OPTIONS: readonly LongOption[] = [
+  { name: 'blockdev', value: true },
+  { name: 'chardev', value: true },
+  { name: 'daemonize', value: false },
+  { name: 'export', value: true },
+  { name: 'help', value: false, short: 'h' },
+  { name: 'monitor', value: true },
+  { name: 'nbd-server', value: true },
+  { name: 'object', value: true },
+  { name: 'pidfile', value: true },
+  { name: 'trace', value: true, short: 'T' },
+  { name: 'version', value: false, short: 'V' },
+];
+
+export interface Setting {
+  readonly daemon: StorageDaemon;
+  readonly daemonize: boolean;
+  /** Aborted when the daemon is to end. */
+  readonly stop: AbortSignal;
+  stdioTaken: boolean;
+  pidFile: string | null;
+  /** A line on standard error under the option's own words. */
+  readonly say: (text: string) => void;
+}
+
+/** `end`: it printed something, and that is all. `shared` is where lasting changes go. */
+type Effect = (value: string, setting: Setting, shared: Setting) => Promise<'end' | void> | 'end' | void;
+
+export const EFFECTS: Readonly<Record<string, Effect>> = {
+  blockdev: (value, { daemon }) => addBlockdev(daemon, typed('BlockdevOptions', value, 'driver')),
+  chardev: addChardev,
+  export: (value, { daemon }) => addExport(daemon, typed('BlockExportOptions', value, 'type')),
+  monitor: (value, { daemon }) => {
+    const { chardev, mode, pretty } = typed('MonitorOptions', value, 'chardev');
+    daemon.addMonitor(chardev as string, { mode: mode as string | undefined, pretty: pretty === true });
+  },
+  'nbd-server': (value, { daemon }) => {
+    const options = typed('NbdServerOptions', value);
+    return startNbdServer(daemon, options, socketAddress(options['addr'] as JsonDict));
+  },
+  pidfile: (value, _, shared) => { shared.pidFile = value; },
+};
+
+/** Key=value or JSON, checked by the schema. */
+function typed(type: string, text: string, impliedKey?: string): JsonDict {
+  const json = text.startsWith('{');
+  return visit(schema(), type, json ? parseJson(text) : parseKeyval(text, impliedKey), json ? 'json' : 'keyval') as JsonDict;
+}
+
+async function addChardev(value: string, setting: Setting, shared: Setting): Promise<'end' | void> {
+  const parsed = parseChardevOptions(value, { stdio: () => takeStdio(shared), warn: (text) => setting.say(`warning: ${text}`) });
+  if (parsed === 'help') {
+    print(CHARDEV_HELP);
+    return 'end';
+  }
+  const chardev = await setting.daemon.chardevs.add(parsed.id, parsed.config);
+  if (parsed.config.kind === 'socket' && parsed.config.wait) await waitForClient(chardev, setting);
+}
+
+async function waitForClient(chardev: Chardev, { say, stop }: Setting): Promise<void> {
+  if (chardev.waitForClient === undefined) return;
+  say(`info: QEMU waiting for connection on: ${chardev.filename()}`);
+  await chardev.waitForClient(stop);
+}
+
+function takeStdio(shared: Setting): Duplex {
+  if (shared.daemonize) throw new BlockError('INVALID_ARGUMENT', 'cannot use stdio with -daemonize');
+  if (shared.stdioTaken) throw new BlockError('BUSY', 'cannot use stdio by multiple character devices');
+  shared.stdioTaken = true;
+  return Duplex.from({ readable: process.stdin, writable: process.stdout });
+}
+
+const CHARDEV_HELP = `Available chardev backend types: 
+  memory
+  socket
+  stdio
+  ringbuf
+  null
+`;

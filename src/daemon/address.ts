@@ -1,0 +1,63 @@
+/** Addresses of sockets as QAPI tells them, and what they are called in messages. */
+import { fstatSync } from 'node:fs';
+import { BlockError } from '../base/errors.js';
+import type { NbdListenAddress } from '../nbd/server.js';
+import type { JsonDict } from '../qobject/value.js';
+
+/** QAPI's SocketAddress. */
+export type SocketAddress =
+  | { readonly type: 'unix'; readonly path: string }
+  | { readonly type: 'inet'; readonly host: string; readonly port: string; readonly to: number | null }
+  | { readonly type: 'fd'; readonly fd: number };
+
+/** Of a SocketAddress that the schema has checked. */
+export function socketAddress(flat: JsonDict): SocketAddress {
+  const refuse = (why: string): never => { throw new BlockError('NOT_SUPPORTED', why); };
+  switch (flat['type']) {
+    case 'unix':
+      if (flat['abstract'] === true) refuse('abstract unix sockets are not available');
+      return { type: 'unix', path: (flat['path'] as string) };
+    case 'inet':
+      return { type: 'inet', host: (flat['host'] as string), port: (flat['port'] as string), to: flat['to'] === undefined ? null : Number(flat['to']) };
+    case 'fd':
+      return { type: 'fd', fd: inheritedSocket((flat['str'] as string)) };
+    default:
+      return refuse('socket family AF_VSOCK unsupported');
+  }
+}
+
+/** Of a SocketAddressLegacy: the same with the members in `data`. */
+export function legacySocketAddress(legacy: JsonDict): SocketAddress {
+  return socketAddress({ type: legacy['type']!, ...legacy['data'] as JsonDict });
+}
+
+/** A descriptor that came with the process. */
+export function inheritedSocket(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new BlockError('INVALID_ARGUMENT', `Unable to parse FD number ${text}`);
+  const fd = Number(text);
+  if (!isSocket(fd)) throw new BlockError('INVALID_ARGUMENT', `File descriptor '${text}' is not a socket`);
+  return fd;
+}
+
+function isSocket(fd: number): boolean {
+  try {
+    return fstatSync(fd).isSocket();
+  } catch {
+    return false;
+  }
+}
+
+/** The number of a TCP port; QEMU would also look service names up. */
+export function portNumber({ host, port }: { readonly host: string; readonly port: string }): number {
+  // what does not fit into 16 bits wraps, as in C's library
+  if (/^\d{1,9}$/.test(port)) return Number(port) % 0x1_0000;
+  throw new BlockError('INVALID_ARGUMENT', `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`);
+}
+
+export function listenAddress(address: SocketAddress): NbdListenAddress {
+  switch (address.type) {
+    case 'unix': return { unix: address.path };
+    case 'fd': return { fd: address.fd };
+    case 'inet': return { host: address.host === '' ? '::' : address.host, port: portNumber(address) };
+  }
+}

@@ -1,0 +1,19 @@
+/** QMP: nodes of the graph. */
+import { openBlockdev } from '../image/blockdev.js';
+import type { OptionTree } from '../image/options.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import type { StorageDaemon } from './daemon.js';
+
+export function blockCommands(daemon: StorageDaemon): CommandTable {
+  const { graph } = daemon;
+  return {
+    'blockdev-add': (args) => addBlockdev(daemon, args),
+    'blockdev-del': (args) => graph.remove((args['node-name'] as string)),
+  };
+}
+
+/** `options`: BlockdevOptions, checked by the schema. */
+export async function addBlockdev(daemon: StorageDaemon, options: JsonDict): Promise<void> {
+  await openBlockdev(daemon.graph, options as OptionTree);
+}

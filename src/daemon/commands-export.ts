@@ -1,0 +1,64 @@
+/** QMP: exports and the NBD server. */
+import { BlockError } from '../base/errors.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import { legacySocketAddress, listenAddress, type SocketAddress } from './address.js';
+import type { StorageDaemon } from './daemon.js';
+import type { ExportBitmapName } from './exports.js';
+
+export function exportCommands(daemon: StorageDaemon): CommandTable {
+  const { exports } = daemon;
+  return {
+    'nbd-server-start': (args) => startNbdServer(daemon, args, legacySocketAddress(args['addr'] as JsonDict)),
+    'nbd-server-stop': () => exports.stopServer(),
+    'nbd-server-add': (args) => addByDevice(daemon, args),
+    'nbd-server-remove': ({ name, mode }) => {
+      const id = exports.findByName(name as string);
+      if (id === undefined) throw new BlockError('NOT_FOUND', `Export '${name as string}' is not found`);
+      return exports.remove(id, removeMode(mode));
+    },
+    'block-export-add': (args) => addExport(daemon, args),
+    'block-export-del': ({ id, mode }) => exports.remove(id as string, removeMode(mode)),
+    'query-block-exports': () => exports.list().map(({ id, nodeName, shuttingDown }) => ({
+      id, type: 'nbd', 'node-name': nodeName, 'shutting-down': shuttingDown,
+    })),
+  };
+}
+
+function removeMode(mode: unknown): 'safe' | 'hard' {
+  return mode === 'hard' ? 'hard' : 'safe';
+}
+
+/** `options`: NbdServerOptions, checked by the schema. */
+export async function startNbdServer(daemon: StorageDaemon, options: JsonDict, address: SocketAddress): Promise<void> {
+  if (daemon.exports.serving) throw new BlockError('EXISTS', 'NBD server already running');
+  await daemon.exports.startServer({
+    address: listenAddress(address),
+    maxConnections: Number(options['max-connections'] ?? 0),
+  });
+}
+
+/** `options`: BlockExportOptions, checked by the schema. */
+export async function addExport(daemon: StorageDaemon, options: JsonDict): Promise<void> {
+  if (options['type'] !== 'nbd') throw new BlockError('NOT_SUPPORTED', `exports of type '${(options['type'] as string)}' are not available`);
+  await daemon.exports.add({
+    id: (options['id'] as string),
+    nodeName: (options['node-name'] as string),
+    name: options['name'] as string | undefined,
+    description: options['description'] as string | undefined,
+    writable: options['writable'] as boolean | undefined,
+    writethrough: options['writethrough'] as boolean | undefined,
+    bitmaps: options['bitmaps'] as readonly ExportBitmapName[] | undefined,
+    allocationDepth: options['allocation-depth'] as boolean | undefined,
+  });
+}
+
+/** The command of old: the device's name is the export's, and its id too. A read-only device is exported read-only. */
+async function addByDevice(daemon: StorageDaemon, { device, name, description, writable, bitmap }: JsonDict): Promise<void> {
+  const node = daemon.graph.lookUp(device as string);
+  const id = (name ?? device) as string;
+  await daemon.exports.add({
+    id, name: id, nodeName: node.nodeName, description: description as string | undefined,
+    writable: writable === true && !node.readOnly, bitmaps: bitmap === undefined ? [] : [bitmap as string],
+  });
+}

@@ -1,0 +1,85 @@
+/**
+ * One storage daemon: the graph of its nodes, its exports, jobs, character devices and monitors, and the QMP commands
+ * over all of them. It neither prints nor ends the process.
+ */
+import { systemClock, type Clock } from '../base/clock.js';
+import { BlockError } from '../base/errors.js';
+import { BlockGraph } from '../block/graph.js';
+import type { NbdServerOptions } from '../nbd/server.js';
+import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import { Chardevs } from './chardevs.js';
+import { blockCommands } from './commands-block.js';
+import { chardevCommands } from './commands-chardev.js';
+import { exportCommands } from './commands-export.js';
+import { BlockExports } from './exports.js';
+
+export interface StorageDaemonOptions {
+  readonly version: QmpVersion;
+  readonly clock?: Clock | undefined;
+  readonly nbd?: NbdServerOptions | undefined;
+}
+
+export class StorageDaemon {
+  readonly graph = new BlockGraph();
+  readonly chardevs = new Chardevs();
+  readonly exports: BlockExports;
+  readonly clock: Clock;
+  readonly qmp: QmpServer;
+  /** Resolves when a client said `quit`, or `quit` was called. */
+  readonly ended: Promise<void>;
+  #end: () => void = () => undefined;
+  #closing: Promise<void> | null = null;
+
+  constructor({ version, clock = systemClock, nbd }: StorageDaemonOptions) {
+    this.clock = clock;
+    this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd);
+    this.ended = new Promise((resolve) => { this.#end = resolve; });
+    this.qmp = new QmpServer({ commands: this.#commands(), version, clock });
+  }
+
+  emit(event: string, data: JsonDict): void {
+    this.qmp.emit(event, data);
+  }
+
+  quit(): void {
+    this.#end();
+  }
+
+  /** Opens a QMP monitor on a character device: each of its clients is greeted and served. */
+  addMonitor(chardevId: string, { pretty = false, mode = 'control' }: { readonly pretty?: boolean; readonly mode?: string } = {}): void {
+    const chardev = this.chardevs.find(chardevId);
+    if (chardev === undefined) throw new BlockError('NOT_FOUND', `chardev "${chardevId}" not found`);
+    if (mode === 'readline') throw new BlockError('NOT_SUPPORTED', 'Only QMP is supported');
+    if (chardev.frontend !== null) throw new BlockError('BUSY', `Device '${chardevId}' is in use`);
+    chardev.setFrontend((stream) => { this.qmp.attach(stream, { pretty }); });
+  }
+
+  /** Ends exports, lets clients read their last replies, and closes every node: all that was written is on its way to the disk. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const errors: unknown[] = [];
+    const step = async (work: Promise<void>): Promise<void> => { await work.catch((error: unknown) => errors.push(error)); };
+    await step(this.exports.close());
+    await step(this.graph.closeAll());
+    await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
+    this.chardevs.close();
+    if (errors.length > 0) throw errors[0];
+  }
+
+  #commands(): CommandTable {
+    return {
+      quit: () => { setImmediate(() => this.quit()); },
+      ...blockCommands(this),
+      ...exportCommands(this),
+      ...chardevCommands(this),
+    };
+  }
+}
+
+/** A monitor that does not read its last replies keeps nobody. */
+const MONITOR_GRACE_MS = 1000;

@@ -1,0 +1,190 @@
+/** The exports of one process, by id, and the NBD server that serves them. */
+import { BlockError } from '../base/errors.js';
+import type { BlockBackend } from '../block/backend.js';
+import type { DirtyBitmap } from '../block/dirty-bitmap.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { BlockNode } from '../block/node.js';
+import { Permission } from '../block/permissions.js';
+import { NbdServer, type NbdListenAddress, type NbdServerOptions } from '../nbd/server.js';
+import type { TlsCredentials } from '../nbd/tls.js';
+import { isWellFormedId } from './ids.js';
+
+const MAX_STRING = 4096;
+
+/** A bitmap of the exported node or one below it, or of any node by name. */
+export type ExportBitmapName = string | { readonly node: string; readonly name: string };
+
+export interface NbdExportRequest {
+  readonly id: string;
+  readonly nodeName: string;
+  /** Default: the node's name. */
+  readonly name?: string | undefined;
+  readonly description?: string | undefined;
+  readonly writable?: boolean | undefined;
+  /** Every write is on stable storage before it is answered. */
+  readonly writethrough?: boolean | undefined;
+  readonly bitmaps?: readonly ExportBitmapName[] | undefined;
+  readonly allocationDepth?: boolean | undefined;
+}
+
+interface Export {
+  readonly id: string;
+  readonly name: string;
+  readonly backend: BlockBackend;
+  readonly bitmaps: readonly DirtyBitmap[];
+  shuttingDown: boolean;
+}
+
+export interface BlockExportInfo {
+  readonly id: string;
+  readonly nodeName: string;
+  readonly shuttingDown: boolean;
+}
+
+export interface StartNbdServer {
+  readonly address: NbdListenAddress;
+  readonly tls?: TlsCredentials | null | undefined;
+  /** 0 for any number. */
+  readonly maxConnections?: number | undefined;
+}
+
+export class BlockExports {
+  readonly #graph: BlockGraph;
+  readonly #onDeleted: (id: string) => void;
+  readonly #serverOptions: NbdServerOptions;
+  readonly #exports = new Map<string, Export>();
+  #server: NbdServer | null = null;
+  #maxConnections = 0;
+
+  /** `onDeleted` hears of an export that nobody uses any more. */
+  constructor(graph: BlockGraph, onDeleted: (id: string) => void, serverOptions: NbdServerOptions = {}) {
+    this.#graph = graph;
+    this.#onDeleted = onDeleted;
+    this.#serverOptions = serverOptions;
+  }
+
+  get serving(): boolean { return this.#server !== null; }
+
+  /** Resolves with the TCP port, null for other sockets. */
+  async startServer({ address, tls, maxConnections = 0 }: StartNbdServer): Promise<number | null> {
+    if (this.#server !== null) throw new BlockError('EXISTS', 'NBD server already running');
+    const server = new NbdServer({ ...this.#serverOptions, tls, maxConnections });
+    const port = await server.listen(address);
+    this.#server = server;
+    this.#maxConnections = maxConnections;
+    return port;
+  }
+
+  /** Ends all exports and connections. */
+  async stopServer(): Promise<void> {
+    const server = this.#runningServer();
+    this.#server = null;
+    await server.close();
+    for (const exported of this.#newestFirst()) await this.#finish(exported);
+  }
+
+  async add(request: NbdExportRequest): Promise<void> {
+    const { id, nodeName, writable = false, description } = request;
+    if (!isWellFormedId(id)) throw invalid('Invalid block export id');
+    if (this.#exports.has(id)) throw new BlockError('EXISTS', `Block export id '${id}' is already in use`);
+    const node = this.#graph.find(nodeName);
+    if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='' nor node-name='${nodeName}'`);
+    if (writable && node.readOnly) throw new BlockError('READ_ONLY', 'Cannot export read-only node as writable');
+    const backend = await this.#graph.attach(node, {
+      used: Permission.CONSISTENT_READ | (writable ? Permission.WRITE : 0), shared: Permission.ALL & ~Permission.RESIZE,
+    });
+    try {
+      const server = this.#runningServer();
+      const name = request.name ?? nodeName;
+      checkNames(name, description);
+      for (const { name: taken } of server.exports()) {
+        if (taken === name) throw new BlockError('EXISTS', `NBD server already has export named '${name}'`);
+      }
+      const bitmaps = this.#bitmaps(node, writable, request.bitmaps ?? []);
+      server.addExport({
+        name, description: description ?? null, backend, readOnly: !writable, multiConn: this.#maxConnections !== 1, bitmaps,
+        allocationDepth: request.allocationDepth ?? false,
+      });
+      for (const bitmap of bitmaps) bitmap.busy = true;
+      this.#exports.set(id, { id, name, backend, bitmaps, shuttingDown: false });
+    } catch (error) {
+      await this.#graph.detach(backend);
+      throw error;
+    }
+  }
+
+  /** Resolves when no client is left, with the mode `hard`; refuses where one is, with `safe`. */
+  async remove(id: string, mode: 'safe' | 'hard'): Promise<void> {
+    const exported = this.#exports.get(id);
+    if (exported === undefined) throw new BlockError('NOT_FOUND', `Export '${id}' is not found`);
+    if (exported.shuttingDown) throw new BlockError('BUSY', `Export '${id}' is already shutting down`);
+    if (mode === 'safe' && this.#server!.clientsOf(exported.name) > 0) throw new BlockError('BUSY', `export '${id}' still in use`);
+    exported.shuttingDown = true;
+    await this.#server!.removeExport(exported.name, mode);
+    await this.#finish(exported);
+  }
+
+  /** The id of the export that NBD clients know by this name. */
+  findByName(name: string): string | undefined {
+    return [...this.#exports.values()].find((exported) => exported.name === name)?.id;
+  }
+
+  /** Newest first. */
+  list(): BlockExportInfo[] {
+    return this.#newestFirst().map(({ id, backend, shuttingDown }) => ({ id, nodeName: backend.node.nodeName, shuttingDown }));
+  }
+
+  /** For the end of the process. */
+  async close(): Promise<void> {
+    if (this.#server !== null) await this.stopServer();
+  }
+
+  #newestFirst(): Export[] {
+    return [...this.#exports.values()].reverse();
+  }
+
+  async #finish(exported: Export): Promise<void> {
+    for (const bitmap of exported.bitmaps) bitmap.busy = false;
+    this.#exports.delete(exported.id);
+    await this.#graph.detach(exported.backend);
+    this.#onDeleted(exported.id);
+  }
+
+  #runningServer(): NbdServer {
+    if (this.#server === null) throw invalid('NBD server not running');
+    return this.#server;
+  }
+
+  #bitmaps(node: BlockNode, writable: boolean, wanted: readonly ExportBitmapName[]): DirtyBitmap[] {
+    return wanted.map((one) => {
+      const bitmap = typeof one === 'string' ? findBelow(node, one) : this.#graph.lookUp(one.node).bitmaps.get(one.name);
+      const name = typeof one === 'string' ? one : one.name;
+      if (bitmap === undefined) throw new BlockError('NOT_FOUND', typeof one === 'string' ? `Bitmap '${name}' is not found` : `Dirty bitmap '${name}' not found`);
+      bitmap.check('busy');
+      if (!writable && !node.readOnly && bitmap.enabled) throw invalid(`Enabled bitmap '${name}' incompatible with readonly export`);
+      return bitmap;
+    });
+  }
+}
+
+/** In the node itself or in what it filters or overlays. */
+function findBelow(top: BlockNode, name: string): DirtyBitmap | undefined {
+  for (let node: BlockNode | undefined = top; node !== undefined; node = nextBelow(node)) {
+    const found = node.bitmaps.get(name);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+function nextBelow(node: BlockNode): BlockNode | undefined {
+  return node.children.find(({ role }) => role === 'filtered' || role === 'backing')?.node;
+}
+
+function checkNames(name: string, description: string | undefined): void {
+  if (Buffer.byteLength(name) > MAX_STRING) throw invalid(`export name '${name}' too long`);
+  if (description !== undefined && Buffer.byteLength(description) > MAX_STRING) throw invalid(`description '${description}' too long`);
+}
+
+function invalid(message: string): BlockError {
+  return new BlockError('INVALID_ARGUMENT', message);
+}
