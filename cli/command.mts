@@ -52,6 +52,8 @@ export interface CommandSpec {
 }
 
 export interface CommandContext {
+  /** Long names of the options in the order of the command line; of quick commands only. */
+  readonly given: readonly string[];
   /** Aborted by Ctrl-C or SIGTERM; its reason is the error to throw. A command that returns normally has succeeded. */
   readonly signal: AbortSignal;
   /** Standard output: results only. */

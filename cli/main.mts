@@ -72,7 +72,7 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
   }
   try {
     const raw = entry.quick === true ? scan(command.spec, argv) : await (await import('./yargs-scan.mjs')).scanWithYargs(command.spec, argv);
-    return await runInterruptible(command, interpret(command.spec, raw));
+    return await runInterruptible(command, interpret(command.spec, raw), raw.given ?? []);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     complain(`${error.message} (see quiesce ${path} --help)`);
@@ -80,11 +80,12 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
   }
 }
 
-async function runInterruptible(command: Command, args: Readonly<Record<string, unknown>>): Promise<number> {
+async function runInterruptible(command: Command, args: Readonly<Record<string, unknown>>, given: readonly string[]): Promise<number> {
   const interrupt = listenForInterrupt(endNow);
   let progress: Promise<Progress> | undefined;
   let bars: Progress | undefined;
   const context: CommandContext = {
+    given,
     signal: interrupt.signal,
     // a result printed into a running bar could not be read
     out: createOutput((text) => {

@@ -11,6 +11,8 @@ export interface RawArgs {
   readonly words: readonly string[];
   /** By long name; a flag's value is 'true' or 'false'. */
   readonly values: ReadonlyMap<string, readonly string[]>;
+  /** Long names of the options, one for each time that one was given; only the small parser knows. */
+  readonly given?: readonly string[];
 }
 
 /** Whether a word is an option and not a value: `-` (standard input) and negative numbers are values. */
@@ -21,42 +23,47 @@ export function looksLikeOption(word: string): boolean {
 export function scan(spec: CommandSpec, argv: readonly string[]): RawArgs {
   const words: string[] = [];
   const values = new Map<string, string[]>();
+  const given: string[] = [];
   const rest = [...argv];
   for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
     if (word === '--') {
       words.push(...rest);
       break;
     }
-    if (word.startsWith('--')) scanLong(spec, word, rest, values);
-    else if (looksLikeOption(word)) scanShort(spec, word, rest, values);
+    if (word.startsWith('--')) given.push(scanLong(spec, word, rest, values));
+    else if (looksLikeOption(word)) given.push(...scanShort(spec, word, rest, values));
     else words.push(word);
   }
-  return { words, values };
+  return { words, values, given };
 }
 
-function scanLong(spec: CommandSpec, word: string, rest: string[], values: Map<string, string[]>): void {
+function scanLong(spec: CommandSpec, word: string, rest: string[], values: Map<string, string[]>): string {
   const equals = word.indexOf('=');
   const name = equals < 0 ? word.slice(2) : word.slice(2, equals);
   const option = Object.hasOwn(spec.options, name) ? spec.options[name] : undefined;
   if (option === undefined) throw unknownOption(spec, name);
   take(name, option, equals < 0 ? undefined : word.slice(equals + 1), rest, values);
+  return name;
 }
 
 /** `-x`, `-x VALUE`, `-xVALUE`, `-x=VALUE`, and several flags in one word. */
-function scanShort(spec: CommandSpec, word: string, rest: string[], values: Map<string, string[]>): void {
+function scanShort(spec: CommandSpec, word: string, rest: string[], values: Map<string, string[]>): string[] {
+  const given: string[] = [];
   for (let at = 1; at < word.length; at++) {
     const letter = word.charAt(at);
     const found = Object.entries(spec.options).find(([, option]) => option.alias === letter);
     if (found === undefined) throw unknownOption(spec, letter);
     const [name, option] = found;
+    given.push(name);
     const tail = word.slice(at + 1);
     if (option.type === 'boolean' && !tail.startsWith('=')) {
       take(name, option, undefined, rest, values);
       continue;
     }
     take(name, option, tail === '' ? undefined : tail.replace(/^=/, ''), rest, values);
-    return;
+    break;
   }
+  return given;
 }
 
 function take(name: string, option: OptionSpec, attached: string | undefined, rest: string[], values: Map<string, string[]>): void {

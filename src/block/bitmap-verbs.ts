@@ -43,7 +43,7 @@ export async function addBitmap(node: BlockNode, options: AddBitmapOptions): Pro
   };
   if (persistent) {
     const { bitmapStore } = node.driver;
-    if (bitmapStore === undefined) throw new BlockError('NOT_SUPPORTED', `Can't store persistent bitmaps to ${nameOf(node)}`, { node: node.name });
+    if (bitmapStore === undefined) throw new BlockError('NOT_SUPPORTED', `Can't store persistent bitmaps to ${nameOf(node)}: Operation not supported`, { node: node.name });
     checkFree();
     try {
       bitmapStore.checkNew(name, granularity);

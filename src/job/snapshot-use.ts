@@ -37,6 +37,7 @@ export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotI
   await recover(request);
   const set = await ImageSet.open([request.image, ...request.also ?? []], request);
   try {
+    for (const { snapshots } of set.images) snapshots.checkApply?.();
     const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
     const source = await openState(set.primary, request.tag);
     await send(source, request, async () => {
@@ -63,7 +64,7 @@ export async function extractSnapshot(request: SendStateRequest & { readonly for
 
 /** Makes the snapshot's disks the active ones; its RAM state stays where it is. */
 export async function revertSnapshot(request: UseSnapshotRequest): Promise<void> {
-  await changeAll(request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id));
+  await changeAll(request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id), ({ snapshots }) => snapshots.checkApply?.());
 }
 
 export async function deleteSnapshot(request: UseSnapshotRequest): Promise<void> {
@@ -88,11 +89,14 @@ interface Target {
   readonly snapshot: SnapshotInfo;
 }
 
-/** Every image must have the snapshot before the first one changes. */
-async function changeAll(request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>): Promise<void> {
+/** Every image must have the snapshot, and pass the check, before the first one changes. */
+async function changeAll(
+  request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>, check?: (image: OpenedImage) => void,
+): Promise<void> {
   await recover(request);
   const set = await ImageSet.open([request.image, ...request.also ?? []], request);
   try {
+    for (const image of set.images) check?.(image);
     await inTurn(set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) })), request, done, change);
   } finally {
     await set.close();
