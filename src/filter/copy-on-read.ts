@@ -2,7 +2,9 @@
 import { alignDown, alignUp, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { RangeLock } from '../base/range-lock.js';
+import type { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
+import { Permission, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
 import { FilterDriver } from './filter.js';
 
@@ -41,6 +43,9 @@ export class CopyOnReadFilter extends FilterDriver {
       this.#ranges.release(hold);
     }
   }
+
+  readonly childUse = (_child: BlockChild, { used, shared }: EdgeUse): EdgeUse =>
+    ({ used: used | Permission.WRITE_UNCHANGED, shared: shared | Permission.WRITE_UNCHANGED });
 
   async #read(request: BlockRequest): Promise<void> {
     const end = request.offset + request.bytes;

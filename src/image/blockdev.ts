@@ -4,6 +4,8 @@
  */
 import type { BlockGraph } from '../block/graph.js';
 import { BlockNode } from '../block/node.js';
+import type { ThrottleGroup } from '../block/throttle.js';
+import type { QuorumEvent } from '../filter/quorum.js';
 import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '../block/permissions.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { isNbdName } from '../nbd/uri.js';
@@ -21,6 +23,10 @@ export interface BlockdevContext {
   readonly trace?: TraceSink | null | undefined;
   /** Finds the `tls-creds-*` object of an id. */
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
+  /** The throttle-group objects, for the driver of that name. */
+  readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
+  /** Hears what QEMU's QUORUM_REPORT_BAD and QUORUM_FAILURE tell. */
+  readonly onQuorumEvent?: ((event: QuorumEvent) => void) | undefined;
 }
 
 /** Opens a tree. The root is held by its name (blockdev-add) until it is removed from the graph. */
@@ -148,6 +154,8 @@ class NodeOpening {
       common: this.#common,
       options,
       tlsCredentials: this.#context.tlsCredentials,
+      throttleGroup: this.#context.throttleGroup,
+      onQuorumEvent: this.#context.onQuorumEvent,
       child: async (edge, role, use) => {
         const node = await this.#child(edge, role, use);
         if (node === null) throw invalid(`A block device must be specified for "${edge}"`);

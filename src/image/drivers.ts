@@ -3,9 +3,12 @@ import type { BlockDriver } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import type { ChildRole, EdgeUse } from '../block/permissions.js';
 import type { BlockGraph } from '../block/graph.js';
+import type { ThrottleGroup } from '../block/throttle.js';
+import type { QuorumEvent } from '../filter/quorum.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import type { NodeOptionsReader } from './options.js';
 import { FILE_DRIVERS } from './driver-file.js';
+import { FILTER_DRIVERS } from './driver-filter.js';
 import { NBD_DRIVER } from './driver-nbd.js';
 import { NULL_DRIVERS } from './driver-null.js';
 import { QCOW2_DRIVER } from './driver-qcow2.js';
@@ -30,6 +33,9 @@ export interface DriverContext {
   readonly options: NodeOptionsReader;
   /** The `tls-creds-*` object of this id; undefined where there is none, or nobody who knows objects. */
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
+  /** The throttle-group object of this name. */
+  readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
+  readonly onQuorumEvent?: ((event: QuorumEvent) => void) | undefined;
   /** Opens or finds the node for an edge, and holds it for the node being opened, with the uses of the role. */
   child(edge: string, role: ChildRole, use?: EdgeUse): Promise<BlockNode>;
   /** True where the options say what the edge is to be, be it nothing. */
@@ -56,7 +62,7 @@ export interface DriverDefinition {
 }
 
 const DRIVERS: ReadonlyMap<string, DriverDefinition> = new Map(
-  [...FILE_DRIVERS, ...NULL_DRIVERS, NBD_DRIVER, RAW_DRIVER, QCOW2_DRIVER].map((definition) => [definition.name, definition]));
+  [...FILE_DRIVERS, ...NULL_DRIVERS, NBD_DRIVER, RAW_DRIVER, QCOW2_DRIVER, ...FILTER_DRIVERS].map((definition) => [definition.name, definition]));
 
 export function findDriver(name: string): DriverDefinition | undefined {
   return DRIVERS.get(name);

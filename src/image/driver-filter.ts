@@ -1,0 +1,134 @@
+/** The filters, and quorum, as drivers of a node tree. */
+import type { BlockNode } from '../block/node.js';
+import { Permission } from '../block/permissions.js';
+import { BlkdebugDriver, parseBlkdebugName, readBlkdebugConfig } from '../filter/blkdebug.js';
+import { knowsOption, makeRule, type BlkdebugRule } from '../filter/blkdebug-rules.js';
+import { BlkverifyFilter, parseBlkverifyName } from '../filter/blkverify.js';
+import { CopyOnReadFilter } from '../filter/copy-on-read.js';
+import { PreallocateFilter } from '../filter/preallocate.js';
+import { checkQuorum, QuorumDriver } from '../filter/quorum.js';
+import { ThrottleFilter } from '../filter/throttle.js';
+import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { extractOptions, invalid, type FlatOptions, type NodeOptionsReader } from './options.js';
+
+export const FILTER_DRIVERS: readonly DriverDefinition[] = [
+  { name: 'throttle', protocol: false, open: openThrottle },
+  { name: 'copy-on-read', protocol: false, open: openCopyOnRead },
+  { name: 'preallocate', protocol: false, open: openPreallocate },
+  { name: 'quorum', protocol: false, open: openQuorum },
+  { name: 'blkverify', protocol: true, open: openBlkverify },
+  { name: 'blkdebug', protocol: true, open: openBlkdebug },
+];
+
+async function openThrottle(context: DriverContext): Promise<OpenedDriver> {
+  const name = context.options.string('throttle-group');
+  const child = await context.child('file', 'filtered');
+  if (name === undefined) throw invalid('Please specify a throttle group');
+  const group = context.throttleGroup?.(name);
+  if (group === undefined) throw invalid(`Throttle group '${name}' does not exist`);
+  return { driver: new ThrottleFilter({ child, group }) };
+}
+
+async function openCopyOnRead(context: DriverContext): Promise<OpenedDriver> {
+  const child = await context.child('file', 'filtered');
+  const name = context.options.string('bottom');
+  const bottom = name === undefined ? null : context.graph.find(name);
+  if (bottom === undefined) throw invalid(`Bottom node '${name}' not found`);
+  return { driver: new CopyOnReadFilter({ child, bottom }) };
+}
+
+async function openPreallocate(context: DriverContext): Promise<OpenedDriver> {
+  const { options } = context;
+  const child = await context.child('file', 'filtered');
+  const align = options.size('prealloc-align');
+  const size = options.size('prealloc-size');
+  return { driver: new PreallocateFilter({ child, ...(align === undefined ? {} : { align }), ...(size === undefined ? {} : { size }) }) };
+}
+
+async function openQuorum(context: DriverContext): Promise<OpenedDriver> {
+  const { options } = context;
+  const edges: string[] = [];
+  while (context.defines(`children.${edges.length}`)) edges.push(`children.${edges.length}`);
+  const voteThreshold = options.number('vote-threshold') ?? 0;
+  const readPattern = options.string('read-pattern') ?? 'quorum';
+  const voting = {
+    voteThreshold,
+    readPattern: readPattern as 'quorum' | 'fifo',
+    blkverify: options.bool('blkverify', false),
+    rewriteCorrupted: options.bool('rewrite-corrupted', false),
+  };
+  if (edges.length === 0 || voteThreshold < 1 || voteThreshold > edges.length) checkQuorum({ ...voting, children: edges });
+  if (readPattern !== 'quorum' && readPattern !== 'fifo') throw invalid('Please set read-pattern as fifo or quorum');
+  checkQuorum({ ...voting, children: edges });
+  const children: BlockNode[] = [];
+  for (const edge of edges) children.push(await context.child(edge, 'data'));
+  const { onQuorumEvent } = context;
+  return { name: context.common.nodeName, driver: new QuorumDriver({ ...voting, children, ...(onQuorumEvent === undefined ? {} : { onEvent: onQuorumEvent }) }) };
+}
+
+async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
+  const { options } = context;
+  const name = options.string('filename');
+  if (name !== undefined) {
+    const { raw, image } = parseBlkverifyName(name);
+    defineByName(options.flat, 'raw', raw);
+    defineByName(options.flat, 'test', image);
+  }
+  const raw = await context.child('raw', 'filtered');
+  const test = await context.child('test', 'data');
+  return { driver: new BlkverifyFilter({ test, raw }) };
+}
+
+async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
+  const { options } = context;
+  const name = options.string('filename');
+  if (name !== undefined) {
+    const { config, image } = parseBlkdebugName(name);
+    if (config !== null && !options.has('config')) options.flat.set('config', config);
+    defineByName(options.flat, 'image', image);
+  }
+  const config = options.string('config');
+  const limits = {
+    align: options.size('align'), maxTransfer: options.size('max-transfer'), optWriteZero: options.size('opt-write-zero'),
+    maxWriteZero: options.size('max-write-zero'), optDiscard: options.size('opt-discard'), maxDiscard: options.size('max-discard'),
+  };
+  const rules = [...config === undefined ? [] : await readBlkdebugConfig(config), ...inlineRules(options.flat, 'inject-error'), ...inlineRules(options.flat, 'set-state')];
+  const perms = { takeChildPerms: permissionList(options, 'take-child-perms'), unshareChildPerms: permissionList(options, 'unshare-child-perms') };
+  const image = await context.child('image', 'filtered');
+  return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }) };
+}
+
+/** The child of a file name that stands inside another one. */
+function defineByName(flat: FlatOptions, edge: string, name: string): void {
+  flat.set(`${edge}.driver`, name.startsWith('blkdebug:') ? 'blkdebug' : name.startsWith('blkverify:') ? 'blkverify' : 'file');
+  flat.set(`${edge}.filename`, name.startsWith('file:') ? name.slice('file:'.length) : name);
+}
+
+/** `inject-error.0.event`, … */
+function inlineRules(flat: FlatOptions, kind: BlkdebugRule['kind']): readonly BlkdebugRule[] {
+  const all = extractOptions(flat, kind);
+  const rules: BlkdebugRule[] = [];
+  for (let index = 0; ; index++) {
+    const options = extractOptions(all, String(index));
+    if (options.size === 0) break;
+    for (const name of options.keys()) if (!knowsOption(kind, name)) throw invalid(`[${kind}] section doesn't support the option '${name}'`);
+    rules.push(makeRule(kind, options));
+  }
+  for (const name of all.keys()) throw invalid(`Unused option '${name}' for [${kind}]`);
+  return rules;
+}
+
+const PERMISSIONS: Readonly<Record<string, number>> = {
+  'consistent-read': Permission.CONSISTENT_READ, write: Permission.WRITE, 'write-unchanged': Permission.WRITE_UNCHANGED, resize: Permission.RESIZE,
+};
+
+function permissionList(options: NodeOptionsReader, name: string): number {
+  let mask = 0;
+  for (let index = 0; options.has(`${name}.${index}`); index++) {
+    const value = options.string(`${name}.${index}`)!;
+    const bit = PERMISSIONS[value];
+    if (bit === undefined) throw invalid(`Parameter '${name}' does not accept value '${value}'`);
+    if (Math.floor(mask / bit) % 2 === 0) mask += bit;
+  }
+  return mask;
+}
