@@ -7,6 +7,7 @@ import { ServerHandshake, type HandshakeContext, type Negotiated, type Outcome }
 import type { MemoryShare } from './memory-share.js';
 import { greeting } from './option-replies.js';
 import { ReplyWriter } from './replies.js';
+import type { Watched } from './stall-watch.js';
 import { startTlsServer, type TlsCredentials } from './tls.js';
 import { Transmission } from './transmission.js';
 
@@ -25,7 +26,7 @@ export interface ConnectionOptions {
   onClosed(connection: Connection, negotiated: boolean): void;
 }
 
-export class Connection implements ExportUser {
+export class Connection implements ExportUser, Watched {
   readonly #options: ConnectionOptions;
   #socket: Socket;
   #handshake: ServerHandshake | null;
@@ -40,6 +41,7 @@ export class Connection implements ExportUser {
   #finished = false;
   #socketClosed = false;
   #gone = false;
+  #chunks = 0;
   readonly #timeout = new AbortController();
   readonly #closed: Promise<void>;
   #resolveClosed: () => void = () => undefined;
@@ -68,6 +70,15 @@ export class Connection implements ExportUser {
     return this.#closed;
   }
 
+  get starved(): boolean { return this.#options.memory.waitsForPool; }
+  get waitsForClient(): boolean { return this.#transmission?.receiving === true || this.#replies?.idle === false; }
+  get transfers(): number { return this.#chunks + (this.#replies?.writes ?? 0); }
+
+  evict(): void {
+    this.#options.onProblem('the client held buffers that others waited for, and did nothing');
+    this.#socket.destroy();
+  }
+
   #contextOf(tls: HandshakeContext['tls']): HandshakeContext {
     return { tls, find: (name) => this.#options.find(name), list: () => this.#options.list() };
   }
@@ -88,6 +99,7 @@ export class Connection implements ExportUser {
   }
 
   readonly #onData = (chunk: Uint8Array): void => {
+    this.#chunks++;
     this.#pending = chunk;
     this.#advance();
   };

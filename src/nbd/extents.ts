@@ -6,8 +6,9 @@ import { ContextId } from './meta-contexts.js';
 import { Allocation } from './protocol.js';
 import type { NbdRequest } from './transmission.js';
 
-/** An answer may be shorter than the question; the client asks on where it ends. */
-export const MAX_EXTENTS = 8192;
+export const EXTENT_BYTES = 8;
+/** Of all contexts of a request. An answer may be shorter than the question; the client asks on where it ends. */
+export const MAX_EXTENTS = 16_384;
 const DIRTY = 1;
 const MAX_LENGTH = 0xffff_ffff;
 
@@ -34,20 +35,20 @@ export class ExtentList {
     return true;
   }
 
-  encode(): Uint8Array {
-    const bytes = Buffer.allocUnsafe(this.#words.length * 4);
-    const view = viewOf(bytes);
+  /** Returns the part of `into` that it filled. */
+  encode(into: Uint8Array): Uint8Array {
+    const view = viewOf(into);
     for (const [index, word] of this.#words.entries()) view.setUint32(4 * index, word);
-    return bytes;
+    return into.subarray(0, 4 * this.#words.length);
   }
 }
 
-export async function describeExtents(request: NbdRequest, contextId: number, limit: number): Promise<Uint8Array> {
+export async function describeExtents(request: NbdRequest, contextId: number, limit: number): Promise<ExtentList> {
   const extents = new ExtentList(limit);
   const { owner, offset, bytes } = request;
   if (contextId >= ContextId.DIRTY_BITMAP) {
     describeBitmap(owner.negotiated.export.source.bitmaps[contextId - ContextId.DIRTY_BITMAP]!, offset, offset + bytes, extents);
-    return extents.encode();
+    return extents;
   }
   for (let done = 0; done < bytes;) {
     const status = await chainStatus(owner.backend.node, offset + done, bytes - done);
@@ -58,7 +59,7 @@ export async function describeExtents(request: NbdRequest, contextId: number, li
     if (!extents.add(status.bytes, flags)) break;
     done += status.bytes;
   }
-  return extents.encode();
+  return extents;
 }
 
 function describeBitmap(bitmap: ExportBitmap, start: number, end: number, extents: ExtentList): void {

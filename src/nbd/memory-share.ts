@@ -1,30 +1,52 @@
 /** One connection's part in the buffers that all connections of a server share. */
 import type { BufferPool, Lease } from '../base/buffer-pool.js';
 
+interface Waiter {
+  readonly bytes: number;
+  readonly grant: (lease: Lease | Promise<Lease>) => void;
+}
+
 export class MemoryShare {
   readonly #pool: BufferPool;
   /** So that one connection cannot hold all memory while the others wait. A single request may exceed it. */
   readonly #limit: number;
+  /** The pool is empty: somebody waits until others give memory back. */
+  readonly #onWait: () => void;
   #held = 0;
-  #waiter: { readonly bytes: number; readonly grant: (lease: Lease | Promise<Lease>) => void } | null = null;
+  /** Waits for the pool, not for this connection's own requests to end. */
+  #wantsPool = 0;
+  readonly #waiters: Waiter[] = [];
 
-  constructor(pool: BufferPool, limit: number) {
+  constructor(pool: BufferPool, limit: number, onWait: () => void) {
     this.#pool = pool;
     this.#limit = limit;
+    this.#onWait = onWait;
   }
 
-  /** One call waits at a time. */
+  get waitsForPool(): boolean { return this.#wantsPool > 0; }
+
+  /** First come, first served. */
   lease(bytes: number): Lease | Promise<Lease> {
-    if (this.#held > 0 && this.#held + bytes > this.#limit) {
-      return new Promise((grant) => { this.#waiter = { bytes, grant }; });
-    }
-    return this.#take(bytes);
+    if (this.#waiters.length === 0 && this.#fits(bytes)) return this.#take(bytes);
+    return new Promise((grant) => { this.#waiters.push({ bytes, grant }); });
+  }
+
+  #fits(bytes: number): boolean {
+    return this.#held === 0 || this.#held + bytes <= this.#limit;
   }
 
   #take(bytes: number): Lease | Promise<Lease> {
     this.#held += bytes;
     const lease = this.#pool.lease(bytes);
-    return lease instanceof Promise ? lease.then((granted) => this.#counted(granted, bytes)) : this.#counted(lease, bytes);
+    return lease instanceof Promise ? this.#await(lease, bytes) : this.#counted(lease, bytes);
+  }
+
+  async #await(lease: Promise<Lease>, bytes: number): Promise<Lease> {
+    this.#wantsPool++;
+    this.#onWait();
+    const granted = await lease;
+    this.#wantsPool--;
+    return this.#counted(granted, bytes);
   }
 
   #counted(lease: Lease, bytes: number): Lease {
@@ -36,11 +58,15 @@ export class MemoryShare {
         held = false;
         lease.release();
         this.#held -= bytes;
-        const waiter = this.#waiter;
-        if (waiter === null || (this.#held > 0 && this.#held + waiter.bytes > this.#limit)) return;
-        this.#waiter = null;
-        waiter.grant(this.#take(waiter.bytes));
+        if (this.#waiters.length > 0) this.#serveWaiters();
       },
     };
+  }
+
+  #serveWaiters(): void {
+    while (this.#waiters.length > 0 && this.#fits(this.#waiters[0]!.bytes)) {
+      const { bytes, grant } = this.#waiters.shift()!;
+      grant(this.#take(bytes));
+    }
   }
 }

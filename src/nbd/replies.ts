@@ -11,6 +11,8 @@ import { ReplyFlag, ReplyType, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC } from
 /** Below this, copying beside the other replies costs less than one more buffer in a writev. */
 const INLINE_BYTES = 16 * 1024;
 const BATCH_BYTES = 256 * 1024;
+/** Larger bodies of one write end with the one that goes beyond this, so that the memory of those before is soon free. */
+const WRITE_BYTES = 4 * 1024 * 1024;
 /** The longest head: that of a hole. */
 const HEAD_MAX = 32;
 
@@ -62,12 +64,15 @@ export class ReplyWriter {
   #writing = false;
   #scheduled = false;
   #ended = false;
+  /** Writes that have ended. */
+  writes = 0;
   readonly #flushLater = (): void => {
     this.#scheduled = false;
     this.#flush();
   };
   readonly #written = (): void => {
     this.#writing = false;
+    this.writes++;
     for (const reply of this.#sent.splice(0)) settle(reply);
     if (this.#queue.length > 0) this.#flush();
   };
@@ -105,11 +110,12 @@ export class ReplyWriter {
     let start = 0;
     let used = 0;
     let count = 0;
+    let apart = 0;
     socket.cork();
     for (const reply of this.#queue) {
       const { body } = reply;
       const inline = body !== null && body.byteLength <= INLINE_BYTES ? body.byteLength : 0;
-      if (used + HEAD_MAX + inline > BATCH_BYTES) break;
+      if (used + HEAD_MAX + inline > BATCH_BYTES || apart > WRITE_BYTES) break;
       used += writeHead(this.#view, used, reply);
       if (inline > 0) {
         batch.set(body!, used);
@@ -119,6 +125,7 @@ export class ReplyWriter {
         socket.write(batch.subarray(start, used));
         socket.write(body);
         start = used;
+        apart += body.byteLength;
       }
       count++;
     }

@@ -4,7 +4,7 @@ import { MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { makeRequest, RequestFlag, type BlockOp } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
-import { describeExtents, MAX_EXTENTS } from './extents.js';
+import { describeExtents, EXTENT_BYTES, MAX_EXTENTS } from './extents.js';
 import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
 import { Reply, SIMPLE } from './replies.js';
 import type { NbdRequest } from './transmission.js';
@@ -198,14 +198,21 @@ async function blockStatus(request: NbdRequest): Promise<void> {
   const { contexts, structured } = owner.negotiated;
   if (bytes === 0) return refuse(request, 'need non-zero length');
   if (!structured || contexts.length === 0) return refuse(request, 'CMD_BLOCK_STATUS not negotiated');
-  const limit = (flags & CommandFlag.REQ_ONE) !== 0 ? 1 : MAX_EXTENTS;
-  const answers: { readonly id: number; readonly body: Uint8Array }[] = [];
+  const limit = (flags & CommandFlag.REQ_ONE) !== 0 ? 1 : Math.max(1, Math.floor(MAX_EXTENTS / contexts.length));
+  const room = limit * EXTENT_BYTES;
+  const lease = await owner.memory.lease(contexts.length * room);
+  const bodies: Uint8Array[] = [];
   try {
-    for (const { id } of contexts) answers.push({ id, body: await describeExtents(request, id, limit) });
+    for (const [index, { id }] of contexts.entries()) {
+      const extents = await describeExtents(request, id, limit);
+      bodies.push(extents.encode(lease.buffer.subarray(index * room, (index + 1) * room)));
+    }
   } catch (error) {
+    lease.release();
     return fail(request, error, "can't get block status");
   }
-  for (const [index, { id, body }] of answers.entries()) {
-    owner.replies.push(new Reply(request, ReplyType.BLOCK_STATUS, id, index === answers.length - 1, body));
+  for (const [index, body] of bodies.entries()) {
+    const last = index === bodies.length - 1;
+    owner.replies.push(new Reply(request, ReplyType.BLOCK_STATUS, contexts[index]!.id, last, body, last ? lease : null));
   }
 }

@@ -9,10 +9,12 @@ import { Connection } from './connection.js';
 import { ServedExport, type NbdExport } from './export.js';
 import { MemoryShare } from './memory-share.js';
 import { MAX_PAYLOAD } from './protocol.js';
+import { StallWatch } from './stall-watch.js';
 import type { TlsCredentials } from './tls.js';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 5_000;
+const STALL_TIMEOUT_MS = 30_000;
 const MAX_IN_FLIGHT = 64;
 const BUFFER_BYTES = 64 * MiB;
 /** Clients beyond `maxConnections` wait without a greeting, as they would in a listen backlog; more than these are turned away. */
@@ -35,6 +37,8 @@ export interface NbdServerOptions {
   readonly handshakeTimeoutMs?: number | undefined;
   /** How long `close` waits for clients to take their last replies. */
   readonly closeTimeoutMs?: number | undefined;
+  /** How long a client may hold buffers without a transfer while others wait for them; 0 for no limit. Default 30 s. */
+  readonly stallTimeoutMs?: number | undefined;
   /** Requests of one connection that are carried out at once. */
   readonly maxInFlight?: number | undefined;
   /** For payloads of all connections; more than one server may use it. It must hold the largest request (32 MiB). */
@@ -57,6 +61,7 @@ export class NbdServer {
   readonly #exports = new Map<string, ServedExport>();
   readonly #connections = new Set<Connection>();
   readonly #waiting: Socket[] = [];
+  readonly #stalls: StallWatch;
   #maxConnections: number;
   #closing: Promise<void> | null = null;
 
@@ -65,6 +70,7 @@ export class NbdServer {
     this.#clock = options.clock ?? systemClock;
     this.#pool = options.pool ?? new BufferPool(BUFFER_BYTES);
     this.#maxConnections = options.maxConnections ?? 0;
+    this.#stalls = new StallWatch(this.#connections, this.#clock, options.stallTimeoutMs ?? STALL_TIMEOUT_MS);
     if (this.#pool.bytes < MAX_PAYLOAD) throw new BlockError('INVALID_ARGUMENT', `an NBD server needs ${MAX_PAYLOAD} bytes of buffers, not ${this.#pool.bytes}`);
   }
 
@@ -126,6 +132,7 @@ export class NbdServer {
     await Promise.race([ended, timeout]);
     timer.abort();
     await Promise.all([...this.#connections].map((connection) => connection.drop()));
+    this.#stalls.end();
     this.#exports.clear();
   }
 
@@ -146,7 +153,7 @@ export class NbdServer {
     const { tls, handshakeTimeoutMs, maxInFlight } = this.#options;
     this.#connections.add(new Connection({
       socket, tls: tls ?? null, clock: this.#clock,
-      memory: new MemoryShare(this.#pool, this.#pool.bytes / 2),
+      memory: new MemoryShare(this.#pool, this.#pool.bytes / 2, () => this.#stalls.begin()),
       handshakeTimeoutMs: handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
       maxInFlight: maxInFlight ?? MAX_IN_FLIGHT,
       find: (name) => this.#exports.get(keyOf(name)),

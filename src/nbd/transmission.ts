@@ -76,6 +76,8 @@ export class Transmission {
   }
 
   get inFlight(): number { return this.#inFlight; }
+  /** It has memory for a payload that has not come yet. */
+  get receiving(): boolean { return this.#receiving !== null; }
 
   /** True where it takes no bytes now, and `onProgress` will come. */
   get blocked(): boolean { return this.#awaitingMemory || (this.#receiving === null && this.#skip === 0 && this.#inFlight >= this.#options.maxInFlight); }
