@@ -12,11 +12,10 @@ const PREFERRED_BLOCK = 4096;
 /** What block status needs of a dirty bitmap. */
 export interface ExportBitmap {
   readonly name: string;
-  readonly granularity: number;
-  /** The first dirty byte at or after `offset`; null where none is before `end`. */
-  nextDirty(offset: number, end: number): number | null;
-  /** The first clean byte at or after `offset`; null where none is before `end`. */
-  nextClean(offset: number, end: number): number | null;
+  /** The first dirty byte in [offset, end), or `end` where all is clean. */
+  nextDirty(offset: number, end: number): number;
+  /** The first clean byte in [offset, end), or `end` where all is dirty. */
+  nextClean(offset: number, end: number): number;
 }
 
 export interface NbdExport {

@@ -64,9 +64,9 @@ export async function describeExtents(request: NbdRequest, contextId: number, li
 
 function describeBitmap(bitmap: ExportBitmap, start: number, end: number, extents: ExtentList): void {
   for (let at = start; at < end;) {
-    const dirty = bitmap.nextDirty(at, end) ?? end;
+    const dirty = bitmap.nextDirty(at, end);
     if (!extents.add(dirty - at, 0) || dirty === end) return;
-    const clean = bitmap.nextClean(dirty, end) ?? end;
+    const clean = bitmap.nextClean(dirty, end);
     if (!extents.add(clean - dirty, DIRTY)) return;
     at = clean;
   }

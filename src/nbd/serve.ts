@@ -1,8 +1,8 @@
 /** What each command of the transmission phase does, and how it is answered. Texts of errors are QEMU's. */
-import type { Lease } from '../base/buffer-pool.js';
 import { MiB } from '../base/bytes.js';
+import { DONE } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
-import { makeRequest, RequestFlag, type BlockOp } from '../block/request.js';
+import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { describeExtents, EXTENT_BYTES, MAX_EXTENTS } from './extents.js';
 import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
@@ -16,17 +16,21 @@ const SPARSE_BYTES = 32 * 1024;
 /** A read that falls into more pieces goes out as one. */
 const MAX_PIECES = 1024;
 const CACHE_STEP = MiB;
+const READ_FAILED = 'reading from file failed';
+const NOTHING = new Uint8Array(0);
 
-/** Carries a request out and replies. Never rejects. */
-export async function serve(request: NbdRequest): Promise<void> {
+/** Carries a request out and replies, at once where the disk below answers at once. Never throws. */
+export function serve(request: NbdRequest): void {
+  if (request.type === Command.WRITE || request.type === Command.WRITE_ZEROES) return change(request);
+  if (request.type === Command.READ && isPlainRead(request)) return readPlain(request);
+  void serveSlowly(request);
+}
+
+async function serveSlowly(request: NbdRequest): Promise<void> {
   try {
     switch (request.type) {
       case Command.READ:
         return await read(request);
-      case Command.WRITE:
-        return await change(request, 'write', 'writing to file failed');
-      case Command.WRITE_ZEROES:
-        return await change(request, 'write-zeroes', 'writing to file failed');
       case Command.FLUSH:
         await flushed(request, true);
         return;
@@ -43,6 +47,16 @@ export async function serve(request: NbdRequest): Promise<void> {
     // nothing above throws on purpose: whatever it was, the client gets an answer
     fail(request, error, 'request failed');
   }
+}
+
+/** Waits for what did not end at once. */
+async function settle(running: Promise<void>, request: NbdRequest, succeeded: (request: NbdRequest) => void, failure: string): Promise<void> {
+  try {
+    await running;
+  } catch (error) {
+    return fail(request, error, failure);
+  }
+  succeeded(request);
 }
 
 /** Answers EINVAL. */
@@ -67,26 +81,32 @@ function succeed(request: NbdRequest): void {
   request.owner.replies.push(new Reply(request, SIMPLE, 0));
 }
 
-async function read(request: NbdRequest): Promise<void> {
-  const { owner, offset, bytes, flags } = request;
-  if ((flags & CommandFlag.FUA) !== 0 && !await flushed(request, false)) return;
-  const { structured } = owner.negotiated;
-  if (bytes === 0) {
-    owner.replies.push(new Reply(request, structured ? ReplyType.NONE : SIMPLE, 0));
-    return;
-  }
-  if (structured && bytes >= SPARSE_BYTES && (flags & CommandFlag.DF) === 0) return readSparse(request);
-  const lease = request.lease!;
-  try {
-    await owner.backend.submit(makeRequest('read', offset, bytes, lease.buffer));
-  } catch (error) {
-    return fail(request, error, 'reading from file failed');
-  }
-  sendData(request, lease, lease.buffer, structured ? ReplyType.OFFSET_DATA : SIMPLE, structured ? offset : 0);
+/** One that nothing need be done for but to read: no flush before, no look for holes. */
+function isPlainRead({ owner, bytes, flags }: NbdRequest): boolean {
+  const sparse = bytes >= SPARSE_BYTES && owner.negotiated.structured && (flags & CommandFlag.DF) === 0;
+  return bytes > 0 && !sparse && (flags & CommandFlag.FUA) === 0;
 }
 
-function sendData(request: NbdRequest, lease: Lease, body: Uint8Array, type: number, value: number): void {
-  request.owner.replies.push(new Reply(request, type, value, true, body, lease));
+function readPlain(request: NbdRequest): void {
+  const { owner, offset, bytes, lease } = request;
+  const running = owner.backend.submit(makeRequest('read', offset, bytes, lease!.buffer));
+  if (running === DONE) sendData(request);
+  else void settle(running, request, sendData, READ_FAILED);
+}
+
+function sendData(request: NbdRequest): void {
+  const { owner, offset, lease } = request;
+  const { structured } = owner.negotiated;
+  owner.replies.push(new Reply(request, structured ? ReplyType.OFFSET_DATA : SIMPLE, structured ? offset : 0, true, lease!.buffer, lease));
+}
+
+async function read(request: NbdRequest): Promise<void> {
+  const { owner, bytes, flags } = request;
+  if ((flags & CommandFlag.FUA) !== 0 && !await flushed(request, false)) return;
+  const { structured } = owner.negotiated;
+  if (bytes === 0) owner.replies.push(new Reply(request, structured ? ReplyType.NONE : SIMPLE, 0));
+  else if (structured && bytes >= SPARSE_BYTES && (flags & CommandFlag.DF) === 0) await readSparse(request);
+  else readPlain(request);
 }
 
 interface Piece {
@@ -127,7 +147,7 @@ async function readSparse(request: NbdRequest): Promise<void> {
       if (!piece.zero) await owner.backend.submit(makeRequest('read', offset + piece.at, piece.bytes, part(piece)));
     }
   } catch (error) {
-    return fail(request, error, 'reading from file failed');
+    return fail(request, error, READ_FAILED);
   }
   for (const [index, piece] of pieces.entries()) {
     const last = index === pieces.length - 1;
@@ -138,19 +158,15 @@ async function readSparse(request: NbdRequest): Promise<void> {
   }
 }
 
-async function change(request: NbdRequest, op: BlockOp, message: string): Promise<void> {
+function change(request: NbdRequest): void {
   const { owner, offset, bytes, flags, lease } = request;
+  const zeroes = request.type === Command.WRITE_ZEROES;
   let down = (flags & CommandFlag.FUA) !== 0 ? RequestFlag.FUA : 0;
-  if (op === 'write-zeroes') {
-    if ((flags & CommandFlag.NO_HOLE) === 0) down += RequestFlag.MAY_UNMAP;
-    if ((flags & CommandFlag.FAST_ZERO) !== 0) down += RequestFlag.NO_FALLBACK;
-  }
-  try {
-    await owner.backend.submit(makeRequest(op, offset, bytes, op === 'write' ? lease?.buffer ?? new Uint8Array(0) : null, down));
-  } catch (error) {
-    return fail(request, error, message);
-  }
-  succeed(request);
+  if (zeroes && (flags & CommandFlag.NO_HOLE) === 0) down += RequestFlag.MAY_UNMAP;
+  if (zeroes && (flags & CommandFlag.FAST_ZERO) !== 0) down += RequestFlag.NO_FALLBACK;
+  const running = owner.backend.submit(makeRequest(zeroes ? 'write-zeroes' : 'write', offset, bytes, zeroes ? null : lease?.buffer ?? NOTHING, down));
+  if (running === DONE) succeed(request);
+  else void settle(running, request, succeed, 'writing to file failed');
 }
 
 /** True where it went well; a failure has been answered. */

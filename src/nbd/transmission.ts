@@ -163,7 +163,7 @@ export class Transmission {
       return refuse(request, bad);
     }
     if ((type === Command.READ || type === Command.WRITE) && request.bytes > 0) return this.#lease(request);
-    void serve(request);
+    serve(request);
   }
 
   /** What is wrong with a request, in QEMU's words. */
@@ -199,7 +199,7 @@ export class Transmission {
   #leased(request: NbdRequest, lease: Lease): void {
     request.lease = lease;
     if (request.type === Command.READ) {
-      void serve(request);
+      serve(request);
       return;
     }
     this.#receiving = request;
@@ -213,7 +213,7 @@ export class Transmission {
     this.#received += taken;
     if (this.#received === request.bytes) {
       this.#receiving = null;
-      void serve(request);
+      serve(request);
     }
     return taken;
   }

@@ -2,18 +2,18 @@
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { BlockBackend, NbdServer, openImage, type BlockNode } from '../../src/index.js';
-import { startQemuNbd } from '../support/nbd-peer.js';
+import { useNbdPeers } from '../support/nbd-peers.js';
 import { infoPayload, metaPayload, option, RawNbd, text, u16, u32 } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
 import { runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
+const startPeer = useNbdPeers();
 const NAME = 'disk é';
 const DESCRIPTION = 'what it holds';
 const [EXPORT_NAME, ABORT, LIST, PEEK, STARTTLS, INFO, GO, STRUCTURED, LIST_META, SET_META] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] as const;
 
-let stopPeer: () => Promise<void>;
 let server: NbdServer;
 let node: BlockNode;
 
@@ -22,7 +22,7 @@ beforeEach(async () => {
   writeFileSync(tmp('disk.raw'), Buffer.alloc(1_000_000, 0x11));
   await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'disk.raw', '-F', 'raw', tmp('disk.qcow2')]);
   const image = tmp('disk.qcow2');
-  stopPeer = await startQemuNbd(tmp('qemu'), ['-e', '5', '-A', '-f', 'qcow2', '-x', NAME, '-D', DESCRIPTION, image]);
+  await startPeer('qemu-nbd', ['-t', '-k', tmp('qemu'), '-e', '5', '-A', '-f', 'qcow2', '-x', NAME, '-D', DESCRIPTION, image], tmp('qemu'));
   node = await openImage(image, { locking: 'off' });
   server = new NbdServer();
   server.addExport({ name: NAME, description: DESCRIPTION, backend: new BlockBackend('export', node), readOnly: false, multiConn: true, bitmaps: [], allocationDepth: true });
@@ -30,7 +30,6 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await stopPeer();
   await server.close();
   await node.close();
 });

@@ -2,13 +2,14 @@
 import { writeFileSync } from 'node:fs';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { BlockBackend, NbdServer, openImage } from '../../src/index.js';
-import { startQemuNbd } from '../support/nbd-peer.js';
+import { useNbdPeers } from '../support/nbd-peers.js';
 import { RawNbd, request, type RawReply, type RawRequest } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
 import { runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
+const startPeer = useNbdPeers();
 const [READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
 const [FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO] = [1, 2, 4, 8, 16] as const;
 const KiB = 1024;
@@ -31,7 +32,7 @@ async function serveBoth(format: 'raw' | 'qcow2', readOnly: boolean): Promise<re
     const write = ['write -P 1 0 64k', 'write -P 2 192k 70k', 'write -z 256k 64k', 'write -P 3 3M 1k'];
     await runOk('qemu-io', ['-f', format, ...write.flatMap((command) => ['-c', command]), image]);
   }
-  ends.push(await startQemuNbd(tmp('s-qemu'), ['-e', '0', '-A', '--discard=unmap', '-f', format, ...(readOnly ? ['-r'] : []), tmp(`qemu.${format}`)]));
+  await startPeer('qemu-nbd', ['-t', '-k', tmp('s-qemu'), '-e', '0', '-A', '--discard=unmap', '-f', format, ...(readOnly ? ['-r'] : []), tmp(`qemu.${format}`)], tmp('s-qemu'));
   const node = await openImage(tmp(`ours.${format}`), { format, readOnly, discard: 'unmap' });
   const server = new NbdServer();
   server.addExport({ name: '', description: null, backend: new BlockBackend('export', node), readOnly, multiConn: true, bitmaps: [], allocationDepth: true });
