@@ -30,9 +30,23 @@ export interface BlockNodeOptions {
   readonly nodeName?: string;
   /** Others may do anything to the node below meanwhile (QEMU's force-share). */
   readonly forceShare?: boolean;
+  readonly origin?: NodeOrigin;
+  readonly direct?: boolean;
   readonly detectZeroes?: DetectZeroes;
   /** `ignore`: discards end here, and zeroes stay allocated. Default `unmap`. */
   readonly discard?: 'ignore' | 'unmap';
+}
+
+/** What leads to a node again: its plain name, or the options that make a difference. */
+export interface NodeOrigin {
+  /** As they were given, without `driver` and children. */
+  readonly strong: Readonly<Record<string, string | number | boolean>>;
+  /** What the driver itself is called (a file's name); null where only options lead to it, undefined where the child's name does. */
+  readonly plainName?: string | null | undefined;
+  /** Which backing file opens unasked: its full name. */
+  autoBacking?: string | null | undefined;
+  /** Holds the name of the file, in the options too. */
+  readonly filename?: string | undefined;
 }
 
 /** Whether a write of zeros becomes write-zeroes, and may deallocate. */
@@ -46,6 +60,9 @@ export class BlockNode {
   readOnly: boolean;
   readonly nodeName: string;
   readonly forceShare: boolean;
+  readonly origin: NodeOrigin | null;
+  /** Past the host's page cache (O_DIRECT). */
+  direct: boolean;
   detectZeroes: DetectZeroes;
   discardMode: 'ignore' | 'unmap';
   /** Who holds this node: edges of nodes above, and users' doors. Oldest first. */
@@ -81,6 +98,8 @@ export class BlockNode {
     this.noFlush = options.noFlush ?? false;
     this.nodeName = options.nodeName ?? '';
     this.forceShare = options.forceShare ?? false;
+    this.origin = options.origin ?? null;
+    this.direct = options.direct ?? false;
     this.detectZeroes = options.detectZeroes ?? 'off';
     this.discardMode = options.discard ?? 'unmap';
     this.#aligned = needsPadding(this.driver.limits)

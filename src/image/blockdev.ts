@@ -3,14 +3,16 @@
  * with the permissions its role needs before a byte of it is read.
  */
 import type { BlockGraph } from '../block/graph.js';
-import { BlockNode } from '../block/node.js';
 import type { ThrottleGroup } from '../block/throttle.js';
 import type { QuorumEvent } from '../filter/quorum.js';
+import type { BlockDriver } from '../block/driver.js';
+import { BlockNode, type NodeOrigin } from '../block/node.js';
 import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '../block/permissions.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { isNbdName } from '../nbd/uri.js';
 import type { TraceSink } from '../trace/sink.js';
 import { findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
+import { nodeFilename } from './filename.js';
 import { probeFormat, PROBE_BYTES } from './formats.js';
 import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { extractOptions, flattenOptions, invalid, NodeOptionsReader, type FlatOptions, type OptionTree } from './options.js';
@@ -87,6 +89,7 @@ class NodeOpening {
   readonly #flat: FlatOptions;
   readonly #held = new Map<string, Reservation>();
   #nodeName = '';
+  #openedBacking: BlockNode | null = null;
   #common!: CommonOptions;
 
   constructor(graph: BlockGraph, context: BlockdevContext, depth: number, definition: DriverDefinition, flat: FlatOptions) {
@@ -126,6 +129,8 @@ class NodeOpening {
       forceShare: common.forceShare,
       discard: common.discard,
       detectZeroes: common.detectZeroes,
+      direct: common.direct,
+      origin: { ...opened.origin, strong: givenOnly(opened.origin?.strong ?? {}), ...this.#autoBacking(driver) },
       trace: this.#context.trace ?? null,
     });
     // The real edges take the place of what was held for them
@@ -146,6 +151,12 @@ class NodeOpening {
       throw error;
     }
     return node;
+  }
+
+  /** The name of the backing file that the image asks for, if it came to be opened; else what the image says. */
+  #autoBacking(driver: BlockDriver): Pick<NodeOrigin, 'autoBacking'> {
+    const named = driver.describe?.().backingFile ?? null;
+    return { autoBacking: this.#openedBacking === null ? named : nodeFilename(this.#openedBacking) };
   }
 
   #driverContext(options: NodeOptionsReader): DriverContext {
@@ -207,12 +218,17 @@ class NodeOpening {
       const definition: FlatOptions = new Map([['driver', format ?? await probe(fileNode)], ['file', fileNode.nodeName]]);
       inherit(definition, this.#common, 'backing');
       const node = await opener.open(definition);
+      this.#openedBacking = node;
       this.#held.set('backing', new Reservation('backing', node, () => `node '${this.#nodeName}'`));
     } finally {
       await this.#graph.release(fileNode, keep);
     }
     return this.#child('backing', 'backing');
   }
+}
+
+function givenOnly(options: Readonly<Record<string, string | number | boolean | undefined>>): Record<string, string | number | boolean> {
+  return Object.fromEntries(Object.entries(options).filter((entry): entry is [string, string | number | boolean] => entry[1] !== undefined));
 }
 
 async function probe(file: BlockNode): Promise<string> {

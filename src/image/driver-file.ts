@@ -21,7 +21,7 @@ async function openFile(kind: 'file' | 'host_device', { options, common }: Drive
   const driver = await openFileDriver(path, {
     readOnly: common.readOnly || writeLater, writeLater, followUsers: true, direct: common.direct, locking,
   });
-  return { driver, name: path };
+  return { driver, name: path, origin: { plainName: path, filename: path } };
 }
 
 /** `file:name` means `name`. */

@@ -7,11 +7,15 @@ export const NULL_DRIVERS: readonly DriverDefinition[] = (['null-co', 'null-aio'
   name,
   protocol: true,
   open: async ({ options, common }) => {
-    const bytes = options.size('size') ?? GiB;
+    const size = options.size('size');
     const latencyNs = options.number('latency-ns') ?? 0;
-    const readZeroes = options.bool('read-zeroes', false);
+    const readZeroes = options.bool('read-zeroes');
     options.string('filename');
     if (latencyNs < 0) throw invalid('latency-ns is invalid');
-    return { name: common.nodeName, driver: new NullDriver({ bytes, formatName: name, latencyMs: latencyNs / 1e6, readZeroes }) };
+    return {
+      driver: new NullDriver({ bytes: size ?? GiB, formatName: name, latencyMs: latencyNs / 1e6, readZeroes: readZeroes ?? false }),
+      name: common.nodeName,
+      origin: { plainName: size === undefined && readZeroes === undefined ? `${name}://` : null, strong: { size, 'read-zeroes': readZeroes } },
+    };
   },
 }));

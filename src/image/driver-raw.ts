@@ -6,9 +6,9 @@ export const RAW_DRIVER: DriverDefinition = {
   protocol: false,
   open: async (context) => {
     const { options } = context;
-    const offset = options.size('offset') ?? 0;
+    const offset = options.size('offset');
     const size = options.size('size');
-    const file = await context.child('file', offset === 0 && size === undefined ? 'filtered' : 'data');
-    return { driver: new RawDriver(file, { offset, size }) };
+    const file = await context.child('file', (offset ?? 0) === 0 && size === undefined ? 'filtered' : 'data');
+    return { driver: new RawDriver(file, { offset, size }), origin: { strong: { offset, size } } };
   },
 };

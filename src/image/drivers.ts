@@ -1,6 +1,6 @@
 /** The static table of block drivers, by QEMU's names. */
 import type { BlockDriver } from '../block/driver.js';
-import type { BlockNode } from '../block/node.js';
+import type { BlockNode, NodeOrigin } from '../block/node.js';
 import type { ChildRole, EdgeUse } from '../block/permissions.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { ThrottleGroup } from '../block/throttle.js';
@@ -50,6 +50,8 @@ export interface OpenedDriver {
   readonly driver: BlockDriver;
   /** How errors call the node; by default the name of its first child. */
   readonly name?: string;
+  /** See NodeOrigin; options that are undefined were not given. */
+  readonly origin?: Omit<NodeOrigin, 'strong'> & { readonly strong?: Readonly<Record<string, string | number | boolean | undefined>> };
   /** Where the driver could not open as it was asked to (auto-read-only). */
   readonly readOnly?: boolean;
 }

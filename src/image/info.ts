@@ -37,7 +37,7 @@ export async function imageInfo(node: BlockNode, filename: string): Promise<Imag
   };
 }
 
-function backingNames(filename: string, backing: string | null, format: string | null): Partial<ImageInfo> {
+export function backingNames(filename: string, backing: string | null, format: string | null): Partial<ImageInfo> {
   if (backing === null) return {};
   const full = /^[a-z0-9+]+:/i.test(backing) ? backing : resolveBackingName(filename, backing, 'allow');
   return { 'backing-filename': backing, 'full-backing-filename': full, ...(format === null ? {} : { 'backing-filename-format': format }) };
