@@ -40,6 +40,8 @@ export { BlockExports, type BlockExportInfo, type NbdExportRequest, type StartNb
 export { PidFile } from './daemon/pid-file.js';
 export { createQcow2 } from './format/qcow2/create.js';
 export { openQcow2 } from './format/qcow2/qcow2.js';
+export { fullOptions, nodeFilename } from './image/filename.js';
+export { blockDeviceInfo, blockStats, nodeImageInfo, permissionList } from './image/node-info.js';
 export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';
 export type { BackingPolicy } from './image/backing-name.js';
 export { openBlockdev, type BlockdevContext } from './image/blockdev.js';

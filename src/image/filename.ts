@@ -3,8 +3,8 @@
  * that would. Worked out when asked for, since children come and go.
  */
 import type { BlockNode } from '../block/node.js';
+import { printJson } from '../qobject/print.js';
 import type { OptionTree } from './options.js';
-import { printJson } from './json-name.js';
 
 export function nodeFilename(node: BlockNode): string {
   return plainName(node) ?? `json:${printJson(fullOptions(node))}`;

@@ -4,7 +4,7 @@ import { Permission } from '../block/permissions.js';
 import { FileDriver } from '../protocol/file-driver.js';
 import { nodeFilename } from './filename.js';
 import { backingNames, snapshotInfo } from './info.js';
-import type { OptionTree, Scalar } from './options.js';
+import type { OptionTree } from './options.js';
 
 type Json = OptionTree[string];
 type Members = Record<string, Json>;
@@ -17,7 +17,7 @@ export async function blockDeviceInfo(node: BlockNode, flat: boolean): Promise<O
     const info = await nodeImageInfo(layer);
     image = image === undefined ? info : { ...info, 'backing-image': image };
   }
-  const bitmaps = node.bitmaps.infos();
+  const bitmaps = node.bitmaps.info();
   return {
     file: nodeFilename(node),
     'node-name': node.nodeName,
@@ -62,14 +62,14 @@ export async function nodeImageInfo(node: BlockNode): Promise<OptionTree> {
     ...(allocated === null ? {} : { 'actual-size': allocated }),
     ...basics,
     ...(format === undefined ? {} : { 'format-specific': { type: driver.formatName, data: format.specific as Members } }),
-    ...(format === undefined ? {} : backingNames(node.name, format.backingFile, format.backingFormat) as Members),
+    ...(format === undefined ? {} : backingNames(node.name, format.backingFile, format.backingFormat)),
     ...(snapshots.length === 0 ? {} : { snapshots }),
   };
 }
 
-function snapshotsOf(node: BlockNode): Record<string, Scalar>[] {
+function snapshotsOf(node: BlockNode): OptionTree[] {
   const table = node.driver.snapshots;
-  if (table !== undefined) return table.list().map((snapshot) => ({ ...snapshotInfo(snapshot) }));
+  if (table !== undefined) return table.list().map((snapshot) => snapshotInfo(snapshot));
   const below = filteredBelow(node);
   return below === null ? [] : snapshotsOf(below);
 }
@@ -108,13 +108,12 @@ export function blockStats(node: BlockNode): OptionTree {
     for (const name of [`${kind}_operations`, `${kind}_total_time_ns`, `failed_${kind}_operations`, `invalid_${kind}_operations`]) stats[name] = 0;
     if (kind !== 'flush') for (const name of [`${kind}_bytes`, `${kind}_merged`]) stats[name] = 0;
   }
-  const primary = node.children.find(({ role }) => role !== 'backing' && role !== 'data') ?? node.children.find(({ edge }) => edge === 'file');
+  const primary = node.children.find(({ role, edge }) => role !== 'backing' && (role !== 'data' || edge === 'file'));
   return {
     'node-name': node.nodeName,
     stats,
     ...(node.driver instanceof FileDriver ? { 'driver-specific': fileStats(node.driver) } : {}),
     ...(primary === undefined ? {} : { parent: blockStats(primary.node) }),
-    ...(node.backing === null ? {} : { backing: blockStats(node.backing) }),
   };
 }
 
