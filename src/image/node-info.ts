@@ -31,7 +31,7 @@ export async function blockDeviceInfo(node: BlockNode, flat: boolean): Promise<O
     bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0,
     write_threshold: 0,
     image: image!,
-    ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps.map((info) => ({ ...info })) }),
+    ...(bitmaps.length === 0 ? {} : { 'dirty-bitmaps': bitmaps as unknown as OptionTree[] }),
   };
 }
 
@@ -62,7 +62,7 @@ export async function nodeImageInfo(node: BlockNode): Promise<OptionTree> {
     ...(allocated === null ? {} : { 'actual-size': allocated }),
     ...basics,
     ...(format === undefined ? {} : { 'format-specific': { type: driver.formatName, data: format.specific as Members } }),
-    ...(format === undefined ? {} : backingNames(node.name, format.backingFile, format.backingFormat)),
+    ...(format === undefined ? {} : backingNames(node.name, format.backingFile, format.backingFormat) as unknown as Members),
     ...(snapshots.length === 0 ? {} : { snapshots }),
   };
 }
