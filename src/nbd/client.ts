@@ -14,7 +14,9 @@ export type { NbdExtent } from './client-request.js';
 export const BASE_ALLOCATION = 'base:allocation';
 const LARGEST_STATUS = TWO_32 - 65_536;
 
-export type NbdClientOptions = Omit<PoolOptions, 'contexts' | 'tls'> & {
+export type NbdClientOptions = Omit<PoolOptions, 'contexts' | 'tls' | 'exportName'> & {
+  /** Default: the empty name, which is a server's default export. */
+  readonly exportName?: string | undefined;
   /** Default: `base:allocation`. */
   readonly contexts?: readonly string[] | undefined;
   readonly tls?: PoolOptions['tls'] | undefined;
@@ -41,7 +43,7 @@ export class NbdClient {
 
   /** Connects and negotiates. Rejects with NOT_FOUND where the server has no such export, PEER where it refuses, IO, PROTOCOL. */
   static async open(options: NbdClientOptions): Promise<NbdClient> {
-    return new NbdClient(await ClientPool.open({ ...options, contexts: options.contexts ?? [BASE_ALLOCATION], tls: options.tls ?? null }));
+    return new NbdClient(await ClientPool.open({ ...options, exportName: options.exportName ?? '', contexts: options.contexts ?? [BASE_ALLOCATION], tls: options.tls ?? null }));
   }
 
   /** Bytes. */

@@ -8,7 +8,7 @@ import { isIP, type Socket } from 'node:net';
 import { join } from 'node:path';
 import tls from 'node:tls';
 import { systemClock } from '../base/clock.js';
-import { BlockError, errnoOf, errnoText, messageOf, wrapHostError } from '../base/errors.js';
+import { BlockError, errnoOf, errnoText, messageOf } from '../base/errors.js';
 
 export type TlsEndpoint = 'client' | 'server';
 
@@ -285,7 +285,6 @@ function awaitSession(
 
 function tlsFailure(error: unknown): BlockError {
   const errno = errnoOf(error);
-  return errno !== undefined && /^E[A-Z]+$/.test(errno)
-    ? wrapHostError(error, 'TLS handshake failed')
-    : new BlockError('PEER', `TLS handshake failed: ${messageOf(error)}`, { errno: 'EIO', cause: error });
+  const why = errno !== undefined && /^E[A-Z]+$/.test(errno) ? errnoText(errno) : messageOf(error);
+  return new BlockError('PEER', `TLS handshake failed: ${why}`, { errno: 'EIO', cause: error });
 }
