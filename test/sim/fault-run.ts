@@ -4,6 +4,7 @@
  */
 import { Random } from '../../src/base/clock.js';
 import { BlockError } from '../../src/base/errors.js';
+import type { BlockDriver } from '../../src/block/driver.js';
 import { BlockNode } from '../../src/block/node.js';
 import { createQcow2 } from '../../src/format/qcow2/create.js';
 import type { Qcow2CreateOptions, Qcow2OpenOptions } from '../../src/format/qcow2/options.js';
@@ -70,19 +71,27 @@ async function createBase(snapshots: Guest['driver']['snapshots']): Promise<void
 }
 
 /** Returns what failed, or null where the work has fewer I/Os than `fault.at`. */
-export async function runFault(base: FaultBase, fault: Fault): Promise<string | null> {
-  const disk = new SimDisk({ content: base.image, random: new Random(fault.at) });
-  const driver = new FaultDriver(disk, fault);
+export function runFault(base: FaultBase, fault: Fault): Promise<string | null> {
+  const title = `I/O ${fault.at} with ${fault.errno}${fault.applied ? ' after it was done' : ''}`;
+  return runFaulty(base, fault.at, title, (disk) => new FaultDriver(disk, fault));
+}
+
+/** `wrap` puts what fails on top of the disk; `hit` says which request it failed. */
+export async function runFaulty(
+  base: FaultBase, seed: number, title: string, wrap: (disk: SimDisk) => BlockDriver & { readonly hit: string | null },
+): Promise<string | null> {
+  const disk = new SimDisk({ content: base.image, random: new Random(seed) });
+  const driver = wrap(disk);
   const guest = base.guest();
   const work = new FaultyWork(guest, base.setting);
   try {
     await withinTime(work.run(driver));
     // The power goes right after: a failed flush is one that promised nothing
     disk.kill();
-    await verifySurvivor(await memoryOf(disk.survivors(new Random(fault.at))), guest, base.setting.open, true);
+    await verifySurvivor(await memoryOf(disk.survivors(new Random(seed))), guest, base.setting.open, true);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    throw new Error(`${base.setting.name}, I/O ${fault.at} (${driver.hit}) with ${fault.errno}${fault.applied ? ' after it was done' : ''}: ${message}\n${work.log.join('\n')}`, { cause: error });
+    throw new Error(`${base.setting.name}, ${title} (${driver.hit}): ${message}\n${work.log.join('\n')}`, { cause: error });
   }
   return driver.hit;
 }
@@ -108,7 +117,7 @@ class FaultyWork {
     this.#setting = setting;
   }
 
-  async run(driver: FaultDriver): Promise<void> {
+  async run(driver: BlockDriver): Promise<void> {
     const guest = this.#guest;
     const opened = await this.#step('open', async () => {
       const { node, driver: image } = await openOn(new BlockNode({ name: 'image', driver }), this.#setting.open);
