@@ -69,14 +69,16 @@ export interface RawReply {
 
 export class RawNbd {
   readonly socket: Socket;
-  #received = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
+  #bytes = 0;
   #closed = false;
   #wake: () => void = () => undefined;
 
   private constructor(socket: Socket) {
     this.socket = socket;
     socket.on('data', (data: Buffer) => {
-      this.#received = Buffer.concat([this.#received, data]);
+      this.#chunks.push(data);
+      this.#bytes += data.byteLength;
       this.#wake();
     });
     socket.on('error', () => undefined);
@@ -90,9 +92,10 @@ export class RawNbd {
     this.#wake();
   }
 
-  static connect(path: string): Promise<RawNbd> {
+  /** `to`: the path of a unix socket, or a port of this machine. */
+  static connect(to: string | number): Promise<RawNbd> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ path, allowHalfOpen: true });
+      const socket = connect({ ...(typeof to === 'string' ? { path: to } : { host: '127.0.0.1', port: to }), allowHalfOpen: true });
       const client = new RawNbd(socket);
       socket.once('error', reject);
       socket.once('connect', () => resolve(client));
@@ -100,7 +103,7 @@ export class RawNbd {
   }
 
   /** Connects, takes the greeting, and sends client flags (3: fixed newstyle, no zeroes). */
-  static async greeted(path: string, flags = 3): Promise<RawNbd> {
+  static async greeted(path: string | number, flags = 3): Promise<RawNbd> {
     const client = await RawNbd.connect(path);
     await client.read(GREETING_BYTES);
     client.send(u32(flags));
@@ -108,7 +111,7 @@ export class RawNbd {
   }
 
   /** As far as the transmission phase, through GO. */
-  static async transmitting(path: string, options: { readonly structured?: boolean; readonly name?: string; readonly contexts?: readonly string[] } = {}): Promise<RawNbd> {
+  static async transmitting(path: string | number, options: { readonly structured?: boolean; readonly name?: string; readonly contexts?: readonly string[] } = {}): Promise<RawNbd> {
     const { structured = true, name = '', contexts = [] } = options;
     const client = await RawNbd.greeted(path);
     if (structured) client.send(option(8));
@@ -127,21 +130,24 @@ export class RawNbd {
 
   /** Exactly so many bytes; throws where the connection ends before. */
   async read(bytes: number): Promise<Buffer> {
-    while (this.#received.byteLength < bytes) {
-      if (this.#closed) throw new Error(`the connection ended after ${this.#received.byteLength} of ${bytes} bytes`);
+    while (this.#bytes < bytes) {
+      if (this.#closed) throw new Error(`the connection ended after ${this.#bytes} of ${bytes} bytes`);
       await this.#more();
     }
-    const taken = this.#received.subarray(0, bytes);
-    this.#received = this.#received.subarray(bytes);
-    return taken;
+    return this.#take(bytes);
   }
 
   /** All that comes until the server ends the connection. */
   async rest(): Promise<Buffer> {
     while (!this.#closed) await this.#more();
-    const all = this.#received;
-    this.#received = Buffer.alloc(0);
-    return all;
+    return this.#take(this.#bytes);
+  }
+
+  #take(bytes: number): Buffer {
+    const all = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks);
+    this.#bytes -= bytes;
+    this.#chunks = this.#bytes === 0 ? [] : [all.subarray(bytes)];
+    return all.subarray(0, bytes);
   }
 
   /** Replies to one option, up to the ACK or the error that ends them. */
