@@ -1,5 +1,6 @@
 /** The character devices of one process, by id. */
 import { BlockError } from '../base/errors.js';
+import { GlibKeys } from '../qobject/glib-order.js';
 import { openChardev, type Chardev, type ChardevConfig } from './chardev.js';
 
 export class Chardevs {
@@ -13,7 +14,10 @@ export class Chardevs {
     return found;
   }
 
-  values(): IterableIterator<Chardev> { return this.#byId.values(); }
+  /** As QEMU lists them: children of a container, in the order of its hash table. */
+  inOrder(): Chardev[] {
+    return [...new GlibKeys(['type', ...this.#byId.keys()])].map((id) => this.#byId.get(id)).filter((chardev) => chardev !== undefined);
+  }
 
   async add(id: string, config: ChardevConfig): Promise<Chardev> {
     if (this.#byId.has(id)) {
@@ -22,6 +26,13 @@ export class Chardevs {
     const chardev = await openChardev(id, config);
     this.#byId.set(id, chardev);
     return chardev;
+  }
+
+  /** The old one stays where the new one cannot be opened. */
+  async replace(id: string, config: ChardevConfig): Promise<void> {
+    const old = this.get(id);
+    this.#byId.set(id, await openChardev(id, config));
+    old.close();
   }
 
   remove(id: string): void {

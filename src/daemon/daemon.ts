@@ -7,12 +7,20 @@ import { BlockError } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
 import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
+import { JobTable } from '../job/job.js';
 import type { JsonDict } from '../qobject/value.js';
 import { Chardevs } from './chardevs.js';
 import { blockCommands } from './commands-block.js';
+import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
 import { exportCommands } from './commands-export.js';
+import { jobCommands } from './commands-job.js';
+import { nodeCommands } from './commands-node.js';
+import { queryCommands } from './commands-query.js';
+import { snapshotCommands } from './commands-snapshot.js';
 import { BlockExports } from './exports.js';
+import { transactionCommands } from './transaction.js';
+import { WriteThresholds } from './write-threshold.js';
 
 export interface StorageDaemonOptions {
   readonly version: QmpVersion;
@@ -24,6 +32,8 @@ export class StorageDaemon {
   readonly graph = new BlockGraph();
   readonly chardevs = new Chardevs();
   readonly exports: BlockExports;
+  readonly jobs: JobTable;
+  readonly thresholds: WriteThresholds;
   readonly clock: Clock;
   readonly qmp: QmpServer;
   /** Resolves when a client said `quit`, or `quit` was called. */
@@ -34,6 +44,10 @@ export class StorageDaemon {
   constructor({ version, clock = systemClock, nbd }: StorageDaemonOptions) {
     this.clock = clock;
     this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd);
+    this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
+    this.thresholds = new WriteThresholds((nodeName, exceeded, threshold) => this.emit('BLOCK_WRITE_THRESHOLD', {
+      'node-name': nodeName, 'amount-exceeded': exceeded, 'write-threshold': threshold,
+    }));
     this.ended = new Promise((resolve) => { this.#end = resolve; });
     this.qmp = new QmpServer({ commands: this.#commands(), version, clock });
   }
@@ -44,6 +58,10 @@ export class StorageDaemon {
 
   quit(): void {
     this.#end();
+  }
+
+  hasIothread(_id: string): boolean {
+    return false;
   }
 
   /** Opens a QMP monitor on a character device: each of its clients is greeted and served. */
@@ -64,6 +82,7 @@ export class StorageDaemon {
   async #close(): Promise<void> {
     const errors: unknown[] = [];
     const step = async (work: Promise<void>): Promise<void> => { await work.catch((error: unknown) => errors.push(error)); };
+    await step(this.jobs.close());
     await step(this.exports.close());
     await step(this.graph.closeAll());
     await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
@@ -75,6 +94,12 @@ export class StorageDaemon {
     return {
       quit: () => { setImmediate(() => this.quit()); },
       ...blockCommands(this),
+      ...queryCommands(this),
+      ...nodeCommands(this),
+      ...bitmapCommands(this),
+      ...snapshotCommands(this),
+      ...transactionCommands(this),
+      ...jobCommands(this),
       ...exportCommands(this),
       ...chardevCommands(this),
     };

@@ -1,0 +1,153 @@
+/** QMP: jobs, and those that make images. */
+import { BlockError } from '../base/errors.js';
+import { Permission } from '../block/permissions.js';
+import { createQcow2 } from '../format/qcow2/create.js';
+import { openBlockdev } from '../image/blockdev.js';
+import type { OptionTree } from '../image/options.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { BlockNode } from '../block/node.js';
+import { openFileDriver } from '../protocol/file.js';
+import { QmpCommandError } from '../qmp/command-error.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { Json, JsonDict } from '../qobject/value.js';
+import type { Job, JobTable } from '../job/job.js';
+import type { StorageDaemon } from './daemon.js';
+
+export function jobCommands(daemon: StorageDaemon): CommandTable {
+  const { jobs } = daemon;
+  const verb = (act: (job: Job) => void) => ({ id }: JsonDict): void => act(jobs.get(id as string));
+  return {
+    'query-jobs': () => jobs.list().map(jobInfo),
+    'job-pause': verb((job) => job.pause()),
+    'job-resume': verb((job) => job.resume()),
+    'job-cancel': verb((job) => job.cancel()),
+    'job-complete': verb((job) => job.complete()),
+    'job-finalize': verb((job) => job.finalize()),
+    'job-dismiss': verb((job) => job.dismiss()),
+    ...blockJobCommands(jobs),
+    'blockdev-create': (args) => startCreate(daemon, args),
+    'x-blockdev-amend': (args) => startAmend(daemon, args),
+  };
+}
+
+function jobInfo(job: Job): JsonDict {
+  const { id, type, status, currentProgress, totalProgress, error } = job.info();
+  return {
+    id, type, status, 'current-progress': currentProgress, 'total-progress': totalProgress, ...(error === null ? {} : { error }),
+  };
+}
+
+/** The verbs of block jobs: those that work on a node. Jobs of other kinds are none of them. */
+function blockJobCommands(jobs: JobTable): CommandTable {
+  const find = (id: Json | undefined): Job => {
+    const job = jobs.list().find((candidate) => candidate.id === id && BLOCK_JOBS.includes(candidate.type));
+    if (job === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${id as string}' not found`);
+    return job;
+  };
+  return {
+    'query-block-jobs': () => [],
+    'block-job-set-speed': ({ device }) => { find(device); },
+    'block-job-cancel': ({ device }) => find(device).cancel(),
+    'block-job-pause': ({ device }) => find(device).pause(),
+    'block-job-resume': ({ device }) => find(device).resume(),
+    'block-job-complete': ({ device }) => find(device).complete(),
+    'block-job-dismiss': ({ id }) => find(id).dismiss(),
+    'block-job-finalize': ({ id }) => find(id).finalize(),
+  };
+}
+
+const BLOCK_JOBS: readonly string[] = ['commit', 'stream', 'mirror', 'backup'];
+
+const CREATABLE: readonly string[] = ['file', 'qcow2'];
+
+function startCreate(daemon: StorageDaemon, args: JsonDict): void {
+  const options = args['options'] as JsonDict;
+  const driver = options['driver'] as string;
+  if (!CREATABLE.includes(driver)) throw new BlockError('NOT_SUPPORTED', 'Driver does not support blockdev-create');
+  daemon.jobs.create({
+    id: args['job-id'] as string,
+    type: 'create',
+    autoDismiss: false,
+    run: async (job) => {
+      job.progress(0, 1);
+      try {
+        await (driver === 'file' ? createFile(options) : createQcow2Image(daemon.graph, options));
+      } finally {
+        job.progress(1, 1);
+      }
+    },
+  }).start();
+}
+
+async function createFile(options: JsonDict): Promise<void> {
+  if (options['preallocation'] !== undefined && options['preallocation'] !== 'off') {
+    throw new BlockError('NOT_SUPPORTED', `preallocation '${options['preallocation'] as string}' is not available`);
+  }
+  const driver = await openFileDriver(options['filename'] as string, { create: true });
+  try {
+    await driver.resize?.(Number(options['size']));
+  } finally {
+    await driver.close();
+  }
+}
+
+async function createQcow2Image(graph: BlockGraph, options: JsonDict): Promise<void> {
+  const { node, temporary } = await openReference(graph, options['file']!);
+  try {
+    const door = await graph.attach(node, { used: Permission.WRITE | Permission.RESIZE, shared: Permission.ALL });
+    try {
+      await createQcow2(node, qcow2Options(options));
+    } finally {
+      await graph.detach(door);
+    }
+  } finally {
+    if (temporary) await graph.remove(node.nodeName);
+  }
+}
+
+/** A node by name, or by a definition that is opened for the while. */
+async function openReference(graph: BlockGraph, reference: Json): Promise<{ node: BlockNode; temporary: boolean }> {
+  if (typeof reference === 'string') return { node: graph.lookUp(reference), temporary: false };
+  const definition = reference as OptionTree;
+  const temporary = definition['node-name'] === undefined;
+  const node = await openBlockdev(graph, temporary ? { ...definition, 'node-name': 'quiesce-create-file' } : definition);
+  return { node, temporary: true };
+}
+
+function qcow2Options(options: JsonDict): Parameters<typeof createQcow2>[1] {
+  for (const absent of ['data-file', 'encrypt', 'extended-l2']) {
+    if (options[absent] !== undefined && options[absent] !== false) throw new BlockError('NOT_SUPPORTED', `'${absent}' is not available for new images`);
+  }
+  const version = options['version'];
+  return {
+    size: Number(options['size']),
+    ...(version === undefined ? {} : { version: version === 'v2' ? 2 : 3 }),
+    ...pick(options, 'backing-file', 'backingFile'),
+    ...pick(options, 'backing-fmt', 'backingFormat'),
+    ...pick(options, 'cluster-size', 'clusterSize'),
+    ...pick(options, 'lazy-refcounts', 'lazyRefcounts'),
+    ...pick(options, 'refcount-bits', 'refcountBits'),
+  };
+}
+
+function pick(options: JsonDict, from: string, to: string): Record<string, Json> {
+  const value = options[from];
+  return value === undefined ? {} : { [to]: value };
+}
+
+/** Nothing of what may be amended (encryption) is there to amend. */
+function startAmend(daemon: StorageDaemon, args: JsonDict): void {
+  const node = daemon.graph.lookUp(args['node-name'] as string);
+  const options = args['options'] as JsonDict;
+  if (options['driver'] !== node.driver.formatName) throw new BlockError('INVALID_ARGUMENT', "x-blockdev-amend doesn't support changing the block driver");
+  if (options['driver'] !== 'qcow2') throw new BlockError('NOT_SUPPORTED', 'Driver does not support x-blockdev-amend');
+  daemon.jobs.create({
+    id: args['job-id'] as string,
+    type: 'amend',
+    autoDismiss: false,
+    run: async (job) => {
+      job.progress(1, 1);
+      if (options['encrypt'] !== undefined) throw new BlockError('NOT_SUPPORTED', 'Encryption options cannot be amended here');
+    },
+  }).start();
+}

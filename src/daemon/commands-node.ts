@@ -1,0 +1,77 @@
+/** QMP: changes of single nodes. */
+import { BlockError } from '../base/errors.js';
+import type { BlockNode } from '../block/node.js';
+import { Permission } from '../block/permissions.js';
+import { QuorumDriver } from '../filter/quorum.js';
+import { QmpCommandError } from '../qmp/command-error.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import type { StorageDaemon } from './daemon.js';
+
+export function nodeCommands(daemon: StorageDaemon): CommandTable {
+  const { graph } = daemon;
+  return {
+    block_resize: (args) => resize(daemon, args),
+    'block-set-write-threshold': (args) => {
+      const name = args['node-name'] as string;
+      const node = graph.find(name);
+      if (node === undefined) throw new QmpCommandError('GenericError', `Device '${name}' not found`);
+      daemon.thresholds.set(node, Number(args['write-threshold']));
+    },
+    'x-blockdev-set-iothread': (args) => {
+      graph.get(args['node-name'] as string);
+      // threads of QEMU's kind are not needed here: any that exists will do
+      const { iothread } = args;
+      if (typeof iothread === 'string' && !daemon.hasIothread(iothread)) throw new BlockError('NOT_FOUND', `Cannot find iothread ${iothread}`);
+    },
+    'x-blockdev-change': (args) => changeChildren(daemon, args),
+  };
+}
+
+async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
+  const { device = '', 'node-name': nodeName = '', size } = args;
+  // this process has no devices
+  const node = graph.find(nodeName as string);
+  if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='${device as string}' nor node-name='${nodeName as string}'`);
+  const bytes = Number(size);
+  if (bytes < 0) throw new BlockError('INVALID_ARGUMENT', "Parameter 'size' expects a >0 size");
+  const door = await graph.attach(node, { used: Permission.RESIZE, shared: Permission.ALL });
+  try {
+    await node.drained(() => resizeNode(node, bytes));
+  } finally {
+    await graph.detach(door);
+  }
+}
+
+async function resizeNode(node: BlockNode, bytes: number): Promise<void> {
+  const { driver } = node;
+  if (driver.formatName === 'qcow2' && bytes % 512 !== 0) throw new BlockError('INVALID_ARGUMENT', 'The new size must be a multiple of 512');
+  if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', 'Image format driver does not support resize');
+  await driver.resize(bytes);
+}
+
+/** Adds a child to a quorum, or takes one away. */
+async function changeChildren({ graph }: StorageDaemon, { parent, child, node }: JsonDict): Promise<void> {
+  const above = graph.lookUp(parent as string);
+  if ((child === undefined) === (node === undefined)) {
+    throw new BlockError('INVALID_ARGUMENT', child === undefined ? 'Either child or node must be specified' : 'The parameters child and node are in conflict');
+  }
+  const quorum = above.driver instanceof QuorumDriver ? above.driver : null;
+  if (child !== undefined) {
+    const edge = above.children.find((one) => one.edge === child);
+    if (edge === undefined) throw new BlockError('NOT_FOUND', `Node '${parent as string}' does not have child '${child as string}'`);
+    if (quorum === null) throw new BlockError('NOT_SUPPORTED', `The node ${parent as string} does not support removing a child`);
+    await above.drained(async () => quorum.removeChild(edge));
+    await edge.detach();
+    await graph.refresh([above]);
+    return;
+  }
+  const below = graph.find(node as string);
+  if (below === undefined) throw new BlockError('NOT_FOUND', `Node '${node as string}' not found`);
+  if (quorum === null) throw new BlockError('NOT_SUPPORTED', `The node ${parent as string} does not support adding a child`);
+  await above.drained(async () => {
+    const edge = quorum.addChild(below);
+    edge.parent = above;
+  });
+  await graph.refresh([above]);
+}

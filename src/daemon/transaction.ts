@@ -1,0 +1,67 @@
+/** QMP's `transaction`: several verbs, all or none. */
+import { BlockError } from '../base/errors.js';
+import { BlockBackend } from '../block/backend.js';
+import type { BlockNode } from '../block/node.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import { prepareBitmapAction } from './commands-bitmap.js';
+import { prepareInternalSnapshot } from './commands-snapshot.js';
+import type { StorageDaemon } from './daemon.js';
+
+/** What was done already, or is ready to be done. */
+export interface PreparedAction {
+  /** Cannot fail. */
+  commit?(): Promise<void>;
+  abort?(): Promise<void>;
+}
+
+export function transactionCommands(daemon: StorageDaemon): CommandTable {
+  return { transaction: (args) => transaction(daemon, args) };
+}
+
+async function transaction(daemon: StorageDaemon, { actions, properties }: JsonDict): Promise<void> {
+  const grouped = (properties as JsonDict | undefined)?.['completion-mode'] === 'grouped';
+  await drained(busyTops(daemon), () => carryOut(daemon, actions as readonly JsonDict[], grouped));
+}
+
+async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], grouped: boolean): Promise<void> {
+  const prepared: PreparedAction[] = [];
+  try {
+    for (const action of actions) {
+      const type = action['type'] as string;
+      if (grouped && !JOBS.includes(type)) throw new BlockError('INVALID_ARGUMENT', `Action '${type}' does not support Transaction property completion-mode = grouped`);
+      prepared.push(await prepare(daemon, type, action['data'] as JsonDict));
+    }
+  } catch (error) {
+    // the last first: later ones may stand on earlier ones
+    for (const done of prepared.reverse()) await done.abort?.();
+    throw error;
+  }
+  for (const ready of prepared) await ready.commit?.();
+}
+
+const JOBS: readonly string[] = ['blockdev-backup', 'drive-backup'];
+
+async function prepare(daemon: StorageDaemon, type: string, data: JsonDict): Promise<PreparedAction> {
+  if (type === 'abort') throw new BlockError('CANCELLED', 'Transaction aborted using Abort action');
+  if (type.startsWith('block-dirty-bitmap-')) return prepareBitmapAction(daemon, type, data);
+  if (type === 'blockdev-snapshot-internal-sync') return prepareInternalSnapshot(daemon, data);
+  throw new BlockError('NOT_SUPPORTED', `Action '${type}' is not available`);
+}
+
+/** The nodes where users' requests come in, without those below others: what the latter do, they do for a reason. */
+function busyTops({ graph }: StorageDaemon): BlockNode[] {
+  const busy = new Set(graph.nodes().filter((node) => [...node.parents].some((user) => user instanceof BlockBackend)));
+  for (const node of [...busy]) for (const below of descendants(node)) busy.delete(below);
+  return [...busy];
+}
+
+function descendants(top: BlockNode): BlockNode[] {
+  return top.children.flatMap(({ node }) => [node, ...descendants(node)]);
+}
+
+/** Runs `section` while no request is in flight at any of `nodes`. */
+export function drained<T>(nodes: readonly BlockNode[], section: () => Promise<T>): Promise<T> {
+  const [first, ...rest] = nodes;
+  return first === undefined ? section() : first.drained(() => drained(rest, section));
+}
