@@ -46,8 +46,6 @@ export class RawDriver implements BlockDriver {
     return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass));
   }
 
-  readonly debugEvent = (event: string): void => this.#file.debugEvent(event);
-
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
     return this.#file.blockStatus(offset + this.offset, bytes);
   }

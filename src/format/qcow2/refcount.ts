@@ -184,6 +184,7 @@ export class Refcounts {
     const span = Math.min(count, refcountBlockEntries - first);
     const offset = this.blockOffset(Math.floor(cluster / refcountBlockEntries));
     if (offset === 0) throw this.#underflow(cluster);
+    this.#file.debugEvent('refblock_alloc'); // QEMU's name for looking for the block, whether or not there is one
     this.#file.debugEvent('refblock_load');
     const block = await this.cache.loadForEdit(offset);
     for (let index = first; index < first + span; index++) {

@@ -1,0 +1,115 @@
+/** The same blkdebug config under qemu-io and under ours: the same request fails, with the same errno. */
+import { copyFileSync, writeFileSync } from 'node:fs';
+import { expect, test } from '@jest/globals';
+import { BlockError, BlockGraph, errnoOf, openBlockdev, type BlockNode } from '../../src/index.js';
+import { peers } from '../support/peers.js';
+import { run, runOk } from '../support/run.js';
+import { useTmp } from '../support/tmp.js';
+
+const tmp = useTmp();
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+interface Command {
+  readonly text: string;
+  readonly run: (node: BlockNode) => Promise<void>;
+}
+
+const read = (offset: number, bytes: number): Command => ({ text: `read ${offset} ${bytes}`, run: (node) => node.read(offset, new Uint8Array(bytes)) });
+const write = (offset: number, bytes: number): Command => ({ text: `write ${offset} ${bytes}`, run: (node) => node.write(offset, new Uint8Array(bytes).fill(0xcd)) });
+const zero = (offset: number, bytes: number): Command => ({ text: `write -z ${offset} ${bytes}`, run: (node) => node.writeZeroes(offset, bytes) });
+const discard = (offset: number, bytes: number): Command => ({ text: `discard ${offset} ${bytes}`, run: (node) => node.discard(offset, bytes) });
+
+const TEXTS: Readonly<Record<string, string>> = {
+  EIO: 'Input/output error', ENOSPC: 'No space left on device', ENOMEM: 'Cannot allocate memory', EBUSY: 'Device or resource busy',
+};
+
+/** One outcome per command; or the one of opening the image. */
+async function underQemu(format: string, image: string, commands: readonly Command[]): Promise<string[]> {
+  const { stdout, stderr } = await run('qemu-io', ['-t', 'writeback', '-f', format, ...commands.flatMap(({ text }) => ['-c', text]), `blkdebug:${tmp('config')}:${image}`]);
+  if (stderr.includes("can't open")) return [`open: ${stderr.trim().split(': ').at(-1)}`];
+  return `${stdout}${stderr}`.split('\n').flatMap((line) => {
+    const failure = / failed: (.*)$/.exec(line);
+    return failure !== null ? [failure[1]!] : /^(?:read|wrote|discard) \d+\/\d+ bytes/.test(line) ? ['ok'] : [];
+  });
+}
+
+async function underOurs(format: string, image: string, commands: readonly Command[]): Promise<string[]> {
+  const outcome = async (work: () => Promise<unknown>): Promise<string> => {
+    try {
+      await work();
+      return 'ok';
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      return TEXTS[errnoOf(error) ?? ''] ?? error.message;
+    }
+  };
+  const graph = new BlockGraph();
+  let node: BlockNode | null = null;
+  const opened = await outcome(async () => {
+    node = await openBlockdev(graph, { 'node-name': 'top', driver: format, discard: 'unmap', file: { driver: 'blkdebug', filename: `blkdebug:${tmp('config')}:${image}` } });
+  });
+  if (opened !== 'ok') return [`open: ${opened}`];
+  const outcomes: string[] = [];
+  for (const command of commands) outcomes.push(await outcome(() => command.run(node!)));
+  await node!.close().catch(() => {});
+  return outcomes;
+}
+
+async function both(format: string, image: string, commands: readonly Command[]): Promise<{ readonly qemu: string[]; readonly ours: string[] }> {
+  copyFileSync(image, tmp('copy'));
+  return { qemu: await underQemu(format, image, commands), ours: await underOurs(format, tmp('copy'), commands) };
+}
+
+/** Clusters of 4 KiB, so an L2 table maps 2 MiB: the first exists, the second does not. */
+async function overlay(): Promise<string> {
+  writeFileSync(tmp('base'), Buffer.alloc(4 * MiB, 9));
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', '-b', tmp('base'), '-F', 'raw', tmp('image'), '4M']);
+  await runOk('qemu-io', ['-c', 'write -P 1 0 64k', '-c', 'write -P 1 1M 8k', tmp('image')]);
+  return tmp('image');
+}
+
+peers('qemu-img', 'qemu-io')('blkdebug against qemu-io', () => {
+  const commands = [
+    read(0, 4 * KiB), read(2 * MiB, 4 * KiB), write(KiB, KiB), write(2 * MiB, 4 * KiB), write(3000 * KiB, 100), zero(8 * KiB, 8 * KiB), write(0, 4 * KiB), read(0, 64 * KiB),
+  ];
+  test.each([
+    ['none', 'EIO', 5], ['reftable_load', 'ENOMEM', 12], ['l2_load', 'ENOSPC', 28], ['l2_alloc_write', 'ENOSPC', 28], ['read_aio', 'EIO', 5], ['read_backing_aio', 'ENOMEM', 12],
+    ['write_aio', 'ENOSPC', 28], ['cow_read', 'EIO', 5], ['cow_write', 'EBUSY', 16], ['refblock_load', 'EIO', 5], ['refblock_alloc', 'ENOSPC', 28], ['cluster_alloc', 'ENOSPC', 28],
+    ['pwritev', 'EIO', 5], ['pwritev_done', 'EBUSY', 16],
+  ])('%s fails one request: %s', async (event, errno, number) => {
+    writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "${number}"\nonce = "on"\n`);
+    const { qemu, ours } = await both('qcow2', await overlay(), commands);
+    expect(ours).toEqual(qemu);
+    expect(qemu.filter((outcome) => outcome !== 'ok').map((outcome) => outcome.replace('open: ', ''))).toEqual([TEXTS[errno]]);
+  });
+
+  // QEMU writes some tables within the request that changes them; ours wait for the next flush, which then fails
+  test.each(['l1_update', 'l2_update', 'refblock_update_part'])('%s fails what writes the table', async (event) => {
+    writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "28"\nonce = "on"\n`);
+    const { qemu, ours } = await both('qcow2', await overlay(), [write(2 * MiB, 4 * KiB), { text: 'flush', run: (node) => node.flush() }]);
+    expect(qemu).toEqual([TEXTS['ENOSPC']]); // a flush says nothing where it succeeds
+    expect(ours).toEqual(['ok', TEXTS['ENOSPC']]);
+  });
+
+  test('a raw image: sectors, states, and types of I/O', async () => {
+    const section = (name: string, lines: readonly string[]): string => `[${name}]\n${lines.map((line) => line.replace('=', ' = "')).join('"\n')}"\n`;
+    const configs = [
+      section('inject-error', ['event=none', 'sector=3', 'errno=12']),
+      section('inject-error', ['event=none', 'sector=3', 'errno=12', 'once=on', 'immediately=on']),
+      section('inject-error', ['event=pwritev', 'iotype=write']),
+      section('inject-error', ['event=pwritev', 'iotype=read', 'errno=28']),
+      section('inject-error', ['event=none', 'iotype=discard', 'errno=16']),
+      section('set-state', ['event=pwritev', 'state=1', 'new_state=2']) + section('set-state', ['event=pwritev', 'state=2', 'new_state=3']) +
+        section('inject-error', ['event=pwritev_done', 'state=3', 'errno=28', 'once=on']),
+    ];
+    const requests = [read(0, 512), read(1024, 1024), write(0, 512), read(1536, 100), write(1500, 100), discard(0, 4096), read(1024, 1024), write(4096, 512), read(0, 512)];
+    for (const config of configs) {
+      writeFileSync(tmp('config'), config);
+      writeFileSync(tmp('raw'), Buffer.alloc(MiB, 1));
+      const { qemu, ours } = await both('raw', tmp('raw'), requests);
+      expect({ config, outcomes: ours }).toEqual({ config, outcomes: qemu });
+      expect(qemu.some((outcome) => outcome !== 'ok')).toBe(true);
+    }
+  });
+});
