@@ -63,6 +63,8 @@ export class Session {
     stream.on('error', () => this.close());
     stream.on('close', () => this.close());
     this.send(greeting(this));
+    // a socket that had to wait for its turn was paused
+    stream.resume();
   }
 
   get negotiated(): boolean { return this.capabilities !== null; }

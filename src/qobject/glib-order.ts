@@ -5,7 +5,7 @@
 import { encode } from './utf8.js';
 
 /** The greatest prime below each power of two: the first probe is the hash modulo it. */
-const PRIMES = [1, 2, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521];
+const PRIMES = [1, 2, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071, 262_139, 524_287, 1_048_573, 2_097_143, 4_194_301];
 const LEAST_SHIFT = 3;
 
 type Slot = string | null | undefined; // null: removed

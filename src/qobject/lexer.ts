@@ -37,6 +37,14 @@ export class JsonLexer {
     for (let at = 0; at < data.length;) at = this.#step(data, at);
   }
 
+  /** There are no more bytes: what stands unfinished is a token, or stray. */
+  end(): void {
+    const kind = ENDS[this.#state];
+    if (kind !== undefined) this.#finish(kind);
+    else if (this.#state !== 'start' && this.#state !== 'recovery') this.#finish('stray');
+    this.#state = 'start';
+  }
+
   /** Reads one byte, or a stretch of plain string; returns where to go on (the same place, where a byte ended a token before it). */
   #step(data: Uint8Array, at: number): number {
     const byte = data[at]!;

@@ -43,6 +43,12 @@ export class JsonStreamParser {
     this.#lexer.feed(data);
   }
 
+  /** There are no more bytes: a value that stands unfinished is a fault. */
+  end(): void {
+    this.#lexer.end();
+    if (this.#tokens > 0) this.#finish({ error: `JSON parse error, ${this.#fault ?? 'premature EOI'}` });
+  }
+
   #token(kind: TokenKind, bytes: Uint8Array): void {
     if (kind === 'stray') return this.#finish({ error: `JSON parse error, stray '${decodeForPrint(bytes)}'` });
     this.#bytes += bytes.byteLength;
@@ -141,11 +147,14 @@ export class JsonStreamParser {
 
 /** The one value of a text, such as `json:…` or the argument of `--blockdev`. */
 export function parseJson(text: string): JsonItem {
-  const items: JsonItem[] = [];
-  const parser = new JsonStreamParser((item) => items.push(item));
-  // the space ends a number
-  parser.feed(Buffer.from(`${text} `));
-  return items[0] ?? { error: 'JSON parse error, premature EOI' };
+  let found: JsonItem | null = null;
+  const parser = new JsonStreamParser((item) => {
+    if (found === null) found = item;
+    else if (found.error === undefined) found = { error: 'Expecting at most one JSON value' };
+  });
+  parser.feed(Buffer.from(text));
+  parser.end();
+  return found ?? { error: 'Expecting a JSON value' };
 }
 
 const SHORT: Readonly<Record<string, string>> = { '"': '"', "'": "'", '\\': '\\', '/': '/', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' };
