@@ -10,17 +10,15 @@ const CALL_BYTES = 1024;
 let left = TURN_BYTES;
 let renewing = false;
 
-/** Takes the cost of one request out of the budget; false where it is used up until the next turn. */
+/** Takes the cost of one request out of this turn's budget; false where it is used up. */
 export function spendTurn(bytes: number): boolean {
-  if (left >= bytes) {
-    left -= bytes + CALL_BYTES;
-    return true;
-  }
   if (!renewing) {
     renewing = true;
     setImmediate(renew);
   }
-  return false;
+  if (left < bytes) return false;
+  left -= bytes + CALL_BYTES;
+  return true;
 }
 
 function renew(): void {
