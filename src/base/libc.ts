@@ -4,7 +4,7 @@
  */
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
-import type { KoffiFunc } from 'koffi';
+import type { KoffiFunc, LibraryHandle } from 'koffi';
 import { assert } from './assert.js';
 
 export interface Capabilities {
@@ -35,6 +35,8 @@ interface Libc {
   readonly pwritev2: VectorCall;
   readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
+  readonly library: LibraryHandle;
+  readonly view: (pointer: unknown, bytes: number) => ArrayBuffer;
 }
 
 /** struct flock and the ioctl numbers below are those of Linux on these processors. */
@@ -58,6 +60,8 @@ function load(): Libc {
     pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
+    library: libc,
+    view: (pointer, bytes) => koffi.view(pointer, bytes),
   };
 }
 
@@ -86,6 +90,11 @@ function libc(): Libc {
   const { whyNot } = capabilities();
   assert(loaded !== null, `a host call without its capability (${whyNot})`);
   return loaded;
+}
+
+/** For calls that one file alone has a use for (uring.ts). Only where there are capabilities. */
+export function hostLibrary(): Pick<Libc, 'library' | 'view' | 'errno'> {
+  return libc();
 }
 
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));

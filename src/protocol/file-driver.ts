@@ -6,6 +6,7 @@ import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
+import type { Uring } from '../base/uring.js';
 import type { BlockDriver, BlockLimits, BlockStatus, PreparedUse } from '../block/driver.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
@@ -25,6 +26,8 @@ export interface FileDriverOptions {
   readonly growAhead: boolean;
   /** What can be done without the thread pool; null = nothing. */
   readonly quick: QuickIo | null;
+  /** For what the host must be waited for; null = the thread pool does all. */
+  readonly ring: Uring | null;
   /** How it follows the users of its node; null where it was opened for one use. */
   readonly following: Following | null;
 }
@@ -56,6 +59,7 @@ export class FileDriver implements BlockDriver {
   #length: number;
   readonly #growth: Growth | null;
   readonly #quick: QuickIo | null;
+  readonly #ring: Uring | null;
   /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
   #syncError: BlockError | null = null;
   /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
@@ -76,6 +80,7 @@ export class FileDriver implements BlockDriver {
     this.#length = options.bytes;
     this.#growth = options.growAhead && !options.isDevice ? new Growth(options.fd, options.bytes) : null;
     this.#quick = options.quick;
+    this.#ring = options.ring;
     const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
@@ -103,7 +108,7 @@ export class FileDriver implements BlockDriver {
   #read(request: BlockRequest): Promise<void> {
     const buffer = request.buffer!;
     if (this.#quick?.read(buffer, request.offset) === true) return DONE;
-    return readFully(this.#fd, buffer, request.offset, this.limits.requestAlignment, (error) => this.#failedRequest(request, error));
+    return readFully(this.#fd, buffer, request.offset, this.limits.requestAlignment, this.#ring, (error) => this.#failedRequest(request, error));
   }
 
   #write(request: BlockRequest): Promise<void> {
@@ -119,7 +124,7 @@ export class FileDriver implements BlockDriver {
   #writeNow(request: BlockRequest): Promise<void> {
     const buffer = request.buffer!;
     if (this.#quick?.write(buffer, request.offset) === true) return DONE;
-    return writeFully(this.#fd, buffer, request.offset, (error) => this.#failedRequest(request, error));
+    return writeFully(this.#fd, buffer, request.offset, this.#ring, (error) => this.#failedRequest(request, error));
   }
 
   /** All that is not a transfer. */

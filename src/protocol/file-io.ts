@@ -1,5 +1,6 @@
 /** Whole reads and writes on a raw descriptor: the callback API, since a FileHandle costs more per call. */
 import fs from 'node:fs';
+import type { Uring } from '../base/uring.js';
 
 /** Linux moves at most 2 GiB less a page in one call; a round number below stays aligned for O_DIRECT. */
 const MAX_CALL = 0x4000_0000;
@@ -7,8 +8,11 @@ const MAX_CALL = 0x4000_0000;
 /** What a caller makes of a host error, so that no promise has to be chained only to say it better. */
 type Explain = (error: unknown) => Error;
 
+/** Above this a transfer costs so much that the thread pool's share does not count, and its threads copy side by side. */
+const MAX_RING = 64 * 1024;
+
 /** Reads all of `into`; what lies past the end of the file reads as zeros. `alignment` is what O_DIRECT wants (else 1). */
-export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, explain: Explain): Promise<void> {
+export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, ring: Uring | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
@@ -24,7 +28,10 @@ export function readFully(fd: number, into: Uint8Array, position: number, alignm
         else confirmEnd(fd, position + done, resolve, reject);
       });
     };
-    step();
+    // whatever did not end as wished is done again, and its error told, by the thread pool
+    const taken = ring !== null && into.byteLength <= MAX_RING &&
+      ring.read(fd, into, position, (moved) => moved === into.byteLength ? resolve() : step());
+    if (!taken) step();
   });
 }
 
@@ -37,7 +44,7 @@ function confirmEnd(fd: number, end: number, resolve: () => void, reject: (error
 }
 
 /** Writes all of `from`. */
-export function writeFully(fd: number, from: Uint8Array, position: number, explain: Explain): Promise<void> {
+export function writeFully(fd: number, from: Uint8Array, position: number, ring: Uring | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
@@ -50,7 +57,9 @@ export function writeFully(fd: number, from: Uint8Array, position: number, expla
         else step();
       });
     };
-    step();
+    const taken = ring !== null && from.byteLength <= MAX_RING &&
+      ring.write(fd, from, position, (moved) => moved === from.byteLength ? resolve() : step());
+    if (!taken) step();
   });
 }
 
