@@ -8,6 +8,7 @@ import { KeptOpen } from '../support/image-model.js';
 import { SimDisk } from '../support/sim-disk.js';
 import { fileBytes, memoryOf } from '../support/storage.js';
 import { Guest } from './guest.js';
+import { GuestBitmaps } from './guest-bitmaps.js';
 import { openOn, verifyClosed, verifySurvivor } from './oracle.js';
 import { makeScenario, type Scenario } from './scenario.js';
 import { Workload } from './workload.js';
@@ -87,14 +88,26 @@ export class CrashRun {
   }
 
   async #work(disk: SimDisk, guest: Guest): Promise<void> {
+    const random = this.#random;
+    if (!this.#scenario.bitmaps) return this.#session(disk, guest, 20 + random.below(80), random.chance(0.2), false);
+    // Bitmaps reach the disk when an image is closed, and are taken back by the first change after an open
+    for (let left = 1 + random.below(4); left > 0; left--) {
+      await this.#session(disk, guest, 1 + random.below(25), left > 1 || random.chance(0.7), left === 1 && random.chance(0.4));
+    }
+  }
+
+  async #session(disk: SimDisk, guest: Guest, steps: number, close: boolean, short: boolean): Promise<void> {
     const file = new BlockNode({ name: 'image', driver: disk });
     const { node, driver } = await openOn(file, this.#openOptions());
     guest.attach(node, driver);
-    await new Workload(guest, this.#scenario, new Random(this.#random.next32()), (line) => this.#log.push(line)).run(20 + this.#random.below(80));
-    if (this.#random.chance(0.2)) {
-      this.#log.push('close');
-      await node.close();
-    }
+    if (short) disk.cutIn(this.#random.below(40));
+    const workload = new Workload(guest, this.#scenario, new Random(this.#random.next32()), (line) => this.#log.push(line));
+    if (this.#scenario.bitmaps && guest.bitmaps.models.size === 0) await workload.addBitmap();
+    await workload.run(steps);
+    if (!close) return;
+    if (this.#scenario.bitmaps && this.#random.chance(0.3)) disk.cutIn(this.#random.below(80));
+    this.#log.push('close');
+    await guest.close();
   }
 
   /** The image is as good as new: it takes more work, and an orderly close leaves it in order. */
@@ -104,7 +117,8 @@ export class CrashRun {
     guest.attach(node, driver);
     await new Workload(guest, this.#scenario, this.#random, (line) => this.#log.push(line)).run(12);
     await guest.flush();
-    await node.close();
-    await verifyClosed(storage, guest, this.#openOptions());
+    const sums = GuestBitmaps.sums(node);
+    await guest.close();
+    await verifyClosed(storage, guest, this.#openOptions(), sums);
   }
 }

@@ -5,6 +5,7 @@ import type { BlockNode } from '../../src/block/node.js';
 import { RequestFlag } from '../../src/block/request.js';
 import type { Qcow2Driver } from '../../src/format/qcow2/qcow2.js';
 import { SECTOR_BYTES, SectorHistory, type Write } from '../support/sector-history.js';
+import { GuestBitmaps } from './guest-bitmaps.js';
 
 export interface Saved {
   readonly disk: Uint8Array;
@@ -23,6 +24,7 @@ const ZEROS = new Uint8Array(SECTOR_BYTES);
 export class Guest {
   readonly history: SectorHistory;
   readonly snapshots = new Map<string, Saved>();
+  readonly bitmaps = new GuestBitmaps();
   pending: Pending | null = null;
   node!: BlockNode;
   driver!: Qcow2Driver;
@@ -41,6 +43,7 @@ export class Guest {
   }
 
   async write(offset: number, data: Uint8Array): Promise<void> {
+    this.bitmaps.writing(offset, data.byteLength);
     const write: Write = { completedAt: Infinity };
     this.history.write(write, offset, data);
     await this.node.write(offset, data);
@@ -48,6 +51,7 @@ export class Guest {
   }
 
   async writeZeroes(offset: number, bytes: number, unmap: boolean): Promise<void> {
+    this.bitmaps.writing(offset, bytes);
     const write: Write = { completedAt: Infinity };
     this.history.zero(write, offset, bytes);
     await this.node.writeZeroes(offset, bytes, unmap ? RequestFlag.MAY_UNMAP : 0);
@@ -56,6 +60,7 @@ export class Guest {
 
   /** Each sector reads as before or as zeros afterwards: the guest looks, and both may be there after a power cut. */
   async discard(offset: number, bytes: number): Promise<void> {
+    this.bitmaps.writing(offset, bytes);
     const write: Write = { completedAt: Infinity };
     const first = Math.ceil(offset / SECTOR_BYTES);
     const end = Math.floor((offset + bytes) / SECTOR_BYTES);
@@ -83,6 +88,7 @@ export class Guest {
 
   /** A write and a discard of the same sectors at once: each sector ends as one of them left it. */
   async race(offset: number, data: Uint8Array): Promise<void> {
+    this.bitmaps.writing(offset, data.byteLength);
     const write: Write = { completedAt: Infinity };
     const sectors = data.byteLength / SECTOR_BYTES;
     for (let i = 0; i < sectors; i++) this.history.mayBecome(write, offset / SECTOR_BYTES + i, ZEROS);
@@ -162,6 +168,7 @@ export class Guest {
   }
 
   async apply(name: string): Promise<boolean> {
+    if (this.node.bitmaps.size > 0) return this.#refused('BUSY', () => this.driver.snapshots.apply(this.idOf(name)));
     this.pending = { kind: 'apply', name };
     try {
       await this.node.drained(() => this.driver.snapshots.apply(this.idOf(name)));
@@ -183,10 +190,26 @@ export class Guest {
   }
 
   async resize(size: number): Promise<void> {
+    if (this.bitmaps.anyInconsistent) {
+      await this.#refused('CORRUPT', () => this.driver.resize(size));
+      return;
+    }
     this.pending = { kind: 'resize', size };
     await this.node.drained(() => this.driver.resize(size));
     this.pending = null;
     this.history.extendTo(size);
+  }
+
+  async #refused(code: string, verb: () => Promise<void>): Promise<false> {
+    const answer = await this.node.drained(verb).then(() => 'done', (error: unknown) => (error instanceof BlockError ? error.code : String(error)));
+    if (answer !== code) throw new Error(`bitmaps should forbid it, but: ${answer}`);
+    return false;
+  }
+
+  async close(): Promise<void> {
+    this.bitmaps.closing = true;
+    await this.node.close();
+    this.bitmaps.closed();
   }
 
   idOf(name: string): string {

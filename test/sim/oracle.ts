@@ -7,6 +7,7 @@ import { KeptOpen } from '../support/image-model.js';
 import { readReferences } from '../support/qcow2-references.js';
 import { SECTOR_BYTES } from '../support/sector-history.js';
 import { fileBytes } from '../support/storage.js';
+import { GuestBitmaps } from './guest-bitmaps.js';
 import { expectSame, idIn, type Guest, type Saved } from './guest.js';
 
 export interface Opened {
@@ -40,19 +41,23 @@ export async function verifySurvivor(storage: MemoryDriver, guest: Guest, option
   const disk = new Uint8Array(node.length());
   await node.read(0, disk);
   expectPossibleDisk(disk, guest);
+  guest.bitmaps.expectHonest(crashed, disk);
   guest.adopt(disk, names);
+  guest.bitmaps.adopt(node);
   await expectSnapshots(storage, driver, guest, options);
   await expectLeaksAtMost(driver, repairLeaks);
   await node.close();
 }
 
-/** Nothing was lost in an orderly shutdown. */
-export async function verifyClosed(storage: MemoryDriver, guest: Guest, options: Qcow2OpenOptions): Promise<void> {
+/** Nothing was lost in an orderly shutdown; `sums` are those of the bitmaps before it. */
+export async function verifyClosed(storage: MemoryDriver, guest: Guest, options: Qcow2OpenOptions, sums = ''): Promise<void> {
   expectSoundReferences(await fileBytes(storage), 'after closing');
   const { node, driver } = await openOn(storage, options);
   const disk = new Uint8Array(node.length());
   await node.read(0, disk);
   expectSame(disk, guest.history.current, 'the disk after closing');
+  guest.bitmaps.expectHonest(await fileBytes(storage), disk);
+  if (GuestBitmaps.sums(node) !== sums) throw new Error(`the bitmaps after closing: ${GuestBitmaps.sums(node)}\nbefore: ${sums}`);
   await expectSnapshots(storage, driver, guest, options);
   await node.close();
 }

@@ -13,6 +13,8 @@ export interface Scenario {
   readonly maxState: number;
   /** Power cuts, one after the other, on the same image. */
   readonly rounds: number;
+  /** The guest keeps persistent bitmaps, which forbid to go back to a snapshot. */
+  readonly bitmaps: boolean;
 }
 
 type Shape = Pick<Qcow2CreateOptions, 'clusterSize' | 'refcountBits' | 'version'>;
@@ -55,5 +57,6 @@ export function makeScenario(random: Random): Scenario {
     depth: random.pick([1, 2, 4, 8, 16]),
     maxState: Math.min(40 * clusterSize, 200_000) * (random.chance(0.1) ? 4 : 1),
     rounds: random.pick([1, 1, 2, 3]),
+    bitmaps: shape.version === 3 && random.chance(0.35),
   };
 }

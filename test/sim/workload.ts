@@ -46,6 +46,7 @@ export class Workload {
 
   async #step(): Promise<void> {
     const random = this.#random;
+    if (this.#scenario.bitmaps && random.chance(0.1)) return this.#bitmapVerb();
     const kind = random.below(100);
     if (kind < 72) return random.chance(0.1) ? this.#beside() : this.#request(kind);
     if (kind < 82) return this.#start('flush', null, () => this.#guest.flush());
@@ -133,6 +134,30 @@ export class Workload {
     const size = this.#guest.size + SECTOR_BYTES * (1 + this.#random.below(100));
     this.#log(`resize to ${size}`);
     await this.#guest.resize(size);
+  }
+
+  async addBitmap(): Promise<void> {
+    const random = this.#random;
+    this.#log('add bitmap');
+    await this.#guest.bitmaps.add(this.#guest.node, random.pick([512, 1024, 4096, 65536]), random.chance(0.8), this.#guest.history.current);
+  }
+
+  async #bitmapVerb(): Promise<void> {
+    await this.#settle(); // so that what the disk holds now is known
+    const random = this.#random;
+    const { bitmaps, node, history } = this.#guest;
+    const { usable } = bitmaps;
+    const verb = random.pick(['add', 'add', 'clear', 'toggle', 'merge', 'remove'] as const);
+    const name = random.pick(verb === 'remove' && bitmaps.models.size > 0 ? [...bitmaps.models.keys()] : usable.length > 0 ? usable : ['']);
+    if (verb === 'add' ? bitmaps.models.size >= 3 : name === '') return;
+    if (verb === 'add') return this.addBitmap();
+    this.#log(`${verb} bitmap ${name}`);
+    switch (verb) {
+      case 'clear': return bitmaps.clear(node, name, history.current);
+      case 'toggle': return bitmaps.toggle(node, name);
+      case 'merge': return bitmaps.merge(node, name, random.pick(usable));
+      case 'remove': return bitmaps.remove(node, name);
+    }
   }
 
   /** A range that shares no sector with a request in flight, or null. */

@@ -2,6 +2,8 @@
  * An independent reading of a qcow2 file, straight from the format's description and sharing no code with the engine:
  * who references which cluster, what refcount is recorded, and what a crash must never leave.
  */
+import { readStoredBitmaps } from './qcow2-stored-bitmaps.js';
+
 export interface ReferenceReport {
   /** What no crash may leave: too low refcounts, shared clusters marked as owned, clusters used twice. */
   readonly problems: readonly string[];
@@ -58,6 +60,7 @@ class ReferenceReader {
     const roots = this.#snapshots();
     this.#names = roots.map(({ name }) => name);
     for (const root of roots) this.#walk(root, false);
+    for (const { offset, bytes, use } of readStoredBitmaps(this.#file).owned) this.#own(offset, Math.ceil(bytes / this.#clusterSize), use);
     this.#compareCopied();
     return { problems: this.#problems, leaks: this.#compareRefcounts(), dirty: this.#isDirty(), snapshotNames: this.#names };
   }

@@ -44,7 +44,7 @@ export class SimDisk implements BlockDriver {
   #ticking = false;
   #tick = 0;
   #steps = 0;
-  readonly #cutAfter: number;
+  #cutAfter: number;
   #dead = false;
   #cut: () => void = () => {};
   /** Ends of writes since the last flush: how long the file may be after a cut. */
@@ -89,6 +89,11 @@ export class SimDisk implements BlockDriver {
   }
 
   async close(): Promise<void> {}
+
+  /** Lets the power go after so many steps from now, if not earlier. */
+  cutIn(steps: number): void {
+    this.#cutAfter = Math.min(this.#cutAfter, this.#steps + steps);
+  }
 
   /** Cuts the power now, if it is still on. */
   kill(): void {

@@ -34,8 +34,9 @@ export async function switchBitmaps(store: HeaderStore, extension: BitmapExtensi
   const slot = store.header.extensions.find(({ type }) => type === EXTENSION_BITMAPS);
   if (slot !== undefined && slot.data.byteLength === BITMAP_EXTENSION_BYTES) {
     const patch = { offset: slot.offset + EXTENSION_HEADER_BYTES, bytes: data };
-    // Beyond the sector of the autoclear bit it cannot change together with it: nothing vouches for it meanwhile
-    if (patch.offset + data.byteLength > SECTOR) await vouch(store, false);
+    // In one sector it is old or new; in two it may be neither, and nothing vouches for it meanwhile
+    const last = patch.offset + data.byteLength - 1;
+    if (Math.floor(patch.offset / SECTOR) !== Math.floor(last / SECTOR)) await vouch(store, false);
     await store.edit([patch]);
     slot.data = data;
     return vouch(store, true);
