@@ -1,64 +1,19 @@
 /** The same blkdebug config under qemu-io and under ours: the same request fails, with the same errno. */
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { BlockError, BlockGraph, errnoOf, openBlockdev, type BlockNode } from '../../src/index.js';
+import { discard, ERRNO_TEXTS, flush, read, underOurs, underQemu, write, zero, type IoCommand, type Tree } from '../support/io-commands.js';
 import { peers } from '../support/peers.js';
-import { run, runOk } from '../support/run.js';
+import { runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-interface Command {
-  readonly text: string;
-  readonly run: (node: BlockNode) => Promise<void>;
-}
-
-const read = (offset: number, bytes: number): Command => ({ text: `read ${offset} ${bytes}`, run: (node) => node.read(offset, new Uint8Array(bytes)) });
-const write = (offset: number, bytes: number): Command => ({ text: `write ${offset} ${bytes}`, run: (node) => node.write(offset, new Uint8Array(bytes).fill(0xcd)) });
-const zero = (offset: number, bytes: number): Command => ({ text: `write -z ${offset} ${bytes}`, run: (node) => node.writeZeroes(offset, bytes) });
-const discard = (offset: number, bytes: number): Command => ({ text: `discard ${offset} ${bytes}`, run: (node) => node.discard(offset, bytes) });
-
-const TEXTS: Readonly<Record<string, string>> = {
-  EIO: 'Input/output error', ENOSPC: 'No space left on device', ENOMEM: 'Cannot allocate memory', EBUSY: 'Device or resource busy',
-};
-
-/** One outcome per command; or the one of opening the image. */
-async function underQemu(format: string, image: string, commands: readonly Command[]): Promise<string[]> {
-  const { stdout, stderr } = await run('qemu-io', ['-t', 'writeback', '-f', format, ...commands.flatMap(({ text }) => ['-c', text]), `blkdebug:${tmp('config')}:${image}`]);
-  if (stderr.includes("can't open")) return [`open: ${stderr.trim().split(': ').at(-1)}`];
-  return `${stdout}${stderr}`.split('\n').flatMap((line) => {
-    const failure = / failed: (.*)$/.exec(line);
-    return failure !== null ? [failure[1]!] : /^(?:read|wrote|discard) \d+\/\d+ bytes/.test(line) ? ['ok'] : [];
-  });
-}
-
-async function underOurs(format: string, image: string, commands: readonly Command[]): Promise<string[]> {
-  const outcome = async (work: () => Promise<unknown>): Promise<string> => {
-    try {
-      await work();
-      return 'ok';
-    } catch (error) {
-      if (!(error instanceof BlockError)) throw error;
-      return TEXTS[errnoOf(error) ?? ''] ?? error.message;
-    }
-  };
-  const graph = new BlockGraph();
-  let node: BlockNode | null = null;
-  const opened = await outcome(async () => {
-    node = await openBlockdev(graph, { 'node-name': 'top', driver: format, discard: 'unmap', file: { driver: 'blkdebug', filename: `blkdebug:${tmp('config')}:${image}` } });
-  });
-  if (opened !== 'ok') return [`open: ${opened}`];
-  const outcomes: string[] = [];
-  for (const command of commands) outcomes.push(await outcome(() => command.run(node!)));
-  await node!.close().catch(() => {});
-  return outcomes;
-}
-
-async function both(format: string, image: string, commands: readonly Command[]): Promise<{ readonly qemu: string[]; readonly ours: string[] }> {
+async function both(driver: string, image: string, commands: readonly IoCommand[]): Promise<{ readonly qemu: string[]; readonly ours: string[] }> {
   copyFileSync(image, tmp('copy'));
-  return { qemu: await underQemu(format, image, commands), ours: await underOurs(format, tmp('copy'), commands) };
+  const tree = (filename: string): Tree => ({ driver, file: { driver: 'blkdebug', config: tmp('config'), image: { driver: 'file', filename } } });
+  return { qemu: await underQemu(tree(image), commands), ours: await underOurs(tree(tmp('copy')), commands) };
 }
 
 /** Clusters of 4 KiB, so an L2 table maps 2 MiB: the first exists, the second does not. */
@@ -81,15 +36,15 @@ peers('qemu-img', 'qemu-io')('blkdebug against qemu-io', () => {
     writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "${number}"\nonce = "on"\n`);
     const { qemu, ours } = await both('qcow2', await overlay(), commands);
     expect(ours).toEqual(qemu);
-    expect(qemu.filter((outcome) => outcome !== 'ok').map((outcome) => outcome.replace('open: ', ''))).toEqual([TEXTS[errno]]);
+    expect(qemu.filter((outcome) => outcome !== 'ok').map((outcome) => outcome.replace('open: ', ''))).toEqual([ERRNO_TEXTS[errno]]);
   });
 
   // QEMU writes some tables within the request that changes them; ours wait for the next flush, which then fails
   test.each(['l1_update', 'l2_update', 'refblock_update_part'])('%s fails what writes the table', async (event) => {
     writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "28"\nonce = "on"\n`);
-    const { qemu, ours } = await both('qcow2', await overlay(), [write(2 * MiB, 4 * KiB), { text: 'flush', run: (node) => node.flush() }]);
-    expect(qemu).toEqual([TEXTS['ENOSPC']]); // a flush says nothing where it succeeds
-    expect(ours).toEqual(['ok', TEXTS['ENOSPC']]);
+    const { qemu, ours } = await both('qcow2', await overlay(), [write(2 * MiB, 4 * KiB), flush]);
+    expect(qemu).toEqual([ERRNO_TEXTS['ENOSPC']]); // a flush says nothing where it succeeds
+    expect(ours).toEqual(['ok', ERRNO_TEXTS['ENOSPC']]);
   });
 
   test('a raw image: sectors, states, and types of I/O', async () => {
