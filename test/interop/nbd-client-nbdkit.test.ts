@@ -1,4 +1,6 @@
 /** Our client on nbdkit: its plugins, its filters that make trouble, its old protocols. */
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { expect, test } from '@jest/globals';
 import { NbdClient, nbdServerFacts, openNbdName } from '../../src/index.js';
 import { nbdkitArgs, useNbdPeers } from '../support/nbd-peers.js';
@@ -102,21 +104,19 @@ peers('nbdkit')('on nbdkit', () => {
     const control = tmp('control');
     const socket = await serve('--filter=pause', 'memory', '1M', `pause-control=${control}`);
     const client = await open(socket);
-    const { connect } = await import('node:net');
-    const tell = (command: string, reply: string): Promise<void> => new Promise((resolve, reject) => {
-      const to = connect({ path: control }, () => to.write(command));
-      to.on('data', (data) => {
-        to.end();
-        data.toString() === reply ? resolve() : reject(new Error(data.toString()));
-      });
-      to.on('error', reject);
-    });
-    await tell('p', 'P');
+    const tell = async (command: string): Promise<string> => {
+      const to = connect({ path: control });
+      to.write(command);
+      const [data] = await once(to, 'data') as [Buffer];
+      to.end();
+      return data.toString();
+    };
+    expect(await tell('p')).toBe('P');
     let done = false;
     const write = client.write(0, new Uint8Array(4096).fill(1)).then(() => { done = true; });
     await new Promise((resolve) => setTimeout(resolve, 80));
     expect(done).toBe(false);
-    await tell('r', 'R');
+    expect(await tell('r')).toBe('R');
     await write;
     await client.close();
   });

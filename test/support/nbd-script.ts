@@ -168,7 +168,7 @@ export function useScriptedServer(): (path: string, script: Script) => Promise<S
     for (const socket of sockets) socket.destroy();
     for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
     const [failure] = failures.splice(0);
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) throw new Error(`the scripted server failed: ${String(failure)}`, { cause: failure });
   });
   return async (path, script) => {
     let connections = 0;

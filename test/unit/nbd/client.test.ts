@@ -230,7 +230,7 @@ describe('a stream that cannot be trusted ends everything in flight', () => {
     const client = await NbdClient.open({ address: { type: 'unix', path: tmp('socket') }, reconnectDelayMs: 5000 });
     const outcomes = await Promise.allSettled([client.read(4096, new Uint8Array(512)), client.trim(0, 512)]);
     expect(outcomes[1]).toMatchObject({ status: 'rejected', reason: { code: 'PROTOCOL', errno: 'EINVAL' } });
-    expect(outcomes[0]!.status).toBe('rejected');
+    expect(outcomes[0].status).toBe('rejected');
     // such a server is not asked again
     await expect(client.read(0, new Uint8Array(1))).rejects.toMatchObject({ code: 'PROTOCOL' });
     expect(connections).toBe(1);

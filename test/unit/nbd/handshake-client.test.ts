@@ -1,6 +1,6 @@
 /** The client's negotiation, by bytes. */
 import { describe, expect, test } from '@jest/globals';
-import { BlockError } from '../../../src/base/errors.js';
+import type { BlockError } from '../../../src/base/errors.js';
 import { NbdClient, type NbdClientOptions } from '../../../src/nbd/client.js';
 import { nbdServerFacts } from '../../../src/nbd/server-facts.js';
 import { systemTrust } from '../../../src/nbd/tls.js';
