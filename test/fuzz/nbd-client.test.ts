@@ -75,7 +75,7 @@ async function listenDamaged(path: string, random: Random): Promise<() => Promis
     const write = socket.write.bind(socket);
     const timer = setTimeout(() => socket.destroy(), 150);
     socket.on('close', () => clearTimeout(timer));
-    socket.write = ((data: Uint8Array) => write(damage(Buffer.from(data)))) as typeof socket.write;
+    socket.write = (data: Uint8Array | string): boolean => write(damage(Buffer.from(data)));
     converse(new ScriptedPeer(socket), random).catch(() => socket.destroy());
   });
   await new Promise<void>((resolve) => server.listen(path, resolve));

@@ -1,6 +1,7 @@
 /** An NBD server that says exactly what a test wants, byte for byte. */
 import { createServer, type Server, type Socket } from 'node:net';
 import { afterEach } from '@jest/globals';
+import { messageOf } from '../../src/base/errors.js';
 
 const OPTION_REPLY_MAGIC = 0x0003_e889_0455_65a9n;
 
@@ -168,7 +169,7 @@ export function useScriptedServer(): (path: string, script: Script) => Promise<S
     for (const socket of sockets) socket.destroy();
     for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve));
     const [failure] = failures.splice(0);
-    if (failure !== undefined) throw new Error(`the scripted server failed: ${String(failure)}`, { cause: failure });
+    if (failure !== undefined) throw new Error(`the scripted server failed: ${messageOf(failure)}`, { cause: failure });
   });
   return async (path, script) => {
     let connections = 0;
