@@ -46,6 +46,7 @@ export { imageInfo, snapshotInfo, type ImageInfo } from './image/info.js';
 export type { BackingPolicy } from './image/backing-name.js';
 export { openBlockdev, type BlockdevContext } from './image/blockdev.js';
 export type { OptionTree } from './image/options.js';
+export { reopenBlockdevs } from './image/reopen.js';
 export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';

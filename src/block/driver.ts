@@ -66,6 +66,8 @@ export interface BlockDriver {
    * undoes it; rejects where it cannot be (a lock is held elsewhere).
    */
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
+  /** Where the backing edge may come, go and be made anew: takes the new edge, or null. On a drained node. */
+  readonly setBacking?: (backing: BlockChild | null) => void;
   /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */
   readonly debugEvent?: (event: string) => void;
   /** A drained section of the node begins: what waits on policy goes now, until `drainEnd`. */
@@ -73,7 +75,7 @@ export interface BlockDriver {
   readonly drainEnd?: () => void;
   readonly resize?: (bytes: number) => Promise<void>;
   readonly snapshots?: SnapshotTable;
-  readonly vmState?: VmStateArea;
+  readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */
   readonly bitmapStore?: BitmapStore;
   readonly check?: (options: CheckOptions) => Promise<CheckResult>;

@@ -21,6 +21,8 @@ export interface BlockGraphOptions {
 /** Edges that are to point elsewhere, with the uses and access modes that then hold. */
 export interface GraphChange extends PermissionChange {
   readonly links?: ReadonlyMap<NodeUser, BlockNode> | undefined;
+  /** More edits of edges, made after the links; returns what undoes them. Does not throw. */
+  readonly edit?: (() => () => void) | undefined;
 }
 
 export class BlockGraph {
@@ -128,10 +130,15 @@ export class BlockGraph {
 
   async #change(roots: readonly BlockNode[], change: GraphChange, commit?: () => void): Promise<void> {
     const before = new Map<NodeUser, BlockNode>();
-    const undo = (): void => { for (const [user, node] of before) user.replace(node); };
+    let undoEdit = (): void => {};
+    const undo = (): void => {
+      undoEdit();
+      for (const [user, node] of before) user.replace(node);
+    };
     for (const [user, node] of change.links ?? []) before.set(user, holderNode(user, node));
     try {
       for (const [user, node] of change.links ?? []) user.replace(node);
+      undoEdit = change.edit?.() ?? undoEdit;
       const plan = planPermissions([...roots, ...before.values()].filter((node) => !node.closing), change);
       const prepared = await prepareAll([...plan.nodes]);
       for (const ready of prepared) ready.commit();

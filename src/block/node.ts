@@ -40,13 +40,17 @@ export interface BlockNodeOptions {
 /** What leads to a node again: its plain name, or the options that make a difference. */
 export interface NodeOrigin {
   /** As they were given, without `driver` and children. */
-  readonly strong: Readonly<Record<string, string | number | boolean>>;
+  strong: Readonly<Record<string, unknown>>;
   /** What the driver itself is called (a file's name); null where only options lead to it, undefined where the child's name does. */
   readonly plainName?: string | null | undefined;
   /** Which backing file opens unasked: its full name. */
   autoBacking?: string | null | undefined;
   /** Holds the name of the file, in the options too. */
   readonly filename?: string | undefined;
+  /** All options of the node itself, flat, as they were given: what a reopen compares with. */
+  options?: ReadonlyMap<string, string | number | bigint | boolean | null> | undefined;
+  /** The node that defined this one in place, and hands options down to it. */
+  inheritsFrom?: BlockNode | undefined;
 }
 
 /** Whether a write of zeros becomes write-zeroes, and may deallocate. */
@@ -81,7 +85,7 @@ export class BlockNode {
   /** Called once, when the node has closed. */
   onClosed: (() => void) | null = null;
   readonly #writethrough: boolean;
-  readonly #aligned: AlignedIo | null;
+  #aligned!: AlignedIo | null;
   #inFlight = 0;
   #drainDepth = 0;
   #idleWaiters: (() => void)[] = [];
@@ -102,12 +106,17 @@ export class BlockNode {
     this.direct = options.direct ?? false;
     this.detectZeroes = options.detectZeroes ?? 'off';
     this.discardMode = options.discard ?? 'unmap';
-    this.#aligned = needsPadding(this.driver.limits)
-      ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
-      : null;
+    this.refreshLimits();
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
     this.bitmaps.listenTo(this.writeObservers);
+  }
+
+  /** After the driver's limits may have changed. On a drained node. */
+  refreshLimits(): void {
+    this.#aligned = needsPadding(this.driver.limits)
+      ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
+      : null;
   }
 
   /** The edges below, in order (file, backing). */

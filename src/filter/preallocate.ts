@@ -33,8 +33,8 @@ interface Ends {
 
 export class PreallocateFilter extends FilterDriver {
   readonly formatName = 'preallocate';
-  readonly #align: number;
-  readonly #size: number;
+  #align!: number;
+  #size!: number;
   /** Null while others may write or resize the file too. */
   #ends: Ends | null = null;
   /** The users may do it; without a graph nobody asks. */
@@ -45,13 +45,19 @@ export class PreallocateFilter extends FilterDriver {
 
   /** Throws INVALID_ARGUMENT where the alignment is not one of the file's. */
   constructor({ child, align = MiB, size = 128 * MiB }: PreallocateOptions) {
-    const { requestAlignment } = child.limits;
-    if (align % SECTOR !== 0) throw invalid('is not aligned to 512');
-    if (align % requestAlignment !== 0) throw invalid(`is not aligned to underlying node request alignment (${requestAlignment})`);
+    checkAlignment(align, child);
     super(child);
-    this.#align = Math.max(align, requestAlignment);
-    this.#size = size;
+    this.changeRoom(align, size)();
     this.#mayResize = !child.readOnly;
+  }
+
+  /** Other room to make: checked now, in force when the function returned is called. */
+  changeRoom(align = MiB, size = 128 * MiB): () => void {
+    checkAlignment(align, this.file.node);
+    return () => {
+      this.#align = Math.max(align, this.file.limits.requestAlignment);
+      this.#size = size;
+    };
   }
 
   override length(): number { return this.#ends?.data ?? this.file.length(); }
@@ -127,4 +133,10 @@ export class PreallocateFilter extends FilterDriver {
 
 function invalid(why: string): BlockError {
   return new BlockError('INVALID_ARGUMENT', `prealloc-align parameter of preallocate filter ${why}`);
+}
+
+function checkAlignment(align: number, child: BlockNode): void {
+  const { requestAlignment } = child.limits;
+  if (align % SECTOR !== 0) throw invalid('is not aligned to 512');
+  if (align % requestAlignment !== 0) throw invalid(`is not aligned to underlying node request alignment (${requestAlignment})`);
 }

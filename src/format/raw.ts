@@ -22,9 +22,9 @@ export class RawDriver implements BlockDriver {
   readonly limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
   readonly children: readonly BlockChild[];
-  readonly offset: number;
+  offset: number;
   /** The size that was asked for; undefined = all of the file. */
-  readonly size: number | undefined;
+  size: number | undefined;
   readonly #file: BlockChild;
   #bytes: number;
 
@@ -50,9 +50,19 @@ export class RawDriver implements BlockDriver {
     return this.#file.blockStatus(offset + this.offset, bytes);
   }
 
+  /** Another window, on the file that will be below: checked now, in force when the function returned is called. */
+  changeWindow(file: BlockNode, { offset = 0, size }: RawOptions): () => void {
+    const bytes = windowBytes(file, offset, size);
+    return () => {
+      this.offset = offset;
+      this.size = size;
+      this.#bytes = bytes;
+    };
+  }
+
   /** Raw itself needs nothing: it writes and resizes only where its users do. */
   readonly childUse = (_child: BlockChild, { used, shared }: EdgeUse): EdgeUse =>
-    ({ used, shared: this.#file.role === 'data' ? shared & ~Permission.RESIZE : shared });
+    ({ used, shared: this.offset !== 0 || this.size !== undefined ? shared & ~Permission.RESIZE : shared });
 
   readonly resize = async (bytes: number): Promise<void> => {
     const { node, name } = this.#file;

@@ -5,6 +5,7 @@
 import type { BlockGraph } from '../block/graph.js';
 import type { ThrottleGroup } from '../block/throttle.js';
 import type { QuorumEvent } from '../filter/quorum.js';
+import type { BlockChild } from '../block/child.js';
 import type { BlockDriver } from '../block/driver.js';
 import { BlockNode, type NodeOrigin } from '../block/node.js';
 import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '../block/permissions.js';
@@ -45,6 +46,8 @@ class Reservation implements NodeUser {
   readonly edge: string;
   use: EdgeUse = NO_USE;
   readonly node: BlockNode;
+  /** The node was defined in place, not referred to. */
+  inPlace = false;
   readonly #describe: () => string;
 
   constructor(edge: string, node: BlockNode, describe: () => string) {
@@ -101,6 +104,7 @@ class NodeOpening {
   }
 
   async run(): Promise<BlockNode> {
+    const given = new Map(this.#flat);
     const reader = new NodeOptionsReader(this.#flat);
     const wanted = reader.string('node-name');
     this.#common = readCommon(reader, '');
@@ -109,7 +113,7 @@ class NodeOpening {
       this.#nodeName = this.#graph.takeName(wanted);
       this.#common = { ...this.#common, nodeName: this.#nodeName };
       const opened = await this.#definition.open(this.#driverContext(reader));
-      return await this.#finish(opened, reader);
+      return await this.#finish(opened, reader, given);
     } catch (error) {
       this.#graph.dropName(this.#nodeName);
       for (const hold of this.#held.values()) await this.#graph.release(hold.node, hold).catch(() => {});
@@ -117,7 +121,7 @@ class NodeOpening {
     }
   }
 
-  async #finish(opened: OpenedDriver, reader: NodeOptionsReader): Promise<BlockNode> {
+  async #finish(opened: OpenedDriver, reader: NodeOptionsReader, given: FlatOptions): Promise<BlockNode> {
     const { driver } = opened;
     const common = this.#common;
     const node = new BlockNode({
@@ -130,7 +134,7 @@ class NodeOpening {
       discard: common.discard,
       detectZeroes: common.detectZeroes,
       direct: common.direct,
-      origin: { ...opened.origin, strong: givenOnly(opened.origin?.strong ?? {}), ...this.#autoBacking(driver) },
+      origin: { ...opened.origin, strong: givenOnly(opened.origin?.strong ?? {}), ...this.#autoBacking(driver), options: ownOptions(given, driver.children ?? []) },
       trace: this.#context.trace ?? null,
     });
     // The real edges take the place of what was held for them
@@ -138,7 +142,10 @@ class NodeOpening {
       const hold = this.#held.get(child.edge);
       if (hold !== undefined) child.use = hold.use;
     }
-    for (const hold of this.#held.values()) hold.node.parents.delete(hold);
+    for (const hold of this.#held.values()) {
+      hold.node.parents.delete(hold);
+      if (hold.inPlace && hold.node.origin !== null) hold.node.origin.inheritsFrom = node;
+    }
     const unused = [...this.#held.values()].filter(({ node: below }) => below.parents.size === 0 && !below.pinned);
     this.#held.clear();
     try {
@@ -198,6 +205,7 @@ class NodeOpening {
     }
     const node = reference === undefined ? await this.#openBelow(definition, role) : this.#graph.lookUp(String(reference));
     const hold = new Reservation(edge, node, () => `node '${this.#nodeName}'`);
+    hold.inPlace = reference === undefined;
     this.#held.set(edge, hold);
     return hold;
   }
@@ -219,7 +227,9 @@ class NodeOpening {
       inherit(definition, this.#common, 'backing');
       const node = await opener.open(definition);
       this.#openedBacking = node;
-      this.#held.set('backing', new Reservation('backing', node, () => `node '${this.#nodeName}'`));
+      const hold = new Reservation('backing', node, () => `node '${this.#nodeName}'`);
+      hold.inPlace = true;
+      this.#held.set('backing', hold);
     } finally {
       await this.#graph.release(fileNode, keep);
     }
@@ -227,8 +237,14 @@ class NodeOpening {
   }
 }
 
-function givenOnly(options: Readonly<Record<string, string | number | boolean | undefined>>): Record<string, string | number | boolean> {
-  return Object.fromEntries(Object.entries(options).filter((entry): entry is [string, string | number | boolean] => entry[1] !== undefined));
+/** Without what defines or names the nodes below. */
+export function ownOptions(given: FlatOptions, children: readonly BlockChild[]): FlatOptions {
+  const edges = ['backing', ...children.map(({ edge }) => edge)];
+  return new Map([...given].filter(([name]) => !edges.some((edge) => name === edge || name.startsWith(`${edge}.`))));
+}
+
+export function givenOnly(options: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 async function probe(file: BlockNode): Promise<string> {
@@ -237,7 +253,7 @@ async function probe(file: BlockNode): Promise<string> {
   return probeFormat(start);
 }
 
-function readCommon(reader: NodeOptionsReader, nodeName: string): CommonOptions {
+export function readCommon(reader: NodeOptionsReader, nodeName: string): CommonOptions {
   const readOnly = reader.bool('read-only', false);
   const common: CommonOptions = {
     nodeName,
@@ -257,7 +273,7 @@ function readCommon(reader: NodeOptionsReader, nodeName: string): CommonOptions 
 }
 
 /** What a child that is defined in place takes over from its parent. */
-function inherit(definition: FlatOptions, parent: CommonOptions, role: ChildRole): void {
+export function inherit(definition: FlatOptions, parent: CommonOptions, role: ChildRole): void {
   const otherwise = (name: string, value: boolean | string): void => { if (!definition.has(name)) definition.set(name, value); };
   otherwise('cache.direct', parent.direct);
   otherwise('cache.no-flush', parent.noFlush);

@@ -1,11 +1,23 @@
 import { stat } from 'node:fs/promises';
 import { openFileDriver } from '../protocol/file.js';
-import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { FileDriver } from '../protocol/file-driver.js';
+import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
 import { invalid } from './options.js';
 
 export const FILE_DRIVERS: readonly DriverDefinition[] = (['file', 'host_device'] as const).map((name) => ({
-  name, protocol: true, open: (context) => openFile(name, context),
+  name,
+  protocol: true,
+  open: (context) => openFile(name, context),
+  mutable: ['x-check-cache-dropped'],
+  reopen: reopenFile,
 }));
+
+function reopenFile({ node, common: { readOnly, autoReadOnly, direct }, options }: ReopenContext): ReopenedDriver {
+  options.bool('x-check-cache-dropped');
+  const { driver } = node;
+  if (!(driver instanceof FileDriver) || driver.prepareAccess === undefined) return {};
+  return { prepare: () => driver.prepareAccess!({ readOnly, later: autoReadOnly && !readOnly, direct }) };
+}
 
 async function openFile(kind: 'file' | 'host_device', { options, common }: DriverContext): Promise<OpenedDriver> {
   const path = withoutPrefix(options.string('filename'), kind);

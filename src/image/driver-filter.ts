@@ -8,16 +8,16 @@ import { CopyOnReadFilter } from '../filter/copy-on-read.js';
 import { PreallocateFilter } from '../filter/preallocate.js';
 import { checkQuorum, QuorumDriver } from '../filter/quorum.js';
 import { ThrottleFilter } from '../filter/throttle.js';
-import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
-import { extractOptions, invalid, type FlatOptions, type NodeOptionsReader } from './options.js';
+import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
+import { extractOptions, invalid, treeOf, type FlatOptions, type NodeOptionsReader } from './options.js';
 
 export const FILTER_DRIVERS: readonly DriverDefinition[] = [
-  { name: 'throttle', protocol: false, open: openThrottle },
+  { name: 'throttle', protocol: false, open: openThrottle, mutable: ['throttle-group'], reopen: reopenThrottle },
   { name: 'copy-on-read', protocol: false, open: openCopyOnRead },
-  { name: 'preallocate', protocol: false, open: openPreallocate },
+  { name: 'preallocate', protocol: false, open: openPreallocate, mutable: ['prealloc-align', 'prealloc-size'], reopen: reopenPreallocate },
   { name: 'quorum', protocol: false, open: openQuorum },
   { name: 'blkverify', protocol: true, open: openBlkverify },
-  { name: 'blkdebug', protocol: true, open: openBlkdebug },
+  { name: 'blkdebug', protocol: true, open: openBlkdebug, reopen: () => ({}) },
 ];
 
 async function openThrottle(context: DriverContext): Promise<OpenedDriver> {
@@ -26,7 +26,23 @@ async function openThrottle(context: DriverContext): Promise<OpenedDriver> {
   if (name === undefined) throw invalid('Please specify a throttle group');
   const group = context.throttleGroup?.(name);
   if (group === undefined) throw invalid(`Throttle group '${name}' does not exist`);
-  return { driver: new ThrottleFilter({ child, group }) };
+  return { driver: new ThrottleFilter({ child, group }), origin: { strong: { 'throttle-group': name } } };
+}
+
+function reopenThrottle({ node: { driver }, options, throttleGroup }: ReopenContext): ReopenedDriver {
+  const name = options.string('throttle-group');
+  if (name === undefined) throw invalid('Please specify a throttle group');
+  const group = throttleGroup?.(name);
+  if (group === undefined) throw invalid(`Throttle group '${name}' does not exist`);
+  const commit = (): void => { if (driver instanceof ThrottleFilter) driver.setGroup(group); };
+  return { strong: { 'throttle-group': name }, prepare: async () => ({ commit, abort: () => {} }) };
+}
+
+function reopenPreallocate({ node: { driver }, options }: ReopenContext): ReopenedDriver {
+  const align = options.size('prealloc-align');
+  const size = options.size('prealloc-size');
+  const commit = driver instanceof PreallocateFilter ? driver.changeRoom(align, size) : () => {};
+  return { prepare: async () => ({ commit, abort: () => {} }) };
 }
 
 async function openCopyOnRead(context: DriverContext): Promise<OpenedDriver> {
@@ -49,6 +65,7 @@ async function openQuorum(context: DriverContext): Promise<OpenedDriver> {
   const { options } = context;
   const edges: string[] = [];
   while (context.defines(`children.${edges.length}`)) edges.push(`children.${edges.length}`);
+  const givenVoting = treeOf(new Map([...options.flat].filter(([name]) => ['blkverify', 'rewrite-corrupted', 'read-pattern'].includes(name))));
   const voteThreshold = options.number('vote-threshold') ?? 0;
   const readPattern = options.string('read-pattern') ?? 'quorum';
   const voting = {
@@ -63,7 +80,8 @@ async function openQuorum(context: DriverContext): Promise<OpenedDriver> {
   const children: BlockNode[] = [];
   for (const edge of edges) children.push(await context.child(edge, 'data'));
   const { onQuorumEvent } = context;
-  return { name: context.common.nodeName, driver: new QuorumDriver({ ...voting, children, ...(onQuorumEvent === undefined ? {} : { onEvent: onQuorumEvent }) }) };
+  const strong = { 'vote-threshold': voteThreshold, ...givenVoting };
+  return { name: context.common.nodeName, origin: { strong }, driver: new QuorumDriver({ ...voting, children, ...(onQuorumEvent === undefined ? {} : { onEvent: onQuorumEvent }) }) };
 }
 
 async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
@@ -79,6 +97,8 @@ async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
   return { driver: new BlkverifyFilter({ test, raw }) };
 }
 
+const BLKDEBUG_STRONG = /^(?:config|align|max-transfer|opt-write-zero|max-write-zero|opt-discard|max-discard|(?:inject-error|set-state)\..*)$/;
+
 async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   const { options } = context;
   const name = options.string('filename');
@@ -87,6 +107,7 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
     if (config !== null && !options.has('config')) options.flat.set('config', config);
     defineByName(options.flat, 'image', image);
   }
+  const strong = treeOf(new Map([...options.flat].filter(([name]) => BLKDEBUG_STRONG.test(name))));
   const config = options.string('config');
   const limits = {
     align: options.size('align'), maxTransfer: options.size('max-transfer'), optWriteZero: options.size('opt-write-zero'),
@@ -95,7 +116,7 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   const rules = [...config === undefined ? [] : await readBlkdebugConfig(config), ...inlineRules(options.flat, 'inject-error'), ...inlineRules(options.flat, 'set-state')];
   const perms = { takeChildPerms: permissionList(options, 'take-child-perms'), unshareChildPerms: permissionList(options, 'unshare-child-perms') };
   const image = await context.child('image', 'filtered');
-  return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }) };
+  return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }), origin: { strong } };
 }
 
 /** The child of a file name that stands inside another one. */

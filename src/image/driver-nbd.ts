@@ -6,7 +6,7 @@ import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js
 import { invalid, type NodeOptionsReader } from './options.js';
 
 /** BlockdevOptionsNbd: an export of a server, with QEMU's older spellings (host, port, path, filename) too. */
-export const NBD_DRIVER: DriverDefinition = { name: 'nbd', protocol: true, open: openNbd };
+export const NBD_DRIVER: DriverDefinition = { name: 'nbd', protocol: true, open: openNbd, reopen: () => ({}) };
 
 type Address = NbdDriverOptions['address'];
 type Tls = NbdDriverOptions['tls'];

@@ -6,6 +6,7 @@ import { invalid } from './options.js';
 export const NULL_DRIVERS: readonly DriverDefinition[] = (['null-co', 'null-aio'] as const).map((name) => ({
   name,
   protocol: true,
+  reopen: () => ({}),
   open: async ({ options, common }) => {
     const size = options.size('size');
     const latencyNs = options.number('latency-ns') ?? 0;

@@ -1,5 +1,5 @@
 import { isPowerOfTwo } from '../base/bytes.js';
-import { openQcow2 } from '../format/qcow2/qcow2.js';
+import { openQcow2, Qcow2Driver } from '../format/qcow2/qcow2.js';
 import type { Qcow2OpenOptions } from '../format/qcow2/options.js';
 import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
 import { invalid, type NodeOptionsReader } from './options.js';
@@ -13,6 +13,17 @@ export const QCOW2_DRIVER: DriverDefinition = {
   name: 'qcow2',
   protocol: false,
   open: openQcow2Node,
+  mutable: [
+    'lazy-refcounts', 'pass-discard-request', 'pass-discard-snapshot', 'pass-discard-other', 'overlap-check', 'overlap-check.template',
+    ...OVERLAP_PARTS.map((part) => `overlap-check.${part}`), 'cache-size', 'l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size', 'cache-clean-interval',
+    'discard-no-unref',
+  ],
+  reopen: ({ node, common, options }) => {
+    const runtime = qcow2Runtime(options, common.discard);
+    const { driver } = node;
+    if (!(driver instanceof Qcow2Driver)) return {};
+    return { prepare: () => driver.prepareReopen({ ...runtime, readOnly: common.readOnly }) };
+  },
 };
 
 async function openQcow2Node(context: DriverContext): Promise<OpenedDriver> {

@@ -11,4 +11,14 @@ export const RAW_DRIVER: DriverDefinition = {
     const file = await context.child('file', (offset ?? 0) === 0 && size === undefined ? 'filtered' : 'data');
     return { driver: new RawDriver(file, { offset, size }), origin: { strong: { offset, size } } };
   },
+  mutable: ['offset', 'size'],
+  reopen: (context) => {
+    const { node, options } = context;
+    const window = { offset: options.size('offset'), size: options.size('size') };
+    const { driver } = node;
+    const file = context.child('file');
+    if (!(driver instanceof RawDriver) || file === null) return {};
+    const commit = driver.changeWindow(file, window);
+    return { strong: window, prepare: async () => ({ commit, abort: () => {} }) };
+  },
 };

@@ -1,5 +1,5 @@
 /** The static table of block drivers, by QEMU's names. */
-import type { BlockDriver } from '../block/driver.js';
+import type { BlockDriver, PreparedUse } from '../block/driver.js';
 import type { BlockNode, NodeOrigin } from '../block/node.js';
 import type { ChildRole, EdgeUse } from '../block/permissions.js';
 import type { BlockGraph } from '../block/graph.js';
@@ -51,7 +51,7 @@ export interface OpenedDriver {
   /** How errors call the node; by default the name of its first child. */
   readonly name?: string;
   /** See NodeOrigin; options that are undefined were not given. */
-  readonly origin?: Omit<NodeOrigin, 'strong'> & { readonly strong?: Readonly<Record<string, string | number | boolean | undefined>> };
+  readonly origin?: Omit<NodeOrigin, 'strong'> & { readonly strong?: Readonly<Record<string, unknown>> };
   /** Where the driver could not open as it was asked to (auto-read-only). */
   readonly readOnly?: boolean;
 }
@@ -61,6 +61,26 @@ export interface DriverDefinition {
   /** True for those that hold no node below. */
   readonly protocol: boolean;
   open(context: DriverContext): Promise<OpenedDriver>;
+  /** Options that a reopen may leave out, and with that set back to their defaults. */
+  readonly mutable?: readonly string[];
+  /** Reads the options that may change; absent where nothing of the driver can be reopened. */
+  reopen?(context: ReopenContext): ReopenedDriver;
+}
+
+export interface ReopenContext {
+  readonly node: BlockNode;
+  readonly common: Omit<CommonOptions, 'nodeName'>;
+  readonly options: NodeOptionsReader;
+  readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
+  /** The node that will be below. */
+  child(edge: string): BlockNode | null;
+}
+
+export interface ReopenedDriver {
+  /** On the drained node, before the change; `after` runs when all is changed. */
+  readonly prepare?: () => Promise<PreparedUse & { after?(): Promise<void> }>;
+  /** See NodeOrigin. */
+  readonly strong?: Readonly<Record<string, unknown>>;
 }
 
 const DRIVERS: ReadonlyMap<string, DriverDefinition> = new Map(

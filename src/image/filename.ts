@@ -23,7 +23,7 @@ export function plainName(node: BlockNode): string | null {
 /** The options that open the tree below a node again. */
 export function fullOptions(node: BlockNode): OptionTree {
   const { driver, origin } = node;
-  const options: Record<string, OptionTree[string]> = { ...origin?.strong, driver: driver.formatName };
+  const options: Record<string, OptionTree[string]> = { ...origin?.strong as OptionTree | undefined, driver: driver.formatName };
   if (origin?.filename !== undefined) options['filename'] = origin.filename;
   const overridden = backingOverridden(node);
   const list: OptionTree[] = [];

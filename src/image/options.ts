@@ -33,6 +33,22 @@ export function extractOptions(flat: FlatOptions, prefix: string): FlatOptions {
   return taken;
 }
 
+/** The tree that `flat` stands for; keys of digits make lists. */
+export function treeOf(flat: ReadonlyMap<string, Scalar>): OptionTree {
+  const root: Record<string, unknown> = {};
+  for (const [name, value] of flat) {
+    const path = name.split('.');
+    let place = root;
+    for (const [index, part] of path.slice(0, -1).entries()) {
+      const next = (Object.hasOwn(place, part) ? place[part] : undefined) ?? (/^\d+$/.test(path[index + 1]!) ? [] : {});
+      place[part] = next;
+      place = next as Record<string, unknown>;
+    }
+    place[path.at(-1)!] = value;
+  }
+  return root as OptionTree;
+}
+
 const ON: readonly string[] = ['on', 'yes', 'true', 'y'];
 const OFF: readonly string[] = ['off', 'no', 'false', 'n'];
 const SIZE_UNITS: Readonly<Record<string, number>> = { '': 1, b: 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40, p: 2 ** 50, e: 2 ** 60 };

@@ -32,10 +32,26 @@ export interface FileDriverOptions {
   readonly following: Following | null;
 }
 
+export interface FileAccess {
+  readonly readOnly: boolean;
+  /** Open read-only until a user writes (auto-read-only). */
+  readonly later: boolean;
+  readonly direct: boolean;
+}
+
+/** How a file follows the users of its node. */
 export interface Following {
   readonly locks: FollowingLocks | null;
-  /** Opens the file once more, for writing, where it was opened read-only until somebody writes. */
-  readonly openForWriting: (() => Promise<number>) | null;
+  readonly access: FileAccess;
+  /** Opens the file once more, in another way. */
+  readonly open: (how: { readonly readOnly: boolean; readonly direct: boolean }) => Promise<Reopened>;
+}
+
+export interface Reopened {
+  readonly fd: number;
+  readonly limits: BlockLimits;
+  readonly growAhead: boolean;
+  readonly quickFor: (fd: number) => QuickIo | null;
 }
 
 type SpaceCall = 'punch' | 'zero' | 'device discard';
@@ -46,10 +62,11 @@ const UNSUPPORTED: readonly (string | undefined)[] = ['EOPNOTSUPP', 'ENOTSUP', '
 export class FileDriver implements BlockDriver {
   readonly kind = 'protocol';
   readonly formatName: 'file' | 'host_device';
-  readonly limits: BlockLimits;
+  limits: BlockLimits;
   readonly growable: boolean;
   readonly resize?: (bytes: number) => Promise<void>;
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
+  readonly prepareAccess?: (access: FileAccess) => Promise<PreparedUse>;
   /** Of discards alone, as QEMU counts them. */
   readonly discards = { ok: 0, failed: 0, bytes: 0 };
   readonly #fd: number;
@@ -57,8 +74,8 @@ export class FileDriver implements BlockDriver {
   readonly #sectorBytes: number;
   /** Counts growing writes from the moment they are submitted, so that the next one sees where they end. */
   #length: number;
-  readonly #growth: Growth | null;
-  readonly #quick: QuickIo | null;
+  #growth: Growth | null;
+  #quick: QuickIo | null;
   readonly #ring: Uring | null;
   /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
   #syncError: BlockError | null = null;
@@ -66,7 +83,9 @@ export class FileDriver implements BlockDriver {
   #flushesAsked = 0;
   #flushesCovered = 0;
   #syncing: Promise<void> | null = null;
-  #writable = false;
+  #access: FileAccess | null;
+  /** The descriptor is open for writing. */
+  #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
   #closed = false;
 
@@ -87,7 +106,12 @@ export class FileDriver implements BlockDriver {
     if (!ioctl) this.#lacking.add('device discard');
     if (!options.isDevice) this.resize = (bytes) => this.#resize(bytes);
     const { following } = options;
-    if (following !== null) this.prepareUse = (use) => this.#prepareUse(following, use);
+    this.#access = following?.access ?? null;
+    this.#writable = following !== null && !following.access.readOnly && !following.access.later;
+    if (following !== null) {
+      this.prepareUse = (use) => this.#prepareUse(following, use);
+      this.prepareAccess = (access) => this.#prepareAccess(following, access);
+    }
   }
 
   length(): number { return this.#length; }
@@ -155,31 +179,56 @@ export class FileDriver implements BlockDriver {
     }
   }
 
-  async #prepareUse({ locks, openForWriting }: Following, { used, shared }: EdgeUse): Promise<PreparedUse> {
-    const unshared = Permission.ALL & ~shared;
-    const locked = locks?.prepare(this.#fd, this.#name, used, unshared);
+  async #prepareUse(following: Following, { used, shared }: EdgeUse): Promise<PreparedUse> {
+    const locked = following.locks?.prepare(this.#fd, this.#name, used, Permission.ALL & ~shared);
     const writes = (used & (Permission.WRITE | Permission.WRITE_UNCHANGED)) !== 0;
-    if (!writes || this.#writable || openForWriting === null) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
-    let fd = -1;
+    if (!writes || this.#writable || !this.#access!.later) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
     try {
-      fd = await openForWriting();
-      locks?.copyTo(fd, used, unshared);
+      const opened = await this.#prepareDescriptor(following, { readOnly: false, direct: this.#access!.direct });
+      return {
+        commit: () => {
+          opened.commit();
+          locked?.commit();
+        },
+        abort: () => {
+          locked?.abort();
+          opened.abort();
+        },
+      };
     } catch (error) {
-      if (fd >= 0) await closeFd(fd).catch(() => {});
       locked?.abort();
       throw error;
     }
+  }
+
+  /** On a drained node, with its limits looked at anew afterwards. */
+  async #prepareAccess(following: Following, access: FileAccess): Promise<PreparedUse> {
+    const readOnly = access.readOnly || (access.later && !this.#writable);
+    const same = readOnly === !this.#writable && access.direct === this.#access!.direct;
+    const opened = same ? null : await this.#prepareDescriptor(following, { readOnly, direct: access.direct });
     return {
       commit: () => {
-        locked?.commit();
+        opened?.commit();
+        this.#access = access;
+      },
+      abort: () => opened?.abort(),
+    };
+  }
+
+  async #prepareDescriptor({ open, locks }: Following, how: { readonly readOnly: boolean; readonly direct: boolean }): Promise<PreparedUse> {
+    const { fd, limits, growAhead, quickFor } = await open(how);
+    return {
+      commit: () => {
+        locks?.copyTo(fd);
+        if (!growAhead) this.#growth?.trim(this.#length);
         replaceDescriptor(fd, this.#fd); // I/O in flight keeps what it began with
-        this.#writable = true;
         fs.closeSync(fd);
+        this.limits = limits;
+        this.#quick = quickFor(this.#fd);
+        this.#growth = growAhead && this.growable ? this.#growth ?? new Growth(this.#fd, this.#length) : null;
+        this.#writable = !how.readOnly;
       },
-      abort: () => {
-        locked?.abort();
-        fs.closeSync(fd);
-      },
+      abort: () => fs.closeSync(fd),
     };
   }
 

@@ -110,12 +110,24 @@ function followingOf({ dev, ino }: fs.Stats, path: string, options: FileOptions)
   if (locking === 'on' && !capabilities().locks) refuseWithoutLocks(path);
   return {
     locks: locking === 'off' || !capabilities().locks ? null : new FollowingLocks(),
-    openForWriting: options.writeLater !== true ? null : async () => {
-      const fd = await openFd(path, { ...options, readOnly: false });
-      const found = fs.fstatSync(fd);
-      if (found.dev === dev && found.ino === ino) return fd;
-      await closeFd(fd);
-      throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}' for writing: it is another file now`, { node: path });
+    access: { readOnly: options.readOnly === true && options.writeLater !== true, later: options.writeLater === true, direct: options.direct === true },
+    open: async ({ readOnly, direct }) => {
+      const fd = await openFd(path, { readOnly, direct });
+      try {
+        const found = fs.fstatSync(fd);
+        if (found.dev !== dev || found.ino !== ino) {
+          throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}' again: it is another file now`, { node: path });
+        }
+        const isDevice = found.isBlockDevice();
+        const inMemory = !isDevice && isInMemory(fd);
+        return {
+          fd, limits: direct ? await directLimits(fd, path, isDevice) : NO_LIMITS, growAhead: direct && !inMemory,
+          quickFor: (final) => quickIo(final, { inMemory, direct }),
+        };
+      } catch (error) {
+        await closeFd(fd);
+        throw error;
+      }
     },
   };
 }

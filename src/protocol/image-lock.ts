@@ -67,37 +67,38 @@ function refuseConflict(fd: number, path: string, use: ImageUse): void {
  * a change that fails elsewhere can be undone.
  */
 export class FollowingLocks {
-  #used = 0;
-  #unshared = 0;
+  /** The bytes locked now: those needed, and those taken for a change that is being prepared. */
+  readonly #held = new Set<number>();
 
   /** Takes what is lacking on `fd`, or throws LOCKED with QEMU's sentence. `commit` lets go of what is no longer needed. */
   prepare(fd: number, path: string, used: number, unshared: number): { commit(): void; abort(): void } {
-    const before = bytesOfMasks(this.#used, this.#unshared);
-    const wanted = bytesOfMasks(used, unshared);
+    const wanted = new Set(bytesOfMasks(used, unshared));
     const taken: number[] = [];
-    const abort = (): void => { for (const byte of taken) unlock(fd, byte); };
+    const drop = (byte: number): void => {
+      unlock(fd, byte);
+      this.#held.delete(byte);
+    };
     try {
       for (const byte of wanted) {
-        if (before.includes(byte)) continue;
+        if (this.#held.has(byte)) continue;
         lockShared(fd, byte);
+        this.#held.add(byte);
         taken.push(byte);
       }
       refuseConflictOf(fd, path, used, unshared);
     } catch (error) {
-      abort();
+      for (const byte of taken) drop(byte);
       throw wrapHostError(error, `Could not lock '${path}'`, { node: path });
     }
-    const commit = (): void => {
-      for (const byte of before) if (!wanted.includes(byte)) unlock(fd, byte);
-      this.#used = used;
-      this.#unshared = unshared;
+    return {
+      commit: () => { for (const byte of [...this.#held]) if (!wanted.has(byte)) drop(byte); },
+      abort: () => { for (const byte of taken) drop(byte); },
     };
-    return { commit, abort };
   }
 
   /** Takes the same locks on a second descriptor of the file, which is to stand in for the first. */
-  copyTo(fd: number, used: number, unshared: number): void {
-    for (const byte of bytesOfMasks(used, unshared)) lockShared(fd, byte);
+  copyTo(fd: number): void {
+    for (const byte of this.#held) lockShared(fd, byte);
   }
 }
 

@@ -27,11 +27,15 @@ interface Placement {
 export class GuestIo {
   readonly #image: Qcow2Image;
   readonly #mapping: Mapping;
-  readonly #backing: BlockChild | null;
+  #backing: BlockChild | null;
 
   constructor(mapping: Mapping, backing: BlockChild | null) {
     this.#image = mapping.image;
     this.#mapping = mapping;
+    this.#backing = backing;
+  }
+
+  setBacking(backing: BlockChild | null): void {
     this.#backing = backing;
   }
 

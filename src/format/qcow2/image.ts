@@ -53,13 +53,13 @@ export class Qcow2Image {
   readonly l2: TableCache;
   readonly mutex = new Mutex();
   readonly epochs = new IoEpochs();
-  readonly lazyRefcounts: boolean;
-  readonly readOnly: boolean;
+  lazyRefcounts: boolean;
+  readOnly: boolean;
   activeL1: L1Table;
   /** False until the first write has cleared or set the header's feature bits. */
   writing = false;
   hooks: WritingHooks | null = null;
-  readonly #unmap: boolean;
+  unmap: boolean;
   #deferred: ClusterRun[] = [];
   #failure: BlockError | null = null;
 
@@ -73,7 +73,7 @@ export class Qcow2Image {
     this.activeL1 = parts.activeL1;
     this.readOnly = parts.readOnly;
     this.lazyRefcounts = parts.lazyRefcounts;
-    this.#unmap = parts.unmap;
+    this.unmap = parts.unmap;
     this.l2.makeClean = () => this.barrier();
     this.refcounts.guard = (work) => this.guard(work);
     this.refcounts.cache.makeClean = () => this.guard(() => this.refcounts.cache.writeBack());
@@ -154,7 +154,7 @@ export class Qcow2Image {
     for (const { cluster, count } of runs) {
       this.l2.invalidate(cluster * this.geometry.clusterSize, count * this.geometry.clusterSize);
       this.file.debugEvent('cluster_free');
-      if (this.#unmap) await this.#punchUnshared(cluster, count);
+      if (this.unmap) await this.#punchUnshared(cluster, count);
       await this.refcounts.adjust(cluster, count, -1);
     }
   }
@@ -217,6 +217,12 @@ export class Qcow2Image {
       });
       if (lost !== null) throw lost;
     });
+  }
+
+  /** Leaves the image as a close would; the next write begins anew. On a drained node. */
+  async pause(): Promise<void> {
+    await this.finish();
+    this.writing = false;
   }
 
   /** Metadata that contradicts itself: nothing is written any more, and the mark on disk (version 3) keeps others off until a repair. */

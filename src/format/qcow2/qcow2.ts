@@ -3,7 +3,7 @@ import { alignUp, GiB, MiB } from '../../base/bytes.js';
 import { DONE } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
-  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, SnapshotTable, VmStateArea,
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, PreparedUse, SnapshotTable, VmStateArea,
 } from '../../block/driver.js';
 import { NO_LIMITS } from '../../block/driver.js';
 import { BlockChild } from '../../block/child.js';
@@ -56,7 +56,7 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     file, store, refcounts, readOnly,
     l2: new TableCache(file, header.geometry.sliceBytes, Math.ceil(l2CacheBytes(header, options.l2CacheSize) / header.geometry.sliceBytes), 'l2'),
     activeL1: await L1Table.load(file, header.l1Offset, header.l1Entries),
-    lazyRefcounts: header.version >= 3 && (options.lazyRefcounts ?? (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n),
+    lazyRefcounts: lazyRefcountsOf(header, options),
     unmap: options.discard === 'unmap',
   });
   const entries = await readSnapshotTable(file, header);
@@ -73,6 +73,10 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     await backing?.close();
     throw error;
   }
+}
+
+function lazyRefcountsOf(header: Header, { lazyRefcounts }: Qcow2OpenOptions): boolean {
+  return header.version >= 3 && (lazyRefcounts ?? (header.compatible & COMPATIBLE_LAZY_REFCOUNTS) !== 0n);
 }
 
 async function openBacking(header: Header, { openBacking, overrideBacking }: Qcow2OpenOptions): Promise<BlockNode | null> {
@@ -116,9 +120,8 @@ export class Qcow2Driver implements BlockDriver {
   readonly formatName = 'qcow2';
   readonly limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
-  readonly backing: BlockChild | null;
+  backing: BlockChild | null;
   readonly snapshots: SnapshotTable;
-  readonly vmState?: VmStateArea;
   readonly image: Qcow2Image;
   readonly bitmapStore: Qcow2Bitmaps;
   readonly #mapping: Mapping;
@@ -134,8 +137,7 @@ export class Qcow2Driver implements BlockDriver {
     this.#fixedSize = snapshot?.diskSize ?? null;
     this.#mapping = snapshot === null ? new Mapping(image, () => image.activeL1) : new Mapping(image, () => snapshot.l1, 0, false);
     this.#io = new GuestIo(this.#mapping, this.backing);
-    this.#pending = image.readOnly ? null : new PendingVmState(image);
-    if (this.#pending !== null) this.vmState = this.#pending;
+    this.#pending = snapshot === null ? new PendingVmState(image) : null;
     this.#table = new Snapshots(image, entries, this.#pending, () => bitmaps.inUse);
     this.snapshots = this.#table;
   }
@@ -144,6 +146,7 @@ export class Qcow2Driver implements BlockDriver {
     return this.backing === null ? [this.image.file] : [this.image.file, this.backing];
   }
 
+  get vmState(): VmStateArea | undefined { return this.image.readOnly ? undefined : this.#pending ?? undefined; }
   get geometry(): Geometry { return this.image.geometry; }
   get header(): Header { return this.image.header; }
 
@@ -205,6 +208,36 @@ export class Qcow2Driver implements BlockDriver {
     });
     this.bitmapStore.bitmaps.resize(bytes);
   };
+
+  readonly setBacking = (backing: BlockChild | null): void => {
+    this.backing = backing;
+    this.#io.setBacking(backing);
+  };
+
+  /** Other runtime options; `readOnly` among them. On a drained node: what is written so far is brought to the disk first. */
+  async prepareReopen(options: Qcow2OpenOptions): Promise<PreparedUse & { after(): Promise<void> }> {
+    const { image } = this;
+    const readOnly = options.readOnly ?? false;
+    refuseDamaged(image.header, image.name, readOnly, options);
+    await this.#pending?.discard().catch(() => {});
+    await image.pause();
+    return {
+      commit: () => {
+        const { header, geometry } = image;
+        image.readOnly = readOnly;
+        image.lazyRefcounts = lazyRefcountsOf(header, options);
+        image.unmap = options.discard === 'unmap';
+        image.l2.setCapacity(Math.ceil(l2CacheBytes(header, options.l2CacheSize) / geometry.sliceBytes));
+        image.refcounts.cache.setCapacity(Math.floor((options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * geometry.clusterSize) / geometry.clusterSize));
+        for (const bitmap of this.bitmapStore.bitmaps) bitmap.readOnly = readOnly;
+      },
+      abort: () => {},
+      after: async () => {
+        const dirty = (image.header.incompatible & INCOMPATIBLE_DIRTY) !== 0n;
+        if (dirty && !image.readOnly) await repairDirty(image, this.#table.list());
+      },
+    };
+  }
 
   readonly check = async (options: CheckOptions): Promise<CheckResult> => {
     if (options.repair !== undefined && options.repair !== 'none') this.image.assertWritable();

@@ -24,7 +24,7 @@ export class TableCache {
   readonly #cause: 'l2' | 'refcount';
   readonly #tables = new Map<number, CachedTable>();
   readonly #loading = new Map<number, Promise<CachedTable>>();
-  readonly #capacity: number;
+  #capacity: number;
   /** Counts whatever may make a table in a reader's hands out of date. */
   #state = 0;
   #tick = 0;
@@ -37,6 +37,12 @@ export class TableCache {
     this.tableBytes = tableBytes;
     this.#capacity = Math.max(2, capacity);
     this.#cause = cause;
+  }
+
+  /** Another size; tables beyond it go, except dirty ones. */
+  setCapacity(tables: number): void {
+    this.#capacity = Math.max(2, tables);
+    while (this.#tables.size > this.#capacity && this.#evict());
   }
 
   get hasDirty(): boolean { return this.#dirtyCount > 0; }
