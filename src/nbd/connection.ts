@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import type { Clock } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
+import { moveConnection } from './direct-socket.js';
 import type { ExportUser, ServedExport } from './export.js';
 import { ServerHandshake, type HandshakeContext, type Negotiated, type Outcome } from './handshake-server.js';
 import type { MemoryShare } from './memory-share.js';
@@ -11,9 +12,14 @@ import type { Watched } from './stall-watch.js';
 import { startTlsServer, type TlsCredentials } from './tls.js';
 import { Transmission } from './transmission.js';
 
+/** A shorter rest of a payload is not worth a read of its own. */
+const DIRECT_BYTES = 32 * 1024;
+
 export interface ConnectionOptions {
   readonly socket: Socket;
   readonly memory: MemoryShare;
+  /** What sockets read into, all connections of a server in turn. */
+  readonly inbox: Uint8Array;
   readonly clock: Clock;
   readonly tls: TlsCredentials | null;
   readonly handshakeTimeoutMs: number;
@@ -48,11 +54,11 @@ export class Connection implements ExportUser, Watched {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
-    this.#socket = options.socket;
+    this.#socket = (options.tls === null ? this.#move(options.socket) : null) ?? options.socket;
     this.#closed = new Promise((resolve) => { this.#resolveClosed = resolve; });
     this.#handshake = new ServerHandshake(this.#contextOf(options.tls === null ? 'none' : 'required'));
     this.#attach(this.#socket);
-    this.#socket.setNoDelay(true);
+    this.#socket.resume();
     this.#socket.write(greeting());
     if (options.handshakeTimeoutMs > 0) void this.#limitHandshake();
   }
@@ -91,7 +97,7 @@ export class Connection implements ExportUser, Watched {
   }
 
   #attach(socket: Socket): void {
-    socket.on('data', this.#onData);
+    socket.on('data', this.#onData); // where the connection was moved, there are none
     socket.on('end', this.#onEnd);
     socket.on('error', this.#onError);
     socket.on('drain', this.#onDrain);
@@ -103,6 +109,24 @@ export class Connection implements ExportUser, Watched {
     this.#pending = chunk;
     this.#advance();
   };
+
+  /** Small things go to the shared inbox, the rest of a large payload to where it is wanted. */
+  #move(socket: Socket): Socket | null {
+    return moveConnection(socket, {
+      next: () => this.#transmission?.payloadRoom(DIRECT_BYTES) ?? this.#options.inbox,
+      received: (bytes, memory) => {
+        if (memory === this.#options.inbox) {
+          this.#onData(memory.subarray(0, bytes));
+          // others will read into the inbox before this is taken
+          if (this.#pending !== null) this.#pending = this.#pending.slice();
+        } else {
+          this.#chunks++;
+          this.#transmission!.takeDirect(bytes);
+          this.#advance();
+        }
+      },
+    });
+  }
 
   readonly #onDrain = (): void => {
     if (this.#transmission === null) this.#advance();
@@ -123,7 +147,7 @@ export class Connection implements ExportUser, Watched {
     this.#pending = null;
     this.#timeout.abort();
     this.#replies?.end();
-    this.#transmission?.stop();
+    this.#transmission?.close();
     this.#leave();
   };
 
@@ -217,7 +241,7 @@ export class Connection implements ExportUser, Watched {
     if (why !== null) this.#options.onProblem(why);
     this.#finished = true;
     this.#pending = null;
-    this.#transmission?.stop();
+    this.#transmission?.end();
     this.#leave();
   }
 

@@ -17,6 +17,8 @@ const CLOSE_TIMEOUT_MS = 5_000;
 const STALL_TIMEOUT_MS = 30_000;
 const MAX_IN_FLIGHT = 64;
 const BUFFER_BYTES = 64 * MiB;
+/** A socket buffer of the kernel holds about so much. */
+const INBOX_BYTES = MiB / 4;
 /** Clients beyond `maxConnections` wait without a greeting, as they would in a listen backlog; more than these are turned away. */
 const MAX_WAITING = 128;
 
@@ -55,6 +57,7 @@ export interface NbdServerOptions {
 export class NbdServer {
   readonly #options: NbdServerOptions;
   readonly #pool: BufferPool;
+  readonly #inbox = new Uint8Array(INBOX_BYTES);
   readonly #clock: Clock;
   readonly #servers = new Set<Server>();
   /** By the bytes of the name (as latin1), in the order they were added. */
@@ -106,7 +109,7 @@ export class NbdServer {
   async listen(address: NbdListenAddress): Promise<number | null> {
     if (this.#closing !== null) throw new BlockError('CLOSED', 'the NBD server is closed');
     if ('unix' in address) removeStaleSocket(address.unix);
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
+    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => this.#accept(socket));
     await startListening(server, address);
     server.on('error', (error) => this.#options.onProblem?.(`accepting connections failed: ${error.message}`));
     this.#servers.add(server);
@@ -152,7 +155,7 @@ export class NbdServer {
   #start(socket: Socket): void {
     const { tls, handshakeTimeoutMs, maxInFlight } = this.#options;
     this.#connections.add(new Connection({
-      socket, tls: tls ?? null, clock: this.#clock,
+      socket, tls: tls ?? null, clock: this.#clock, inbox: this.#inbox,
       memory: new MemoryShare(this.#pool, this.#pool.bytes / 2, () => this.#stalls.begin()),
       handshakeTimeoutMs: handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
       maxInFlight: maxInFlight ?? MAX_IN_FLIGHT,

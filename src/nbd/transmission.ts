@@ -60,6 +60,7 @@ export class Transmission {
   /** The write whose payload is being taken, and how much of it is there. */
   #receiving: NbdRequest | null = null;
   #received = 0;
+  #givenUp: NbdRequest | null = null;
   /** Payload that nobody wants. */
   #skip = 0;
   #awaitingMemory = false;
@@ -112,15 +113,19 @@ export class Transmission {
     return at;
   }
 
-  /** No more bytes will come. What was begun to be received is dropped. */
-  stop(): void {
+  /** Takes nothing more. A payload that was begun is given up, but its memory is kept while the socket may read into it. */
+  end(): void {
     this.ended ??= { why: null };
-    if (this.#receiving !== null) {
-      const request = this.#receiving;
-      this.#receiving = null;
-      this.release(request);
-      this.finished(request);
-    }
+    if (this.#receiving === null) return;
+    this.#givenUp = this.#receiving;
+    this.#receiving = null;
+    this.#inFlight--;
+  }
+
+  /** The socket is closed. */
+  close(): void {
+    this.end();
+    if (this.#givenUp !== null) this.release(this.#givenUp);
   }
 
   /** The last reply of a request is out. */
@@ -206,16 +211,30 @@ export class Transmission {
     this.#received = 0;
   }
 
+  /** Where the rest of the payload goes that is being received, if it is at least so long. */
+  payloadRoom(least: number): Uint8Array | null {
+    const request = this.#receiving;
+    return request === null || request.bytes - this.#received < least ? null : request.lease!.buffer.subarray(this.#received);
+  }
+
+  /** So many bytes have been put into `payloadRoom`. */
+  takeDirect(bytes: number): void {
+    if (this.#receiving !== null) this.#advancePayload(this.#receiving, bytes);
+  }
+
   /** Returns the bytes taken. */
   #takePayload(request: NbdRequest, chunk: Uint8Array, at: number): number {
     const taken = Math.min(request.bytes - this.#received, chunk.byteLength - at);
     request.lease!.buffer.set(at === 0 && taken === chunk.byteLength ? chunk : chunk.subarray(at, at + taken), this.#received);
-    this.#received += taken;
-    if (this.#received === request.bytes) {
-      this.#receiving = null;
-      serve(request);
-    }
+    this.#advancePayload(request, taken);
     return taken;
+  }
+
+  #advancePayload(request: NbdRequest, bytes: number): void {
+    this.#received += bytes;
+    if (this.#received < request.bytes) return;
+    this.#receiving = null;
+    serve(request);
   }
 }
 
