@@ -1,5 +1,6 @@
 /** Everything that can be done with an image, done to a damaged one: only typed errors, and nothing written unasked. */
 import { BlockError } from '../../src/base/errors.js';
+import { addBitmap, clearBitmap, mergeBitmaps, removeBitmap } from '../../src/block/bitmap-verbs.js';
 import { BlockNode } from '../../src/block/node.js';
 import type { BlockRequest } from '../../src/block/request.js';
 import type { Qcow2OpenOptions } from '../../src/format/qcow2/options.js';
@@ -25,6 +26,7 @@ export async function exercise(image: SparseImage): Promise<void> {
   await readOnly(image, { forCheck: true, l2CacheSize: 1, refcountCacheSize: 1 });
   await readWrite(image, {}, writes);
   await readWrite(image, { discard: 'unmap', l2CacheSize: 1, refcountCacheSize: 1 }, snapshots);
+  await readWrite(image, {}, bitmaps);
   await readWrite(image, { forCheck: true }, (driver) => attempt(() => driver.check({ repair: 'leaks' })));
   await readWrite(image, { forCheck: true }, (driver) => attempt(() => driver.check({ repair: 'all' })));
   // drivers that nobody closes would live on in it
@@ -121,4 +123,15 @@ async function snapshots(driver: Qcow2Driver, node: BlockNode): Promise<void> {
     await attempt(() => node.write(0, state.subarray(0, Math.min(state.byteLength, node.length()))));
     await attempt(() => driver.snapshots.delete(id));
   }
+}
+
+async function bitmaps(_driver: Qcow2Driver, node: BlockNode): Promise<void> {
+  const names = [...node.bitmaps].map(({ name }) => name).slice(0, 4);
+  await attempt(() => addBitmap(node, { name: 'new', persistent: true }));
+  await attempt(() => node.write(0, new Uint8Array(Math.min(10_000, node.length()))));
+  for (const name of names) {
+    await attempt(() => mergeBitmaps(node, 'new', [name]));
+    await attempt(() => clearBitmap(node, name));
+  }
+  if (names.length > 0) await attempt(() => removeBitmap(node, names[0]!));
 }

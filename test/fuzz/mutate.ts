@@ -15,6 +15,13 @@ const HEADER_FIELDS: readonly (readonly [offset: number, bytes: 4 | 8])[] = [
 const SNAPSHOT_FIELDS: readonly (readonly [offset: number, bytes: 4 | 8])[] = [
   [0, 8], [8, 4], [12, 4], [32, 4], [36, 4], [40, 8], [48, 8], [56, 8],
 ];
+const BITMAP_FIELDS: readonly (readonly [offset: number, bytes: 1 | 2 | 4 | 8])[] = [
+  [0, 8], [8, 4], [12, 4], [16, 1], [17, 1], [18, 2], [20, 4],
+];
+const BITMAP_EXTENSION_FIELDS: readonly (readonly [offset: number, bytes: 4 | 8])[] = [[4, 4], [8, 4], [12, 4], [16, 8], [24, 8]];
+const FIELDS: Partial<Record<Region['kind'], readonly (readonly [offset: number, bytes: 1 | 2 | 4 | 8])[]>> = {
+  header: HEADER_FIELDS, 'snapshot table': SNAPSHOT_FIELDS, 'bitmap extension': BITMAP_EXTENSION_FIELDS, 'bitmap directory': BITMAP_FIELDS,
+};
 const BOUNDARIES: readonly bigint[] = [
   0n, 1n, 7n, 8n, 0xffn, 0x1ffn, 0x200n, 0xffffn, 0x10000n, 0x7fff_ffffn, 0x8000_0000n, 0xffff_ffffn, 0x1_0000_0000n,
   2n ** 40n, 2n ** 52n, 2n ** 53n - 1n, 2n ** 53n, 2n ** 55n, 2n ** 56n - 512n, 2n ** 62n, 2n ** 63n, 2n ** 64n - 1n,
@@ -50,7 +57,7 @@ function damageRegion(image: SparseImage, region: Region, base: FuzzBase, random
     for (let flips = 1 + random.below(4); flips > 0; flips--) flip(image, region, random, log);
     return;
   }
-  const fields = region.kind === 'header' ? HEADER_FIELDS : region.kind === 'snapshot table' ? SNAPSHOT_FIELDS : null;
+  const fields = FIELDS[region.kind] ?? null;
   const [within, width] = fields !== null ? random.pick(fields)
     : region.kind === 'extensions' ? [random.below(region.bytes / 4) * 4, 4] as const
     : [random.below(Math.max(1, Math.min(region.bytes, random.pick([64, region.bytes])) / 8)) * 8, 8] as const;
@@ -94,6 +101,6 @@ function somePlace(base: FuzzBase, random: Random): bigint {
   return BigInt(random.pick(base.regions).offset);
 }
 
-function put(image: SparseImage, at: number, width: 4 | 8, value: bigint): void {
+function put(image: SparseImage, at: number, width: 1 | 2 | 4 | 8, value: bigint): void {
   for (let i = 0; i < width; i++) image.setByte(at + i, Number((value >> BigInt(8 * (width - 1 - i))) % 256n));
 }

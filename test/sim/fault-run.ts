@@ -4,6 +4,7 @@
  */
 import { Random } from '../../src/base/clock.js';
 import { BlockError } from '../../src/base/errors.js';
+import { addBitmap } from '../../src/block/bitmap-verbs.js';
 import type { BlockDriver } from '../../src/block/driver.js';
 import { BlockNode } from '../../src/block/node.js';
 import { createQcow2 } from '../../src/format/qcow2/create.js';
@@ -24,6 +25,8 @@ export interface FaultSetting {
   readonly open: Qcow2OpenOptions;
   /** Sectors written before the faulty work begins, so that tables must grow in it. */
   readonly filled: number;
+  /** A persistent bitmap is there, and the work is about it. */
+  readonly bitmaps?: boolean;
 }
 
 export const FAULT_SETTINGS: readonly FaultSetting[] = [
@@ -31,6 +34,7 @@ export const FAULT_SETTINGS: readonly FaultSetting[] = [
   { name: 'tiny-caches', create: { size: 96 * 1024, clusterSize: 512, refcountBits: 16 }, open: { l2CacheSize: 1, refcountCacheSize: 1, discard: 'unmap' }, filled: 80 },
   { name: 'lazy', create: { size: 96 * 1024, clusterSize: 1024, refcountBits: 16, lazyRefcounts: true }, open: {}, filled: 40 },
   { name: 'version-2', create: { size: 96 * 1024, clusterSize: 1024, version: 2 }, open: { l2CacheSize: 1 }, filled: 40 },
+  { name: 'bitmaps', create: { size: 96 * 1024, clusterSize: 512, refcountBits: 16 }, open: { l2CacheSize: 1 }, filled: 60, bitmaps: true },
   // 64-bit refcounts of 512-byte clusters: the first refcount table ends at 2 MiB
   { name: 'table-growth', create: { size: 2048 * 1024, clusterSize: 512, refcountBits: 64 }, open: { refcountCacheSize: 1 }, filled: 3730 },
 ];
@@ -55,6 +59,7 @@ export class FaultBase {
     new Random(1).fill(disk.subarray(0, setting.filled * 512));
     await node.write(0, disk.subarray(0, setting.filled * 512));
     if (setting.name !== 'table-growth') await createBase(driver.snapshots);
+    if (setting.bitmaps === true) await addBitmap(node, { name: 'kept', granularity: 512, persistent: true });
     await node.close();
     return new FaultBase(setting, await fileBytes(storage), disk);
   }
@@ -62,6 +67,7 @@ export class FaultBase {
   guest(): Guest {
     const guest = new Guest(this.#disk.slice());
     if (this.setting.name !== 'table-growth') guest.snapshots.set('base', { disk: this.#disk, state: new Uint8Array(0) });
+    if (this.setting.bitmaps === true) guest.bitmaps.expectKept('kept', 512, this.#disk);
     return guest;
   }
 }
@@ -111,6 +117,7 @@ class FaultyWork {
   readonly #guest: Guest;
   readonly #setting: FaultSetting;
   readonly #random = new Random(7);
+  #storage!: BlockDriver;
 
   constructor(guest: Guest, setting: FaultSetting) {
     this.#guest = guest;
@@ -119,13 +126,11 @@ class FaultyWork {
 
   async run(driver: BlockDriver): Promise<void> {
     const guest = this.#guest;
-    const opened = await this.#step('open', async () => {
-      const { node, driver: image } = await openOn(new BlockNode({ name: 'image', driver }), this.#setting.open);
-      guest.attach(node, image);
-    });
-    if (!opened) return;
+    this.#storage = driver;
+    if (!await this.#step('open', () => this.#open())) return;
     for (const [name, step] of this.#steps()) {
       const done = await this.#step(name, step);
+      if (!done && (name === 'open' || name === 'close')) return;
       if (!done && guest.driver.image.failure === null) await this.#lookAgain();
       if (guest.driver.image.failure !== null) {
         await this.#expectReadOnly();
@@ -134,7 +139,13 @@ class FaultyWork {
       // Only a failed write of metadata leaves open whether a verb happened
       guest.pending = null;
     }
-    await this.#step('close', () => guest.node.close());
+    await this.#step('close', () => guest.close());
+  }
+
+  async #open(): Promise<void> {
+    const { node, driver } = await openOn(new BlockNode({ name: 'image', driver: this.#storage }), this.#setting.open);
+    this.#guest.attach(node, driver);
+    this.#guest.bitmaps.adopt(node);
   }
 
   #steps(): [string, () => Promise<unknown>][] {
@@ -165,7 +176,35 @@ class FaultyWork {
       ['delete', () => guest.delete(this.#anySnapshot())],
     ];
     // Where the point is that the refcount table grows: all the rest is elsewhere
+    if (this.#setting.bitmaps === true) return this.#aboutBitmaps();
     return this.#setting.name === 'table-growth' ? this.#growth() : steps;
+  }
+
+  #aboutBitmaps(): [string, () => Promise<unknown>][] {
+    const guest = this.#guest;
+    const { bitmaps, history } = guest;
+    const any = (): string => bitmaps.usable.at(-1)!;
+    return [
+      ['write in place or copied', () => guest.write(512, this.#bytes(1024))],
+      ['flush', () => guest.flush()],
+      ['add', () => bitmaps.add(guest.node, 1024, true, history.current)],
+      ['add', () => bitmaps.add(guest.node, 512, false, history.current)],
+      ['write zeroes', () => guest.writeZeroes(4096, 2048, false)],
+      ['clear', () => bitmaps.clear(guest.node, 'kept', history.current)],
+      ['write', () => guest.write(30_000, this.#bytes(5000))],
+      ['merge', () => bitmaps.merge(guest.node, any(), 'kept')],
+      ['enable', () => bitmaps.toggle(guest.node, any())],
+      ['discard', () => guest.discard(20_480, 8192)],
+      ['create', () => guest.create('two', new Uint8Array(0))],
+      ['resize', () => guest.resize(guest.size + 64 * 1024)],
+      ['write at the end', () => guest.write(guest.size - 4096, this.#bytes(4096))],
+      ['close', () => guest.close()],
+      ['open', () => this.#open()],
+      ['write', () => guest.write(1024, this.#bytes(512))],
+      ['remove', () => bitmaps.remove(guest.node, any())],
+      ['write', () => guest.write(2048, this.#bytes(512))],
+      ['flush', () => guest.flush()],
+    ];
   }
 
   #growth(): [string, () => Promise<unknown>][] {

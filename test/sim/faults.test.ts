@@ -1,3 +1,3 @@
 import { faultsSuite } from './faults-suite.js';
 
-for (const setting of ['plain', 'tiny-caches', 'lazy', 'version-2']) faultsSuite(setting);
+for (const setting of ['plain', 'tiny-caches', 'lazy', 'version-2', 'bitmaps']) faultsSuite(setting);

@@ -28,6 +28,11 @@ export class GuestBitmaps {
   get usable(): string[] { return [...this.models].filter(([, { inconsistent }]) => !inconsistent).map(([name]) => name); }
   get anyInconsistent(): boolean { return [...this.models.values()].some(({ inconsistent }) => inconsistent); }
 
+  /** One that an image has from before. */
+  expectKept(name: string, granularity: number, disk: Uint8Array): void {
+    this.models.set(name, { granularity, baseline: disk.slice(), enabled: true, unrecorded: new Set(), inconsistent: false, stored: true });
+  }
+
   /** Before a request changes the disk. */
   writing(offset: number, bytes: number): void {
     for (const { enabled, granularity, unrecorded } of this.models.values()) {
