@@ -69,7 +69,7 @@ export class RawDriver implements BlockDriver {
     const { resize } = node.driver;
     if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${name}' cannot be resized`, { node: name });
     if (this.size !== undefined) throw new BlockError('NOT_SUPPORTED', 'Cannot resize fixed-size raw disks', { node: name });
-    await resize.call(node.driver, this.offset + bytes);
+    await node.drained(() => resize.call(node.driver, this.offset + bytes));
     this.#bytes = bytes;
   };
 
