@@ -87,6 +87,12 @@ export class FileDriver implements BlockDriver {
   /** The descriptor is open for writing. */
   #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
+  /**
+   * The data that was found last: to find where it ends, a file system may walk all of it. Data that becomes a hole while
+   * nobody tells us is still told as data, which is never wrong.
+   */
+  #dataFrom = 0;
+  #dataTo = 0;
   #closed = false;
 
   constructor(options: FileDriverOptions) {
@@ -160,6 +166,8 @@ export class FileDriver implements BlockDriver {
       else await this.#flush();
     } catch (error) {
       throw this.#failedRequest(request, error);
+    } finally {
+      if (request.op !== 'flush') this.#dataTo = 0;
     }
   }
 
@@ -167,11 +175,14 @@ export class FileDriver implements BlockDriver {
     this.#refuse('read');
     const all: BlockStatus = { kind: 'data', bytes, hostOffset: offset };
     if (this.formatName === 'host_device' || !capabilities().seekData) return all;
+    if (offset >= this.#dataFrom && offset < this.#dataTo) return { ...all, bytes: Math.min(bytes, this.#dataTo - offset) };
     try {
       const data = seekData(this.#fd, offset);
       if (data === null) return { kind: 'zero', bytes, hostOffset: offset };
       if (data > offset) return { kind: 'zero', bytes: Math.min(bytes, data - offset), hostOffset: offset };
       const hole = seekHole(this.#fd, offset) ?? offset + bytes;
+      this.#dataFrom = offset;
+      this.#dataTo = hole;
       return { ...all, bytes: Math.min(bytes, Math.max(1, hole - offset)) };
     } catch (error) {
       if (errnoOf(error) === 'EINVAL') return all; // a file system without holes
@@ -355,6 +366,7 @@ export class FileDriver implements BlockDriver {
         this.#extendTo(bytes);
       } else {
         this.#length = bytes;
+        this.#dataTo = 0;
         this.#growth?.trim(bytes);
         await truncate(this.#fd, bytes);
       }

@@ -218,6 +218,21 @@ describe('space', () => {
     await driver.close();
   });
 
+  test('data that was found is asked for once, until something makes holes', async () => {
+    const driver = await open();
+    await write(driver, 0, new Uint8Array(4 * MiB).fill(1));
+    expect(await driver.blockStatus(0, MiB)).toEqual({ kind: 'data', bytes: MiB, hostOffset: 0 });
+    expect(await driver.blockStatus(MiB, 4 * MiB)).toEqual({ kind: 'data', bytes: 3 * MiB, hostOffset: MiB });
+    await driver.submit(makeRequest('discard', MiB, MiB, null));
+    expect(await driver.blockStatus(0, 4 * MiB)).toEqual({ kind: 'data', bytes: MiB, hostOffset: 0 });
+    expect(await driver.blockStatus(MiB, 3 * MiB)).toEqual({ kind: 'zero', bytes: MiB, hostOffset: MiB });
+    await driver.resize!(3 * MiB);
+    await driver.resize!(4 * MiB);
+    expect(await driver.blockStatus(2 * MiB, 2 * MiB)).toEqual({ kind: 'data', bytes: MiB, hostOffset: 2 * MiB });
+    expect(await driver.blockStatus(3 * MiB, MiB)).toEqual({ kind: 'zero', bytes: MiB, hostOffset: 3 * MiB });
+    await driver.close();
+  });
+
   test('a growing write is counted when it is submitted, and zeroes that extend the file do not cut it off', async () => {
     const driver = await open();
     const realTruncate = fs.ftruncate as (...args: unknown[]) => void;
