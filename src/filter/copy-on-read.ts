@@ -1,5 +1,5 @@
 /** The copy-on-read filter: what is read from below the top layer is written into it on the way, whole clusters at a time. */
-import { alignDown, alignUp, MiB } from '../base/bytes.js';
+import { alignDown, alignUp, isZero, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { RangeLock } from '../base/range-lock.js';
 import type { BlockChild } from '../block/child.js';
@@ -20,7 +20,6 @@ export interface CopyOnReadOptions {
 export class CopyOnReadFilter extends FilterDriver {
   readonly formatName = 'copy-on-read';
   readonly bottom: BlockNode | null;
-  readonly #clusterSize: number;
   /** Copies hold their clusters alone, writes share: a copy never undoes what was written after it had read. */
   readonly #ranges = new RangeLock();
 
@@ -29,7 +28,6 @@ export class CopyOnReadFilter extends FilterDriver {
     if (bottom !== null) refuseBottom(child, bottom);
     super(child);
     this.bottom = bottom;
-    this.#clusterSize = topLayer(child).driver.describe?.().clusterSize ?? 1;
   }
 
   override async submit(request: BlockRequest): Promise<void> {
@@ -71,9 +69,10 @@ export class CopyOnReadFilter extends FilterDriver {
 
   /** Reads a first part of the range by whole clusters, and writes those that the top layer lacks; returns how many bytes of `into` it filled. */
   async #readCopying(offset: number, into: Uint8Array, request: BlockRequest): Promise<number> {
-    const start = alignDown(offset, this.#clusterSize);
-    const wanted = Math.min(offset + into.byteLength, start + Math.max(MAX_PIECE_BYTES, this.#clusterSize));
-    const end = Math.min(alignUp(wanted, this.#clusterSize), this.length());
+    const clusterSize = topLayer(this.file.node).driver.describe?.().clusterSize ?? 1;
+    const start = alignDown(offset, clusterSize);
+    const wanted = Math.min(offset + into.byteLength, start + Math.max(MAX_PIECE_BYTES, clusterSize));
+    const end = Math.min(alignUp(wanted, clusterSize), this.length());
     const hold = this.#ranges.tryAcquire(start, end) ?? await this.#ranges.acquire(start, end);
     try {
       // Looked up anew: a write may have come first
@@ -92,7 +91,7 @@ export class CopyOnReadFilter extends FilterDriver {
 
   async #copy(offset: number, data: Uint8Array, { ioClass }: BlockRequest): Promise<void> {
     this.file.debugEvent('cor_write');
-    const zero = data.every((byte) => byte === 0);
+    const zero = isZero(data);
     await this.file.submit(makeRequest(zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, 0, ioClass));
   }
 

@@ -43,10 +43,5 @@ export abstract class FilterDriver implements BlockDriver {
     await node.drained(() => driver.resize!(bytes));
   };
 
-  async allocatedBytes(): Promise<number> {
-    const { driver } = this.file.node;
-    return driver.allocatedBytes === undefined ? driver.length() : driver.allocatedBytes();
-  }
-
   async close(): Promise<void> {}
 }

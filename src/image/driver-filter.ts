@@ -8,6 +8,7 @@ import { CopyOnReadFilter } from '../filter/copy-on-read.js';
 import { PreallocateFilter } from '../filter/preallocate.js';
 import { checkQuorum, QuorumDriver } from '../filter/quorum.js';
 import { ThrottleFilter } from '../filter/throttle.js';
+import { plainName } from './filename.js';
 import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
 import { extractOptions, invalid, treeOf, type FlatOptions, type NodeOptionsReader } from './options.js';
 
@@ -94,7 +95,8 @@ async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
   }
   const raw = await context.child('raw', 'filtered');
   const test = await context.child('test', 'data');
-  return { driver: new BlkverifyFilter({ test, raw }) };
+  const [rawName, testName] = [plainName(raw), plainName(test)];
+  return { driver: new BlkverifyFilter({ test, raw }), origin: { plainName: rawName === null || testName === null ? null : `blkverify:${rawName}:${testName}` } };
 }
 
 const BLKDEBUG_STRONG = /^(?:config|align|max-transfer|opt-write-zero|max-write-zero|opt-discard|max-discard|(?:inject-error|set-state)\..*)$/;
@@ -107,7 +109,8 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
     if (config !== null && !options.has('config')) options.flat.set('config', config);
     defineByName(options.flat, 'image', image);
   }
-  const strong = treeOf(new Map([...options.flat].filter(([name]) => BLKDEBUG_STRONG.test(name))));
+  // QEMU leaves the rules flat when it tells of them
+  const strong = Object.fromEntries([...options.flat].filter(([name]) => BLKDEBUG_STRONG.test(name)).reverse());
   const config = options.string('config');
   const limits = {
     align: options.size('align'), maxTransfer: options.size('max-transfer'), optWriteZero: options.size('opt-write-zero'),
@@ -116,7 +119,9 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   const rules = [...config === undefined ? [] : await readBlkdebugConfig(config), ...inlineRules(options.flat, 'inject-error'), ...inlineRules(options.flat, 'set-state')];
   const perms = { takeChildPerms: permissionList(options, 'take-child-perms'), unshareChildPerms: permissionList(options, 'unshare-child-perms') };
   const image = await context.child('image', 'filtered');
-  return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }), origin: { strong } };
+  const below = plainName(image);
+  const plain = below === null || Object.keys(strong).some((option) => option !== 'config') ? null : `blkdebug:${config ?? ''}:${below}`;
+  return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }), origin: { strong, plainName: plain } };
 }
 
 /** The child of a file name that stands inside another one. */

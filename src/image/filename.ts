@@ -16,7 +16,7 @@ export function plainName(node: BlockNode): string | null {
   if (origin?.plainName !== undefined) return origin.plainName;
   if (driver.kind !== 'format') return null;
   const primary = driver.children?.find(({ role }) => role !== 'backing')?.node;
-  if (primary === undefined || primary.driver.kind !== 'protocol' || Object.keys(origin?.strong ?? {}).length > 0 || backingOverridden(node)) return null;
+  if (primary === undefined || primary.driver.kind === 'format' || Object.keys(origin?.strong ?? {}).length > 0 || backingOverridden(node)) return null;
   return plainName(primary);
 }
 
