@@ -155,7 +155,7 @@ export class Connection implements ExportUser, Watched {
   #advance(): void {
     while (this.#pending !== null && !this.#finished && !this.#blocked()) {
       const bytes = this.#pending;
-      const taken = this.#transmission === null ? this.#negotiate(bytes) : this.#transmission.receive(bytes, 0);
+      const taken = this.#transmission === null ? this.#negotiate(bytes) : this.#take(this.#transmission, bytes);
       // what is left may have been thrown away meanwhile
       if (this.#pending !== null) this.#pending = taken === bytes.byteLength ? null : bytes.subarray(taken);
       const ended = this.#transmission?.ended ?? null;
@@ -167,6 +167,14 @@ export class Connection implements ExportUser, Watched {
     if (blocked === this.#socket.isPaused()) return;
     if (blocked) this.#socket.pause();
     else this.#socket.resume();
+  }
+
+  #take(transmission: Transmission, bytes: Uint8Array): number {
+    const replies = this.#replies!;
+    replies.gather();
+    const taken = transmission.receive(bytes, 0);
+    replies.sendGathered();
+    return taken;
   }
 
   #blocked(): boolean {

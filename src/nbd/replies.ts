@@ -63,6 +63,8 @@ export class ReplyWriter {
   #sent: Reply[] = [];
   #writing = false;
   #scheduled = false;
+  /** Requests are being taken in: what is answered at once leaves when all of them are in, not a turn later. */
+  #gathering = false;
   #ended = false;
   /** Writes that have ended. */
   writes = 0;
@@ -89,9 +91,18 @@ export class ReplyWriter {
       return;
     }
     this.#queue.push(reply);
-    if (this.#scheduled || this.#writing) return;
+    if (this.#scheduled || this.#writing || this.#gathering) return;
     this.#scheduled = true;
     setImmediate(this.#flushLater);
+  }
+
+  gather(): void {
+    this.#gathering = true;
+  }
+
+  sendGathered(): void {
+    this.#gathering = false;
+    this.#flush();
   }
 
   /** The connection is lost: what waits is dropped, and what comes too. */
