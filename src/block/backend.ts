@@ -5,6 +5,7 @@
 import type { BlockNode } from './node.js';
 import { NO_USE, type EdgeUse, type NodeUser } from './permissions.js';
 import type { BlockRequest } from './request.js';
+import { chainStatus, type ChainStatus } from './status.js';
 
 /** Lets a request in now (null) or later (a promise). Rejecting refuses it. */
 export type Admission = (request: BlockRequest) => Promise<void> | null;
@@ -36,6 +37,12 @@ export class BlockBackend implements NodeUser {
   submit(request: BlockRequest): Promise<void> {
     const now = this.admission === null && request.signal === undefined && !this.#node.draining;
     return now ? this.#node.submit(request) : this.#submitAdmitted(request);
+  }
+
+  /** Status through the backing chain; like a request, not while the node is drained. */
+  async blockStatus(offset: number, bytes: number): Promise<ChainStatus> {
+    while (this.#node.draining) await this.#node.resumed();
+    return chainStatus(this.#node, offset, bytes);
   }
 
   async #submitAdmitted(request: BlockRequest): Promise<void> {

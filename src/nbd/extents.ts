@@ -1,6 +1,5 @@
 /** Answers to BLOCK_STATUS: a range as extents of one context. */
 import { viewOf } from '../base/bytes.js';
-import { chainStatus } from '../block/status.js';
 import type { ExportBitmap } from './export.js';
 import { ContextId } from './meta-contexts.js';
 import { Allocation } from './protocol.js';
@@ -51,7 +50,7 @@ export async function describeExtents(request: NbdRequest, contextId: number, li
     return extents;
   }
   for (let done = 0; done < bytes;) {
-    const status = await chainStatus(owner.backend.node, offset + done, bytes - done);
+    const status = await owner.backend.blockStatus(offset + done, bytes - done);
     const present = status.kind === 'data';
     const flags = contextId === ContextId.BASE_ALLOCATION
       ? (present ? 0 : Allocation.HOLE | Allocation.ZERO)

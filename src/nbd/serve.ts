@@ -3,7 +3,6 @@ import { MiB } from '../base/bytes.js';
 import { DONE } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
-import { chainStatus } from '../block/status.js';
 import { describeExtents, EXTENT_BYTES, MAX_EXTENTS } from './extents.js';
 import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
 import { Reply, SIMPLE } from './replies.js';
@@ -119,7 +118,7 @@ interface Piece {
 async function piecesOf({ owner, offset, bytes }: NbdRequest): Promise<Piece[] | null> {
   const pieces: Piece[] = [];
   for (let at = 0; at < bytes;) {
-    const status = await chainStatus(owner.backend.node, offset + at, bytes - at);
+    const status = await owner.backend.blockStatus(offset + at, bytes - at);
     const zero = status.kind !== 'data';
     const last = pieces.at(-1);
     if (last?.zero === zero) pieces[pieces.length - 1] = { ...last, bytes: last.bytes + status.bytes };

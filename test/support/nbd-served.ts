@@ -19,6 +19,8 @@ export class HeldDriver implements BlockDriver {
   /** Requests that wait in `hold`. */
   waiting = 0;
   log: string[] = [];
+  /** Questions for block status. */
+  asked = 0;
   /** Thrown for these operations. */
   failure: { readonly op: BlockRequest['op'] | 'status'; readonly error: BlockError } | null = null;
 
@@ -49,6 +51,7 @@ export class HeldDriver implements BlockDriver {
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    this.asked++;
     if (this.failure?.op === 'status') throw this.failure.error;
     return this.#memory.blockStatus(offset, bytes);
   }

@@ -138,6 +138,24 @@ describe('flushes', () => {
   });
 });
 
+test('while a disk is drained nothing reaches it, and all is answered afterwards', async () => {
+  const { server, disk } = await serve(tmp('s'));
+  const { node } = [...server.exports()][0]!.backend;
+  const client = await RawNbd.transmitting(tmp('s'), { contexts: ['base:allocation'] });
+  await node.drained(async () => {
+    client.send(
+      request({ type: WRITE, bytes: 512, payload: Buffer.alloc(512), handle: 1 }), request({ type: READ, bytes: 512, handle: 2 }), request({ type: READ, bytes: 64 * KiB, handle: 3 }),
+      request({ type: FLUSH, handle: 4 }), request({ type: BLOCK_STATUS, bytes: 512, handle: 5 }), request({ type: TRIM, bytes: 512, handle: 6 }), request({ type: CACHE, bytes: 512, handle: 7 }),
+    );
+    await settled();
+    expect([disk.log, disk.asked]).toEqual([[], 0]);
+  });
+  const handles = new Set<bigint>();
+  while (handles.size < 7) handles.add((await client.reply()).handle);
+  expect(disk.asked).toBeGreaterThan(0);
+  client.destroy();
+});
+
 describe('bounds', () => {
   test('no more requests than allowed are carried out at once, and the socket is not read meanwhile', async () => {
     const { disk } = await serve(tmp('s'), { maxInFlight: 4 });
