@@ -168,6 +168,16 @@ export class DirtyBitmap {
     return this.#successor;
   }
 
+  /** While frozen: what it and its successor say together, as one that may be stored. */
+  withSuccessor(): DirtyBitmap {
+    if (this.#successor === null) return this;
+    const { name, granularity, persistent } = this;
+    const union = new DirtyBitmap({ name, granularity, size: this.#size, persistent, enabled: this.recording });
+    union.merge(this);
+    union.merge(this.#successor);
+    return union;
+  }
+
   /** The job succeeded: only what the successor recorded is dirty now. */
   abdicate(): void {
     const successor = this.#takeSuccessor();

@@ -47,7 +47,9 @@ async function resizeNode(node: BlockNode, bytes: number): Promise<void> {
   const { driver } = node;
   if (driver.formatName === 'qcow2' && bytes % 512 !== 0) throw new BlockError('INVALID_ARGUMENT', 'The new size must be a multiple of 512');
   if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', 'Image format driver does not support resize');
+  node.bitmaps.checkResize();
   await driver.resize(bytes);
+  node.bitmaps.resize(node.length());
 }
 
 /** Adds a child to a quorum, or takes one away. */

@@ -160,7 +160,7 @@ export class BlockExports {
       const bitmap = typeof one === 'string' ? findBelow(node, one) : this.#graph.lookUp(one.node).bitmaps.get(one.name);
       const name = typeof one === 'string' ? one : one.name;
       if (bitmap === undefined) throw new BlockError('NOT_FOUND', typeof one === 'string' ? `Bitmap '${name}' is not found` : `Dirty bitmap '${name}' not found`);
-      bitmap.check('busy');
+      bitmap.check('busy', 'inconsistent');
       if (!writable && !node.readOnly && bitmap.enabled) throw invalid(`Enabled bitmap '${name}' incompatible with readonly export`);
       return bitmap;
     });

@@ -84,6 +84,11 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
     }));
   }
 
+  /** After the image became writable, or is no longer. */
+  setReadOnly(readOnly: boolean): void {
+    for (const bitmap of this.bitmaps) if (bitmap.persistent) bitmap.readOnly = readOnly;
+  }
+
   async beginChanges(): Promise<void> {
     await this.#image.exclusive(async () => {});
   }
@@ -166,13 +171,13 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
   async #write(stored: Stored, reservation: Reservation, dropped: DirectoryEntry[]): Promise<Stored> {
     const { entry, bitmap, changes } = stored;
     if (bitmap === null || bitmap.inconsistent) return stored;
-    if (bitmap.successor !== null) bitmap.reclaim(); // its job is gone
-    const flags = (entry.flags & ~(FLAG_AUTO + FLAG_IN_USE)) + (bitmap.enabled ? FLAG_AUTO : 0);
-    if (bitmap.changes === changes) return { ...stored, entry: withFlags(entry, flags) };
+    const flags = (entry.flags & ~(FLAG_AUTO + FLAG_IN_USE)) + (bitmap.recording ? FLAG_AUTO : 0);
+    const frozen = bitmap.successor !== null; // whatever becomes of its job, both parts are dirty
+    if (!frozen && bitmap.changes === changes) return { ...stored, entry: withFlags(entry, flags) };
     if (bitmapBytes(bitmap.size, bitmap.granularity) > MAX_BITMAP_BYTES) throw new BlockError('NO_SPACE', `Bitmap '${bitmap.name}' is too big`);
     if (entry.tableOffset !== 0) dropped.push(entry);
-    const table = await writeBitmapData(this.#image, bitmap, reservation);
-    return { entry: { ...withFlags(entry, flags), ...table }, bitmap, changes: bitmap.changes };
+    const table = await writeBitmapData(this.#image, bitmap.withSuccessor(), reservation);
+    return { entry: { ...withFlags(entry, flags), ...table }, bitmap, changes: frozen ? -1 : bitmap.changes };
   }
 
   /** Switches to a new directory; gives back the old one and what only `dropped` referenced. */

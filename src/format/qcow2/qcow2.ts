@@ -229,7 +229,7 @@ export class Qcow2Driver implements BlockDriver {
         image.unmap = options.discard === 'unmap';
         image.l2.setCapacity(Math.ceil(l2CacheBytes(header, options.l2CacheSize) / geometry.sliceBytes));
         image.refcounts.cache.setCapacity(Math.floor((options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * geometry.clusterSize) / geometry.clusterSize));
-        for (const bitmap of this.bitmapStore.bitmaps) bitmap.readOnly = readOnly;
+        this.bitmapStore.setReadOnly(readOnly);
       },
       abort: () => {},
       after: async () => {
