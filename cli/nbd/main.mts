@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { isBackground, startInBackground } from '../background.mjs';
 import { ProgramError, print, programName, runProgram } from '../program.mjs';
 import { help, version } from './help.mjs';
+import { list } from './list.mjs';
 import { checkLabel, checkTogether, readOptions, type NbdProgramOptions } from './options.mjs';
 import { serve } from './serve.mjs';
 
@@ -22,9 +23,10 @@ async function main(argv: readonly string[]): Promise<number> {
   const activated = activatedSockets();
   checkTogether(options, activated);
   checkLabel(options);
+  if (options.action === 'list') return list(options, null);
   refuseDevices(options);
   if (options.fork && !isBackground) return startInBackground(activated > 0);
-  return serve(options, activated > 0);
+  return serve(options, { activated: activated > 0, tls: null, context: {} });
 }
 
 /** The kernel's NBD client is not driven from here. */

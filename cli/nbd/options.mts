@@ -1,6 +1,8 @@
 /** The command line of quiesce-nbd: qemu-nbd's options, checks and messages. */
 import { getopt, GetoptError, type LongOption } from '../getopt.mjs';
-import { ProgramError, programName } from '../program.mjs';
+import { messageOf } from '../../src/index.js';
+import { complain, ProgramError, programName } from '../program.mjs';
+import { parseSnapshot } from './image.mjs';
 import { parseU64 } from './numbers.mjs';
 
 const OPTIONS: readonly LongOption[] = [
@@ -166,6 +168,12 @@ const TAKE: Readonly<Record<string, Take>> = {
   list: (o) => { o.action = 'list'; },
   snapshot: (o) => { o.snapshot = true; },
   'load-snapshot': (o, value) => {
+    try {
+      parseSnapshot(value);
+    } catch (error) {
+      complain(messageOf(error));
+      throw new ProgramError(`Failed in parsing snapshot param \`${value}'`);
+    }
     o.loadSnapshot = value;
     o.readOnly = true;
   },

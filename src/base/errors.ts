@@ -55,7 +55,7 @@ const ERRNO_TEXT: Readonly<Record<string, string>> = {
   EISDIR: 'Is a directory', ENOTDIR: 'Not a directory', EEXIST: 'File exists', ENOSPC: 'No space left on device',
   EIO: 'Input/output error', EROFS: 'Read-only file system', EINVAL: 'Invalid argument', EFBIG: 'File too large',
   EDQUOT: 'Disk quota exceeded', EMFILE: 'Too many open files', ENODEV: 'No such device', EPIPE: 'Broken pipe',
-  ECONNREFUSED: 'Connection refused', ECONNRESET: 'Connection reset by peer', EADDRINUSE: 'Address already in use',
+  ECONNREFUSED: 'Connection refused', ECONNRESET: 'Connection reset by peer', EADDRINUSE: 'Address already in use', EADDRNOTAVAIL: 'Cannot assign requested address',
   ENXIO: 'No such device or address', EBUSY: 'Device or resource busy', ELOOP: 'Too many levels of symbolic links',
   ENAMETOOLONG: 'File name too long', ESPIPE: 'Illegal seek', ENOTSUP: 'Operation not supported',
   EOPNOTSUPP: 'Operation not supported', ENOTTY: 'Inappropriate ioctl for device', ETXTBSY: 'Text file busy',

@@ -4,7 +4,7 @@
  */
 import type { BlockNode } from './node.js';
 import { NO_USE, type EdgeUse, type NodeUser } from './permissions.js';
-import type { BlockRequest } from './request.js';
+import { RequestFlag, type BlockRequest } from './request.js';
 import { chainStatus, type ChainStatus } from './status.js';
 
 /** Lets a request in now (null) or later (a promise). Rejecting refuses it. */
@@ -15,6 +15,8 @@ export class BlockBackend implements NodeUser {
   /** What refusals call it; empty for an export or a job, which QEMU calls unnamed. */
   readonly name: string;
   admission: Admission | null = null;
+  /** Every write is on stable storage before it is answered. */
+  writethrough = false;
   use: EdgeUse = NO_USE;
   #node: BlockNode;
 
@@ -35,7 +37,7 @@ export class BlockBackend implements NodeUser {
   }
 
   submit(request: BlockRequest): Promise<void> {
-    const now = this.admission === null && request.signal === undefined && !this.#node.draining;
+    const now = this.admission === null && request.signal === undefined && !this.writethrough && !this.#node.draining;
     return now ? this.#node.submit(request) : this.#submitAdmitted(request);
   }
 
@@ -50,6 +52,10 @@ export class BlockBackend implements NodeUser {
     if (wait !== null) await wait;
     request.signal?.throwIfAborted();
     while (this.#node.draining) await this.#node.resumed();
-    await this.#node.submit(request);
+    await this.#node.submit(this.writethrough ? durable(request) : request);
   }
+}
+
+function durable(request: BlockRequest): BlockRequest {
+  return request.op === 'write' || request.op === 'write-zeroes' ? { ...request, flags: request.flags | RequestFlag.FUA } : request;
 }

@@ -1,7 +1,7 @@
 /** Addresses of sockets as QAPI tells them, and what they are called in messages. */
 import { fstatSync } from 'node:fs';
 import { BlockError } from '../base/errors.js';
-import type { NbdListenAddress } from '../nbd/server.js';
+import type { NbdListenAddress } from '../nbd/listen.js';
 import type { JsonDict } from '../qobject/value.js';
 
 /** QAPI's SocketAddress. */

@@ -1,8 +1,9 @@
 /** Character devices: what monitors speak through. One client at a time each, as with QEMU's. */
 import { createServer, Socket, type AddressInfo, type Server } from 'node:net';
-import { rmSync, statSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { BlockError, errnoText, errnoOf } from '../base/errors.js';
+import { startListening } from '../nbd/listen.js';
 import { listenAddress, portNumber, type SocketAddress } from './address.js';
 import { RingBuffer } from './ring-buffer.js';
 
@@ -98,7 +99,7 @@ class SocketServer implements Chardev {
   static async listen(id: string, address: SocketAddress): Promise<SocketServer> {
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true });
     const chardev = new SocketServer(id, server, address);
-    await startListening(server, address);
+    await startListening(server, listenAddress(address));
     return chardev;
   }
 
@@ -145,22 +146,6 @@ class SocketServer implements Chardev {
     this.frontend(this.#client);
     this.#client.resume();
   }
-}
-
-function startListening(server: Server, address: SocketAddress): Promise<void> {
-  const where = listenAddress(address);
-  if ('unix' in where && statSync(where.unix, { throwIfNoEntry: false })?.isSocket() === true) rmSync(where.unix, { force: true });
-  return new Promise((resolve, reject) => {
-    const failed = (error: Error): void => {
-      const name = address.type === 'unix' ? ` to ${address.path}` : '';
-      reject(new BlockError('IO', `Failed to bind socket${name}: ${errnoText(errnoOf(error))}`, { errno: errnoOf(error), cause: error }));
-    };
-    server.once('error', failed);
-    server.listen('unix' in where ? { path: where.unix } : where, () => {
-      server.off('error', failed);
-      resolve();
-    });
-  });
 }
 
 /** Connects when it is made, and again after `reconnectSeconds` where that is not 0. */

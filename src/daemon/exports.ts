@@ -5,7 +5,8 @@ import type { DirtyBitmap } from '../block/dirty-bitmap.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
-import { NbdServer, type NbdListenAddress, type NbdServerOptions } from '../nbd/server.js';
+import type { NbdListenAddress } from '../nbd/listen.js';
+import { NbdServer, type NbdServerOptions } from '../nbd/server.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { isWellFormedId } from './ids.js';
 
@@ -93,6 +94,7 @@ export class BlockExports {
     const backend = await this.#graph.attach(node, {
       used: Permission.CONSISTENT_READ | (writable ? Permission.WRITE : 0), shared: Permission.ALL & ~Permission.RESIZE,
     });
+    backend.writethrough = request.writethrough ?? false;
     try {
       const server = this.#runningServer();
       const name = request.name ?? nodeName;

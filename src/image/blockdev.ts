@@ -21,6 +21,8 @@ import { extractOptions, flattenOptions, invalid, NodeOptionsReader, type FlatOp
 const MAX_DEPTH = 200;
 
 export interface BlockdevContext {
+  /** The root may go without a node-name: it gets a generated one. */
+  readonly anonymous?: boolean | undefined;
   /** Which backing files an image may name. Default `allow`, as with QEMU: the caller names the node tree. */
   readonly backing?: BackingPolicy | undefined;
   readonly trace?: TraceSink | null | undefined;
@@ -35,7 +37,7 @@ export interface BlockdevContext {
 /** Opens a tree. The root is held by its name (blockdev-add) until it is removed from the graph. */
 export async function openBlockdev(graph: BlockGraph, options: OptionTree, context: BlockdevContext = {}): Promise<BlockNode> {
   const flat = flattenOptions(options);
-  if (!flat.has('node-name')) throw invalid("'node-name' must be specified for the root node");
+  if (!flat.has('node-name') && context.anonymous !== true) throw invalid("'node-name' must be specified for the root node");
   const node = await new TreeOpener(graph, context, 0).open(flat);
   node.pinned = true;
   return node;

@@ -1,4 +1,5 @@
 import { isPowerOfTwo } from '../base/bytes.js';
+import type { BlockNode } from '../block/node.js';
 import { openQcow2, Qcow2Driver } from '../format/qcow2/qcow2.js';
 import type { Qcow2OpenOptions } from '../format/qcow2/options.js';
 import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
@@ -26,17 +27,30 @@ export const QCOW2_DRIVER: DriverDefinition = {
   },
 };
 
+/** Not QEMU's: the id of the internal snapshot to open, read-only. No QMP client can say it. */
+export const INTERNAL_SNAPSHOT = 'x-quiesce-snapshot';
+
 async function openQcow2Node(context: DriverContext): Promise<OpenedDriver> {
   const { common, options } = context;
   const file = await context.child('file', 'file');
+  await refuseOther(file);
   const runtime = qcow2Runtime(options, common.discard);
   const driver = await openQcow2(file, {
     ...runtime,
     readOnly: common.readOnly,
+    snapshot: options.string(INTERNAL_SNAPSHOT),
     openBacking: (name, format) => context.backingOf(file.name, name, format),
     overrideBacking: context.defines('backing') ? () => context.optionalChild('backing', 'backing') : undefined,
   });
   return { driver };
+}
+
+const MAGIC = Buffer.from('QFI\u00fb', 'latin1');
+
+async function refuseOther(file: BlockNode): Promise<void> {
+  const start = new Uint8Array(4);
+  if (file.length() >= start.byteLength) await file.read(0, start);
+  if (!MAGIC.every((byte, index) => start[index] === byte)) throw invalid('Image is not in qcow2 format');
 }
 
 /** The options that may change while the image is open. */

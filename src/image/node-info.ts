@@ -1,4 +1,5 @@
 /** What `query-named-block-nodes`, `query-block` and `query-blockstats` tell of a node, under the names of QAPI. */
+import { alignUp } from '../base/bytes.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
 import { FileDriver } from '../protocol/file-driver.js';
@@ -58,7 +59,7 @@ export async function nodeImageInfo(node: BlockNode): Promise<OptionTree> {
   return {
     filename,
     format: driver.formatName,
-    'virtual-size': node.length(),
+    'virtual-size': alignUp(node.length(), SECTOR),
     ...(allocated === null ? {} : { 'actual-size': allocated }),
     ...basics,
     ...(format === undefined ? {} : { 'format-specific': { type: driver.formatName, data: format.specific as Members } }),
@@ -99,15 +100,18 @@ async function allocatedBelow(node: BlockNode): Promise<number | null> {
   return sum;
 }
 
+/** Lengths are told in whole sectors. */
+const SECTOR = 512;
 const COUNTED = ['rd', 'wr', 'flush', 'unmap'] as const;
 
 /** QAPI's BlockStats; of a node alone, so that its counters of users' requests are zero. */
 export function blockStats(node: BlockNode): OptionTree {
-  const stats: Members = { wr_highest_offset: node.writeHighestOffset, account_invalid: false, account_failed: false, timed_stats: [] };
+  const stats: Members = { wr_highest_offset: node.writeHighestOffset, account_invalid: false, account_failed: false };
   for (const kind of COUNTED) {
     for (const name of [`${kind}_operations`, `${kind}_total_time_ns`, `failed_${kind}_operations`, `invalid_${kind}_operations`]) stats[name] = 0;
     if (kind !== 'flush') for (const name of [`${kind}_bytes`, `${kind}_merged`]) stats[name] = 0;
   }
+  stats['timed_stats'] = [];
   const primary = node.children.find(({ role, edge }) => role !== 'backing' && (role !== 'data' || edge === 'file'));
   return {
     'node-name': node.nodeName,

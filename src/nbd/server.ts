@@ -1,15 +1,15 @@
 /** An NBD server: listening sockets, exports, and the connections between them. */
-import { unlinkSync, statSync } from 'node:fs';
-import { createServer, type AddressInfo, type ListenOptions, type Server, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { BufferPool } from '../base/buffer-pool.js';
 import { MiB } from '../base/bytes.js';
 import { systemClock, type Clock } from '../base/clock.js';
-import { BlockError, wrapHostError } from '../base/errors.js';
+import { BlockError } from '../base/errors.js';
 import { Connection } from './connection.js';
 import { ServedExport, type NbdExport } from './export.js';
 import { MemoryShare } from './memory-share.js';
 import { MAX_PAYLOAD } from './protocol.js';
 import { StallWatch } from './stall-watch.js';
+import { startListening, type NbdListenAddress } from './listen.js';
 import type { TlsCredentials } from './tls.js';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -21,14 +21,6 @@ const BUFFER_BYTES = 64 * MiB;
 const INBOX_BYTES = MiB / 4;
 /** Clients beyond `maxConnections` wait without a greeting, as they would in a listen backlog; more than these are turned away. */
 const MAX_WAITING = 128;
-
-export type NbdListenAddress =
-  /** A stale socket at the path is replaced; what is there and no socket is left alone, and refused. */
-  | { readonly unix: string }
-  /** Port 0 takes a free one. */
-  | { readonly host?: string | undefined; readonly port: number }
-  /** An inherited socket that listens already. */
-  | { readonly fd: number };
 
 export interface NbdServerOptions {
   /** With credentials, a client must start TLS before anything else. */
@@ -108,7 +100,6 @@ export class NbdServer {
   /** Resolves when clients can connect, with the TCP port that was taken (null for others). */
   async listen(address: NbdListenAddress): Promise<number | null> {
     if (this.#closing !== null) throw new BlockError('CLOSED', 'the NBD server is closed');
-    if ('unix' in address) removeStaleSocket(address.unix);
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => this.#accept(socket));
     await startListening(server, address);
     server.on('error', (error) => this.#options.onProblem?.(`accepting connections failed: ${error.message}`));
@@ -179,26 +170,4 @@ export class NbdServer {
 
 function keyOf(name: Buffer): string {
   return name.toString('latin1');
-}
-
-function removeStaleSocket(path: string): void {
-  try {
-    if (statSync(path).isSocket()) unlinkSync(path);
-  } catch (error) {
-    const failure = wrapHostError(error, `Failed to unlink socket ${path}`);
-    if (failure.code !== 'NOT_FOUND') throw failure;
-  }
-}
-
-function startListening(server: Server, address: NbdListenAddress): Promise<void> {
-  const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
-  const where = 'unix' in address ? address.unix : 'fd' in address ? `file descriptor ${address.fd}` : `${address.host ?? '*'}:${address.port}`;
-  return new Promise((resolve, reject) => {
-    const failed = (error: Error): void => reject(wrapHostError(error, `Failed to bind socket to ${where}`));
-    server.once('error', failed);
-    server.listen(options, () => {
-      server.off('error', failed);
-      resolve();
-    });
-  });
 }

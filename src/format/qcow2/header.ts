@@ -33,8 +33,8 @@ export interface HeaderExtension {
 export interface Header {
   readonly version: 2 | 3;
   readonly geometry: Geometry;
-  readonly backingFile: string | null;
-  readonly backingFormat: string | null;
+  backingFile: string | null;
+  backingFormat: string | null;
   readonly cryptMethod: number;
   readonly compatible: bigint;
   readonly headerLength: number;

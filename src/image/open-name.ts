@@ -1,0 +1,95 @@
+/**
+ * Opens an image in a graph as a command line names it: a file or device, an NBD URI, `json:{…}`, with a format or with
+ * one that is probed for; or a tree of options.
+ */
+import { stat } from 'node:fs/promises';
+import { BlockError } from '../base/errors.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { BlockNode } from '../block/node.js';
+import { isNbdName } from '../nbd/uri.js';
+import { parseJson } from '../qobject/parser.js';
+import { isDict } from '../qobject/value.js';
+import { openBlockdev, type BlockdevContext } from './blockdev.js';
+import { probeFormat, PROBE_BYTES } from './formats.js';
+import type { OptionTree } from './options.js';
+
+export interface OpenedByName {
+  readonly node: BlockNode;
+  /** The format was not told, and nothing of a known one was found: writes could make it look like another. */
+  readonly guessedRaw: boolean;
+}
+
+/** `options` are BlockdevOptions without file and driver; `format` null probes. The node is pinned: remove it, or close the graph. */
+export async function openByName(
+  graph: BlockGraph, name: string, format: string | null, options: OptionTree = {}, context: BlockdevContext = {},
+): Promise<OpenedByName> {
+  const tree = name.startsWith('json:') ? jsonTree(name) : null;
+  if (tree !== null) return openByOptions(graph, { ...options, ...tree, ...(format === null ? {} : { driver: format }) }, context);
+  const file = { driver: await protocolOf(name), filename: name };
+  if (format !== null) {
+    const protocol = format === file.driver;
+    return { node: await open(graph, protocol ? { ...options, ...file } : { ...options, driver: format, file }, context), guessedRaw: false };
+  }
+  return probeOn(graph, file, options, context);
+}
+
+/** A tree of options; where it tells no driver, the format of its `file` is probed. */
+export async function openByOptions(graph: BlockGraph, tree: OptionTree, context: BlockdevContext = {}): Promise<OpenedByName> {
+  const { file, driver, ...options } = tree;
+  if (driver !== undefined) return { node: await open(graph, await withProtocols(tree), context), guessedRaw: false };
+  if (typeof file === 'string') return { node: graph.lookUp(file), guessedRaw: false };
+  if (typeof file !== 'object' || file === null) throw new BlockError('INVALID_ARGUMENT', 'Must specify either driver or file');
+  const definition = file as OptionTree;
+  const filename = definition['filename'];
+  const protocol = definition['driver'] ?? (typeof filename === 'string' ? await protocolOf(filename) : undefined);
+  return probeOn(graph, { ...definition, driver: protocol }, options, context);
+}
+
+/** Says `file` or `host_device` where a `file` child has a name only. */
+async function withProtocols(tree: OptionTree): Promise<OptionTree> {
+  const { file, driver, filename } = tree;
+  if (typeof file === 'object' && file !== null && !Array.isArray(file)) return { ...tree, file: await withProtocols(file as OptionTree) };
+  return driver === undefined && typeof filename === 'string' ? { ...tree, driver: await protocolOf(filename) } : tree;
+}
+
+async function probeOn(graph: BlockGraph, file: OptionTree, options: OptionTree, context: BlockdevContext): Promise<OpenedByName> {
+  const { 'read-only': readOnly, 'cache.direct': direct, 'cache.no-flush': noFlush, 'force-share': forceShare } = options;
+  const inherited = { 'read-only': readOnly, 'cache.direct': direct, 'cache.no-flush': noFlush, 'force-share': forceShare, discard: 'unmap' };
+  const below = await open(graph, { ...inherited, ...file }, context);
+  try {
+    const found = await probe(below);
+    const node = await open(graph, { ...options, driver: found, file: below.nodeName }, context);
+    return { node, guessedRaw: found === 'raw' };
+  } finally {
+    // from here on only the node above holds it
+    below.pinned = false;
+    if (below.parents.size === 0) await below.close();
+  }
+}
+
+function open(graph: BlockGraph, tree: OptionTree, context: BlockdevContext): Promise<BlockNode> {
+  return openBlockdev(graph, tree, { ...context, anonymous: true });
+}
+
+async function probe(file: BlockNode): Promise<'raw' | 'qcow2'> {
+  const start = new Uint8Array(PROBE_BYTES);
+  await file.read(0, start.subarray(0, Math.min(PROBE_BYTES, file.driver.growable ? PROBE_BYTES : file.length())));
+  return probeFormat(start);
+}
+
+async function protocolOf(name: string): Promise<string> {
+  if (isNbdName(name)) return 'nbd';
+  const found = await stat(name.replace(/^(file|host_device):/, '')).catch(() => null);
+  return found !== null && (found.isBlockDevice() || found.isCharacterDevice()) ? 'host_device' : 'file';
+}
+
+function jsonTree(name: string): OptionTree {
+  let tree;
+  try {
+    tree = parseJson(name.slice('json:'.length));
+  } catch (error) {
+    throw new BlockError('INVALID_ARGUMENT', `Could not parse the JSON options: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+  if (!isDict(tree)) throw new BlockError('INVALID_ARGUMENT', 'Invalid JSON object given');
+  return tree as OptionTree;
+}

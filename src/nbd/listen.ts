@@ -1,0 +1,53 @@
+/** Listening sockets: where they may be, and what is said where they cannot be, in QEMU's words. */
+import { statSync, unlinkSync } from 'node:fs';
+import type { ListenOptions, Server } from 'node:net';
+import { dirname } from 'node:path';
+import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
+
+export type NbdListenAddress =
+  /** A stale socket at the path is replaced; what is there and no socket is left alone, and refused. */
+  | { readonly unix: string }
+  /** Port 0 takes a free one. */
+  | { readonly host?: string | undefined; readonly port: number }
+  /** An inherited socket that listens already. */
+  | { readonly fd: number };
+
+/** Resolves when clients can connect. */
+export function startListening(server: Server, address: NbdListenAddress): Promise<void> {
+  if ('unix' in address) removeStaleSocket(address.unix);
+  const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => reject(listenError(address, error));
+    server.once('error', failed);
+    server.listen(options, () => {
+      server.off('error', failed);
+      resolve();
+    });
+  });
+}
+
+function listenError(address: NbdListenAddress, error: Error): BlockError {
+  let errno = errnoOf(error);
+  const refuse = (message: string): BlockError => new BlockError('IO', message, { errno, cause: error });
+  if ('unix' in address) {
+    // Node says EACCES for a directory that is not there
+    if (errno === 'EACCES' && statSync(dirname(address.unix), { throwIfNoEntry: false }) === undefined) errno = 'ENOENT';
+    return refuse(`Failed to bind socket to ${address.unix}: ${errnoText(errno)}`);
+  }
+  if ('fd' in address) return refuse(`Failed to listen on file descriptor ${address.fd}: ${errnoText(errno)}`);
+  if (errno === 'ENOTFOUND' || errno === 'EAI_AGAIN') {
+    const why = errno === 'ENOTFOUND' ? 'Name or service not known' : 'Temporary failure in name resolution';
+    return refuse(`address resolution failed for ${address.host ?? ''}:${address.port}: ${why}`);
+  }
+  if (errno === 'EADDRINUSE') return refuse(`Failed to find an available port: ${errnoText(errno)}`);
+  return refuse(`Failed to bind socket: ${errnoText(errno)}`);
+}
+
+function removeStaleSocket(path: string): void {
+  try {
+    if (statSync(path).isSocket()) unlinkSync(path);
+  } catch (error) {
+    const failure = wrapHostError(error, `Failed to unlink socket ${path}`);
+    if (failure.code !== 'NOT_FOUND') throw failure;
+  }
+}
