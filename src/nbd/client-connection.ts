@@ -42,6 +42,8 @@ export class ClientConnection implements ReplyHandler {
     this.contextNames = new Map([...info.contexts].map(([context, id]) => [id, context]));
     const parser = new ReplyParser(this);
     socket.onData = (piece) => parser.consume(piece);
+    socket.wants = () => parser.wants();
+    socket.onDirect = (bytes) => parser.direct(bytes);
     socket.onEnd = (error) => this.#die(error);
   }
 

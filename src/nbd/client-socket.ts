@@ -16,6 +16,8 @@ export interface ConnectLimits {
 
 /** One large buffer for all that is read takes fewer system calls than Node's 64 KiB pieces, and no garbage collection. */
 const READ_BUFFER = 512 * KiB;
+/** What is read into it while large payloads come, which then go where they belong without a stop there. */
+const SHORT_READ = 4 * KiB;
 const STAGING = 64 * KiB;
 /** Payloads up to this are copied beside their header: cheaper than one more element for writev. */
 const COPY_BELOW = 16 * KiB;
@@ -29,6 +31,10 @@ export class ClientSocket {
   readonly name: string;
   /** Takes each piece that arrives; the piece is only valid during the call. May throw, which ends the connection. */
   onData: (piece: Buffer) => void = () => {};
+  /** Where the next bytes are best put: in the memory given, of which `onDirect` then tells; or where a header comes before a large payload (`short`). */
+  wants: () => Uint8Array | 'short' | null = () => null;
+  /** So many bytes have come into the memory that `wants` gave. */
+  onDirect: (bytes: number) => void = () => {};
   /** Told once, when the connection has ended for whatever reason. */
   onEnd: (error: BlockError) => void = () => {};
   #socket: Socket;
@@ -52,10 +58,19 @@ export class ClientSocket {
     return new Promise((resolve, reject) => {
       let opened: ClientSocket | null = null;
       const where = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
-      const read = { buffer: tls ? Buffer.alloc(0) : Buffer.allocUnsafeSlow(READ_BUFFER), callback: (bytes: number, buffer: Uint8Array): boolean => {
-        opened!.#received((buffer as Buffer).subarray(0, bytes));
-        return true;
-      } };
+      const memory = Buffer.allocUnsafeSlow(tls ? 0 : READ_BUFFER);
+      const short = memory.subarray(0, SHORT_READ);
+      const read = {
+        buffer: (): Uint8Array => {
+          const wanted = opened === null ? null : opened.wants();
+          return wanted === null ? memory : wanted === 'short' ? short : wanted;
+        },
+        callback: (bytes: number, buffer: Uint8Array): boolean => {
+          if (buffer === memory || buffer === short) opened!.#received(memory.subarray(0, bytes));
+          else if (opened!.#ended === null) opened!.onDirect(bytes);
+          return true;
+        },
+      };
       const socket = connect({ ...where, ...(tls ? {} : { onread: read }) });
       const settle = (): void => {
         clearTimeout(timer);

@@ -63,8 +63,9 @@ export class NbdClient {
   }
 
   /** With `fua` it is on stable storage when it resolves; NOT_SUPPORTED where the server cannot. */
-  async write(offset: number, buffer: Uint8Array, options: { readonly fua?: boolean | undefined } = {}): Promise<void> {
-    return this.#payload(Command.WRITE, this.#fua(options.fua), offset, buffer);
+  write(offset: number, buffer: Uint8Array, options: { readonly fua?: boolean | undefined } = {}): Promise<void> {
+    if (options.fua !== true) return this.#payload(Command.WRITE, 0, offset, buffer);
+    return this.canFua ? this.#payload(Command.WRITE, CommandFlag.FUA, offset, buffer) : Promise.reject(this.#cannot('force unit access'));
   }
 
   /** All that was written before is on stable storage when it resolves; at once where the server has nothing to flush. */

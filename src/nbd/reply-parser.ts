@@ -22,6 +22,8 @@ export interface ReplyHandler {
 /** 1 MiB of extents for each context is what QEMU sends at most. */
 const MAX_STATUS_BYTES = 2 * 1024 * 1024;
 const MAX_SKIPPED = 64 * 1024;
+/** Payloads that are worth a system call of their own. */
+const LARGE = 32 * 1024;
 
 type Stage = 'reply' | 'chunk' | 'data-offset' | 'hole' | 'error' | 'message' | 'status' | 'data' | 'skip';
 
@@ -42,9 +44,24 @@ export class ReplyParser {
   #done = false;
   #length = 0;
   #errno = 0;
+  /** Size of the last payload of a read. */
+  #lastData = 0;
 
   constructor(handler: ReplyHandler) {
     this.#handler = handler;
+  }
+
+  /** Where the socket best puts what comes next; see ClientSocket.wants. */
+  wants(): Uint8Array | 'short' | null {
+    if (this.#stage === 'data' && this.#left >= LARGE) return this.#into!.subarray(this.#at, this.#at + this.#left);
+    return this.#lastData >= LARGE ? 'short' : null;
+  }
+
+  /** So many bytes have come to where `wants` said. */
+  direct(bytes: number): void {
+    this.#at += bytes;
+    this.#left -= bytes;
+    if (this.#left === 0) this.#payloadDone();
   }
 
   consume(piece: Buffer): void {
@@ -228,6 +245,7 @@ export class ReplyParser {
   #data(start: number, bytes: number): void {
     this.#cover(start, bytes);
     this.#stage = 'data';
+    this.#lastData = bytes;
     this.#into = this.#request!.buffer;
     this.#at = start;
     this.#left = bytes;

@@ -74,7 +74,7 @@ export class NbdDriver implements BlockDriver {
 
   length(): number { return this.client.size; }
 
-  async submit(request: BlockRequest): Promise<void> {
+  submit(request: BlockRequest): Promise<void> {
     switch (request.op) {
       case 'read':
         return this.client.read(request.offset, request.buffer!);

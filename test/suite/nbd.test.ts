@@ -1,4 +1,9 @@
+import { afterEach } from '@jest/globals';
 import { truncateSync, writeFileSync } from 'node:fs';
+import { BlockBackend } from '../../src/block/backend.js';
+import { BlockNode } from '../../src/block/node.js';
+import { NbdServer } from '../../src/nbd/server.js';
+import { MemoryDriver } from '../../src/protocol/memory.js';
 import { openNbdDriver } from '../../src/protocol/nbd.js';
 import { nbdkitArgs, qemuNbdArgs, useNbdPeers } from '../support/nbd-peers.js';
 import { peers } from '../support/peers.js';
@@ -8,6 +13,24 @@ import { driverSuite } from './driver-suite.js';
 const tmp = useTmp();
 const start = useNbdPeers();
 let count = 0;
+
+const servers: NbdServer[] = [];
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.close();
+});
+
+driverSuite('nbd on our own server', {
+  stores: true,
+  make: async (bytes) => {
+    const node = new BlockNode({ name: 'disk', driver: new MemoryDriver({ bytes, growable: false }) });
+    const server = new NbdServer();
+    servers.push(server);
+    server.addExport({ name: 'disk', description: null, backend: new BlockBackend('disk', node), readOnly: false, multiConn: true, bitmaps: [], allocationDepth: false });
+    const path = tmp(`own-${++count}`);
+    await server.listen({ unix: path });
+    return openNbdDriver({ address: { type: 'unix', path }, exportName: 'disk', connections: 2 });
+  },
+});
 
 peers('qemu-nbd')('on qemu-nbd', () => {
   driverSuite('nbd', {
