@@ -76,7 +76,7 @@ export interface BlockDriver {
   readonly drainBegin?: () => void;
   readonly drainEnd?: () => void;
   readonly resize?: (bytes: number) => Promise<void>;
-  readonly snapshots?: SnapshotTable;
+  readonly snapshots?: SnapshotTable | undefined;
   readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */
   readonly bitmapStore?: BitmapStore;

@@ -117,7 +117,7 @@ export class ThrottleGroup {
   }
 
   /** For ThrottleMember: lets the request in at once (null), or when its turn has come. */
-  admit(member: ThrottleMember, direction: Direction, bytes: number): Promise<void> | null {
+  admit(member: ThrottleMember, direction: Direction, { bytes, signal }: BlockRequest): Promise<void> | null {
     if (this.#timer[direction] === 0) {
       const wait = member.passes ? 0 : this.#wait(direction);
       if (wait === 0) {
@@ -129,7 +129,19 @@ export class ThrottleGroup {
       this.#account(direction, bytes);
       return null;
     }
-    return new Promise((go) => member.waiting[direction].push({ bytes, go }));
+    return new Promise((go, refuse) => {
+      const queue = member.waiting[direction];
+      const giveUp = (): void => {
+        queue.splice(queue.indexOf(waiting), 1);
+        refuse(signal!.reason as Error);
+      };
+      const waiting: Waiting = { bytes, go: () => {
+        signal?.removeEventListener('abort', giveUp);
+        go();
+      } };
+      queue.push(waiting);
+      signal?.addEventListener('abort', giveUp, { once: true });
+    });
   }
 
   /** For ThrottleMember: takes it out; nothing of it may wait. */
@@ -236,7 +248,7 @@ export class ThrottleMember {
 
   admit(request: BlockRequest): Promise<void> | null {
     if (request.op === 'flush') return null;
-    return this.group.admit(this, request.op === 'read' ? 'read' : 'write', request.bytes);
+    return this.group.admit(this, request.op === 'read' ? 'read' : 'write', request);
   }
 
   /** Lets in what waits, and what comes until `unpass`. Calls nest. */

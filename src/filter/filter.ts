@@ -1,7 +1,7 @@
 /** What all filters share that show the node below as it is: each of them overrides what it is there for. */
 import { BlockError } from '../base/errors.js';
 import { BlockChild } from '../block/child.js';
-import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
+import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type SnapshotTable, type VmStateArea } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
 
@@ -35,6 +35,23 @@ export abstract class FilterDriver implements BlockDriver {
   blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
     return this.file.blockStatus(offset, bytes);
   }
+
+  /** Those of the node below, as in QEMU: it is drained for each verb, since it may have other users. */
+  get snapshots(): SnapshotTable | undefined {
+    const { node } = this.file;
+    const table = node.driver.snapshots;
+    if (table === undefined) return undefined;
+    return {
+      list: () => table.list(),
+      checkNew: (name) => table.checkNew(name),
+      create: (snapshot) => node.drained(() => table.create(snapshot)),
+      apply: (id) => node.drained(() => table.apply(id)),
+      delete: (id) => node.drained(() => table.delete(id)),
+      openVmState: (id) => table.openVmState(id),
+    };
+  }
+
+  get vmState(): VmStateArea | undefined { return this.file.node.driver.vmState; }
 
   readonly resize = async (bytes: number): Promise<void> => {
     const { node } = this.file;

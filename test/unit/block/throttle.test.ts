@@ -154,6 +154,19 @@ describe('groups', () => {
     await waiting[1];
   });
 
+  test('a request that is given up waits no longer, and is not counted', async () => {
+    const { clock, throttle } = group({ 'iops-total': 10 });
+    const member = throttle.join();
+    while (member.admit(makeRequest('read', 0, 512, null)) === null);
+    const giveUp = new AbortController();
+    const lost = member.admit({ ...makeRequest('read', 0, 512, null), signal: giveUp.signal });
+    const last = member.admit(makeRequest('read', 0, 512, null));
+    giveUp.abort(new Error('given up'));
+    await expect(lost).rejects.toThrow('given up');
+    await clock.advance(200);
+    await last;
+  });
+
   test('a backend admits by a group', async () => {
     const { clock, throttle } = group({ 'iops-total': 10 });
     await using node = new BlockNode({ name: 'null', driver: new NullDriver() });

@@ -2,6 +2,8 @@ import { expect, test } from '@jest/globals';
 import { BlockNode } from '../../../src/block/node.js';
 import { ThrottleGroup } from '../../../src/block/throttle.js';
 import { ThrottleFilter } from '../../../src/filter/throttle.js';
+import { createQcow2 } from '../../../src/format/qcow2/create.js';
+import { openQcow2 } from '../../../src/format/qcow2/qcow2.js';
 import { MemoryDriver } from '../../../src/protocol/memory.js';
 import { VirtualClock } from '../../support/virtual-clock.js';
 
@@ -35,6 +37,23 @@ test('closing lets waiting requests through and leaves the group', async () => {
   await node.close();
   await Promise.all(writes);
   expect(group.memberCount).toBe(0);
+});
+
+test('snapshots are those of the image below', async () => {
+  const file = new BlockNode({ name: 'file', driver: new MemoryDriver() });
+  await createQcow2(file, { size: 65536 });
+  const image = new BlockNode({ name: 'image', driver: await openQcow2(file) });
+  await using node = new BlockNode({ name: 'throttle', driver: new ThrottleFilter({ child: image, group: new ThrottleGroup('group') }) });
+  await node.write(0, new Uint8Array(512).fill(1));
+  const { id } = await node.drained(() => node.driver.snapshots!.create({ name: 'one', vmStateSize: 0, dateSeconds: 1, dateNanoseconds: 0 }));
+  await node.write(0, new Uint8Array(512).fill(2));
+  await node.drained(() => node.driver.snapshots!.apply(id));
+  const found = new Uint8Array(512);
+  await node.read(0, found);
+  expect(found).toEqual(new Uint8Array(512).fill(1));
+  await node.drained(() => node.driver.snapshots!.delete(id));
+  expect(node.driver.snapshots!.list()).toEqual([]);
+  expect(throttled(new ThrottleGroup('group')).driver.snapshots).toBeUndefined();
 });
 
 test('moves to another group', async () => {
