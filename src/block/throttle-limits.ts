@@ -49,7 +49,7 @@ export function validateLimits(limits: ThrottleLimits): void {
   if (both('bps', '') || both('iops', '') || both('bps', '-max') || both('iops', '-max')) {
     throw invalid('bps/iops/max total values and read/write values cannot be used at the same time');
   }
-  if (limits['iops-size'] > 0 && limits['iops-total'] === 0 && limits['iops-read'] === 0 && limits['iops-write'] === 0) {
+  if (limits['iops-size'] !== 0 && limits['iops-total'] === 0 && limits['iops-read'] === 0 && limits['iops-write'] === 0) {
     throw invalid('iops size requires an iops value to be set');
   }
   for (const name of ['bps-total', 'bps-read', 'bps-write', 'iops-total', 'iops-read', 'iops-write'] as const) {

@@ -29,6 +29,11 @@ export function visit(schema: Schema, type: string, value: Json, mode: VisitMode
   return new Visitor(schema, mode).visit(type, null, value);
 }
 
+/** As `visit` in JSON, of a value that errors call by a name. */
+export function visitNamed(schema: Schema, type: string, name: string, value: Json): Json {
+  return new Visitor(schema, 'json').visit(type, name, value);
+}
+
 class Visitor {
   readonly #schema: Schema;
   readonly #keyval: boolean;
