@@ -74,6 +74,7 @@ export { openFileDriver, type FileOptions } from './protocol/file.js';
 export { MemoryDriver } from './protocol/memory.js';
 export { NbdDriver, openNbdDriver, openNbdName, type NbdDriverOptions } from './protocol/nbd.js';
 export { NullDriver } from './protocol/null.js';
+export { objectHelp } from './qom/help.js';
 export { ObjectModel, type ShownProperties } from './qom/object-model.js';
 export type { TraceSink } from './trace/sink.js';
 export { visit, type VisitMode } from './qapi/visit.js';

@@ -1,7 +1,7 @@
 /** The options of quiesce-storage-daemon, and what each does where it stands. */
 import { Duplex } from 'node:stream';
 import {
-  addBlockdev, addExport, BlockError, parseChardevOptions, parseJson, parseKeyval, schema, socketAddress, startNbdServer, visit,
+  addBlockdev, addExport, BlockError, objectHelp, parseChardevOptions, parseKeyvalOrHelp, socketAddress, startNbdServer, visitText,
   type Chardev, type JsonDict, type StorageDaemon,
 } from '../../src/index.js';
 import type { LongOption } from '../getopt.mjs';
@@ -47,13 +47,20 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
     const options = typed('NbdServerOptions', value);
     return startNbdServer(daemon, options, socketAddress(options['addr'] as JsonDict));
   },
+  object: (value, { daemon }) => {
+    const options = visitText('ObjectOptions', value, 'qom-type');
+    if (options !== null) return daemon.objects.add(options);
+    print(objectHelp(parseKeyvalOrHelp(value, 'qom-type').tree['qom-type'] as string | undefined));
+    return 'end';
+  },
   pidfile: (value, _, shared) => { shared.pidFile = value; },
 };
 
 /** Key=value or JSON, checked by the schema. */
 function typed(type: string, text: string, impliedKey?: string): JsonDict {
-  const json = text.startsWith('{');
-  return visit(schema(), type, json ? parseJson(text) : parseKeyval(text, impliedKey), json ? 'json' : 'keyval') as JsonDict;
+  const options = visitText(type, text, impliedKey);
+  if (options === null) throw new BlockError('INVALID_ARGUMENT', 'Help is not available for this option');
+  return options;
 }
 
 async function addChardev(value: string, setting: Setting, shared: Setting): Promise<'end' | void> {

@@ -15,5 +15,5 @@ export function blockCommands(daemon: StorageDaemon): CommandTable {
 
 /** `options`: BlockdevOptions, checked by the schema. */
 export async function addBlockdev(daemon: StorageDaemon, options: JsonDict): Promise<void> {
-  await openBlockdev(daemon.graph, options as OptionTree);
+  await openBlockdev(daemon.graph, options as OptionTree, daemon.blockdevContext);
 }

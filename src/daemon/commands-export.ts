@@ -1,5 +1,6 @@
 /** QMP: exports and the NBD server. */
 import { BlockError } from '../base/errors.js';
+import type { TlsCredentials } from '../nbd/tls.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { legacySocketAddress, listenAddress, type SocketAddress } from './address.js';
@@ -34,8 +35,22 @@ export async function startNbdServer(daemon: StorageDaemon, options: JsonDict, a
   if (daemon.exports.serving) throw new BlockError('EXISTS', 'NBD server already running');
   await daemon.exports.startServer({
     address: listenAddress(address),
+    tls: serverCredentials(daemon, options),
     maxConnections: Number(options['max-connections'] ?? 0),
   });
+}
+
+function serverCredentials({ objects }: StorageDaemon, options: JsonDict): TlsCredentials | null {
+  const id = options['tls-creds'] as string | undefined;
+  // clients that somebody meant to keep out are not let in
+  if (options['tls-authz'] !== undefined) throw new BlockError('NOT_SUPPORTED', 'authorization of NBD clients is not available');
+  if (id === undefined) return null;
+  const type = objects.typeOf(id);
+  if (type === undefined) throw new BlockError('NOT_FOUND', `No TLS credentials with id '${id}'`);
+  const credentials = objects.tlsCredentials(id);
+  if (credentials === undefined) throw new BlockError('INVALID_ARGUMENT', `Object with id '${id}' is not TLS credentials`);
+  if (credentials.endpoint !== 'server') throw new BlockError('INVALID_ARGUMENT', 'Expecting TLS credentials with a server endpoint');
+  return credentials;
 }
 
 /** `options`: BlockExportOptions, checked by the schema. */

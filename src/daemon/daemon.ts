@@ -8,7 +8,9 @@ import { BlockGraph } from '../block/graph.js';
 import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
 import { JobTable } from '../job/job.js';
+import type { BlockdevContext } from '../image/blockdev.js';
 import type { JsonDict } from '../qobject/value.js';
+import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';
 import { blockCommands } from './commands-block.js';
 import { bitmapCommands } from './commands-bitmap.js';
@@ -35,6 +37,9 @@ export class StorageDaemon {
   readonly jobs: JobTable;
   readonly thresholds: WriteThresholds;
   readonly clock: Clock;
+  readonly objects: ObjectModel;
+  /** What opening a node needs of the daemon. */
+  readonly blockdevContext: BlockdevContext;
   readonly qmp: QmpServer;
   /** Resolves when a client said `quit`, or `quit` was called. */
   readonly ended: Promise<void>;
@@ -43,6 +48,12 @@ export class StorageDaemon {
 
   constructor({ version, clock = systemClock, nbd }: StorageDaemonOptions) {
     this.clock = clock;
+    this.objects = new ObjectModel(clock);
+    this.blockdevContext = {
+      tlsCredentials: (id) => this.objects.tlsCredentials(id),
+      throttleGroup: (name) => this.objects.throttleGroup(name),
+      onQuorumEvent: ({ event, data }) => this.emit(event, data),
+    };
     this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
     this.thresholds = new WriteThresholds((nodeName, exceeded, threshold) => this.emit('BLOCK_WRITE_THRESHOLD', {
@@ -60,8 +71,8 @@ export class StorageDaemon {
     this.#end();
   }
 
-  hasIothread(_id: string): boolean {
-    return false;
+  hasIothread(id: string): boolean {
+    return this.objects.has(id, 'iothread');
   }
 
   /** Opens a QMP monitor on a character device: each of its clients is greeted and served. */
@@ -102,6 +113,7 @@ export class StorageDaemon {
       ...jobCommands(this),
       ...exportCommands(this),
       ...chardevCommands(this),
+      ...this.objects.commands(),
     };
   }
 }

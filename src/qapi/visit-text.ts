@@ -9,7 +9,7 @@ import { visit } from './visit.js';
  * The argument of an option such as `--blockdev`: JSON where it begins with a brace, `key=value,…` otherwise, of which the first may go
  * without its key. Null: help was asked for. Throws a BlockError INVALID_ARGUMENT in QEMU's words.
  */
-export function visitText(type: string, text: string, impliedKey: string): JsonDict | null {
+export function visitText(type: string, text: string, impliedKey?: string): JsonDict | null {
   if (text.startsWith('{')) {
     const item = parseJson(text);
     if (item.error !== undefined) throw new BlockError('INVALID_ARGUMENT', item.error);

@@ -17,7 +17,7 @@ const MAX_UNREAD = 64 * MiB;
 export interface SessionOptions {
   /** One member per line. */
   readonly pretty?: boolean | undefined;
-  /** Is out-of-band execution offered? Yes on sockets, no on standard input. */
+  /** Is out-of-band execution offered? Default true: the peer offers it on sockets and on standard input. */
   readonly oob?: boolean | undefined;
 }
 
