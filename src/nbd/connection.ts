@@ -106,7 +106,7 @@ export class Connection implements ExportUser, Watched {
 
   readonly #onData = (chunk: Uint8Array): void => {
     this.#chunks++;
-    this.#pending = chunk;
+    this.#pending = this.#pending === null ? chunk : Buffer.concat([this.#pending, chunk]);
     this.#advance();
   };
 

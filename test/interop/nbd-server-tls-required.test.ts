@@ -1,12 +1,13 @@
 /** Before TLS, a server that requires it says what qemu-nbd says, byte for byte; and what was sent too early is never used. */
 import tls from 'node:tls';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { BlockBackend, BlockNode, loadTlsPsk, MemoryDriver, NbdServer } from '../../src/index.js';
+import { BlockBackend, BlockNode, loadTlsPsk, MemoryDriver, NbdServer, Random } from '../../src/index.js';
 import { makePskKeys } from '../support/certificates.js';
 import { useNbdPeers } from '../support/nbd-peers.js';
 import { infoPayload, metaPayload, option, RawNbd, u32 } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
+import { runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -28,6 +29,20 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await server.close();
+});
+
+peers('nbdcopy')('nbdcopy', () => {
+  test('moves large payloads both ways over TLS', async () => {
+    const content = Buffer.alloc(24 * 1024 * 1024);
+    new Random(3).fill(content);
+    writeFileSync(tmp('in'), content);
+    const node = new BlockNode({ name: 'large', driver: new MemoryDriver({ bytes: content.byteLength, growable: false }) });
+    server.addExport({ name: 'large', description: null, backend: new BlockBackend('large', node), readOnly: false, multiConn: true, bitmaps: [], allocationDepth: false });
+    const uri = `nbds+unix://qemu@/large?socket=${tmp('ours')}&tls-psk-file=${tmp('psk')}/keys.psk`;
+    await runOk('nbdcopy', ['--connections=2', '--request-size=4194304', tmp('in'), uri]);
+    await runOk('nbdcopy', ['--connections=2', '--request-size=4194304', uri, tmp('out')]);
+    expect(readFileSync(tmp('out')).equals(content)).toBe(true);
+  });
 });
 
 const flags = u32(3);
