@@ -10,7 +10,6 @@ import type { StorageDaemon } from './daemon.js';
 import type { PreparedAction } from './transaction.js';
 
 export function bitmapCommands(daemon: StorageDaemon): CommandTable {
-  const { graph } = daemon;
   const done = (verb: BitmapVerb) => async (args: JsonDict): Promise<void> => { await verb(daemon, args); };
   return {
     'block-dirty-bitmap-add': done(VERBS['block-dirty-bitmap-add']),
@@ -19,14 +18,14 @@ export function bitmapCommands(daemon: StorageDaemon): CommandTable {
     'block-dirty-bitmap-enable': done(VERBS['block-dirty-bitmap-enable']),
     'block-dirty-bitmap-disable': done(VERBS['block-dirty-bitmap-disable']),
     'block-dirty-bitmap-merge': done(VERBS['block-dirty-bitmap-merge']),
-    'x-debug-block-dirty-bitmap-sha256': ({ node, name }) => ({ sha256: findBitmap(graph.lookUp(node as string), name as string).sha256() }),
+    'x-debug-block-dirty-bitmap-sha256': (args) => ({ sha256: findBitmap(nodeOf(daemon, args), args['name'] as string).sha256() }),
   };
 }
 
 type BitmapVerb = (daemon: StorageDaemon, args: JsonDict) => Promise<Undo>;
 
 const VERBS = {
-  'block-dirty-bitmap-add': (daemon, args) => addBitmap(nodeOf(daemon, args), {
+  'block-dirty-bitmap-add': (daemon, args) => addBitmap(daemon.graph.lookUp(args['node'] as string), {
     name: args['name'] as string, granularity: args['granularity'] as number | undefined,
     persistent: args['persistent'] as boolean | undefined, disabled: args['disabled'] as boolean | undefined,
   }),
@@ -46,17 +45,17 @@ export async function prepareBitmapAction(daemon: StorageDaemon, type: string, a
   return { abort: undo };
 }
 
+/** The node of a bitmap that is there already; QEMU has a sentence of its own for this. */
 function nodeOf({ graph }: StorageDaemon, { node }: JsonDict): BlockNode {
-  return graph.lookUp(node as string);
+  const found = graph.find(node as string);
+  if (found === undefined) throw new BlockError('NOT_FOUND', `Node '${node as string}' not found`);
+  return found;
 }
 
 function merge(daemon: StorageDaemon, args: JsonDict): Promise<Undo> {
   const sources = (args['bitmaps'] as readonly Json[]).map((source): BitmapSource => {
     if (typeof source === 'string') return source;
-    const { node, name } = source as JsonDict;
-    const found = daemon.graph.find(node as string);
-    if (found === undefined) throw new BlockError('NOT_FOUND', `Node '${node as string}' not found`);
-    return { node: found, name: name as string };
+    return { node: nodeOf(daemon, source as JsonDict), name: (source as JsonDict)['name'] as string };
   });
   return mergeBitmaps(nodeOf(daemon, args), args['target'] as string, sources);
 }
