@@ -1,7 +1,7 @@
 /** Names of backing files that images hold. */
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
-import { isNbdName } from '../protocol/nbd.js';
+import { isNbdName } from '../nbd/name.js';
 
 /** Which backing files an image may name: an untrusted image could name any file of the host. */
 export type BackingPolicy = 'deny' | 'same-dir' | 'allow';

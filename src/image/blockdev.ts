@@ -10,7 +10,7 @@ import type { BlockDriver } from '../block/driver.js';
 import { BlockNode, type NodeOrigin } from '../block/node.js';
 import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '../block/permissions.js';
 import type { TlsCredentials } from '../nbd/tls.js';
-import { isNbdName } from '../nbd/uri.js';
+import { isNbdName } from '../nbd/name.js';
 import type { TraceSink } from '../trace/sink.js';
 import { findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
 import { nodeFilename } from './filename.js';

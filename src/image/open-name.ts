@@ -6,7 +6,7 @@ import { stat } from 'node:fs/promises';
 import { BlockError } from '../base/errors.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
-import { isNbdName } from '../nbd/uri.js';
+import { isNbdName } from '../nbd/name.js';
 import { parseJson } from '../qobject/parser.js';
 import { isDict } from '../qobject/value.js';
 import { openBlockdev, type BlockdevContext } from './blockdev.js';

@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
+import type { BlockDriver } from '../block/driver.js';
 import { BlockNode } from '../block/node.js';
 import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './formats.js';
@@ -11,8 +12,8 @@ import { openQcow2 } from '../format/qcow2/qcow2.js';
 import { RawDriver } from '../format/raw.js';
 import { CACHE_MODES, type CacheModeName } from '../protocol/cache-mode.js';
 import { openFileDriver } from '../protocol/file.js';
+import { isNbdName } from '../nbd/name.js';
 import { MemoryDriver } from '../protocol/memory.js';
-import { isNbdName, openNbdName } from '../protocol/nbd.js';
 import type { TraceSink } from '../trace/sink.js';
 
 const MAX_CHAIN_DEPTH = 200;
@@ -59,7 +60,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
-  const driver = isNbdName(filename) ? await openNbdName(filename, { readOnly, connections: options.connections }) : await openFileDriver(filename, {
+  const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections }) : await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
   const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });
@@ -76,6 +77,12 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     await file.close().catch(() => {});
     throw error;
   }
+}
+
+/** Loads what speaks NBD only now: most programs open files. */
+async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined }): Promise<BlockDriver> {
+  const { openNbdName } = await import('../protocol/nbd.js');
+  return openNbdName(name, options);
 }
 
 async function probe(file: BlockNode): Promise<FormatName> {

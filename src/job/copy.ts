@@ -7,7 +7,7 @@ import { RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { createImage, openImage, type OpenImageOptions } from '../image/open.js';
 import type { FormatName } from '../image/formats.js';
-import { isNbdName } from '../protocol/nbd.js';
+import { isNbdName } from '../nbd/name.js';
 
 export interface CopyOptions {
   /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16. */

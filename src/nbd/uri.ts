@@ -5,6 +5,7 @@
 import { userInfo } from 'node:os';
 import { BlockError } from '../base/errors.js';
 import { type NbdAddress } from './client-socket.js';
+import { NBD_SCHEME } from './name.js';
 import { DEFAULT_PORT, MAX_STRING } from './protocol.js';
 import { loadTlsPskFile, loadTlsX509, systemTrust, type TlsCredentials } from './tls.js';
 
@@ -25,17 +26,10 @@ export interface NbdTargetTls {
   readonly hostname: string | null;
 }
 
-const SCHEME = /^(nbds?)(?:\+(tcp|unix))?:\/\//i;
-const LEGACY = /^nbd:/;
 const TLS_PARAMETERS = ['tls-certificates', 'tls-psk-file', 'tls-username', 'tls-verify-peer', 'tls-verify', 'tls-hostname', 'tls-type'];
 
-/** True where the name can only mean an NBD export. */
-export function isNbdName(name: string): boolean {
-  return SCHEME.test(name) || LEGACY.test(name);
-}
-
 export function parseNbdName(name: string): NbdTarget {
-  const target = SCHEME.test(name) ? parseUri(name) : parseLegacy(name);
+  const target = NBD_SCHEME.test(name) ? parseUri(name) : parseLegacy(name);
   if (Buffer.byteLength(target.exportName) > MAX_STRING) throw refusal(name, 'the export name is too long');
   if (target.exportName.includes('\0')) throw refusal(name, 'the export name has a NUL character');
   return target;
@@ -51,7 +45,7 @@ export function loadTargetTls(tls: NbdTargetTls | null): { readonly credentials:
 }
 
 function parseUri(uri: string): NbdTarget {
-  const [whole, scheme, transport] = SCHEME.exec(uri)!;
+  const [whole, scheme, transport] = NBD_SCHEME.exec(uri)!;
   const secure = scheme!.toLowerCase() === 'nbds';
   const unix = transport?.toLowerCase() === 'unix';
   const rest = uri.slice(whole.length);

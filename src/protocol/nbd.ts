@@ -9,8 +9,6 @@ import { Allocation } from '../nbd/protocol.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { loadTargetTls, parseNbdName } from '../nbd/uri.js';
 
-export { isNbdName } from '../nbd/uri.js';
-
 export interface NbdDriverOptions {
   readonly address: NbdAddress;
   readonly exportName?: string | undefined;

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
-import { isNbdName, parseNbdName } from '../../../src/nbd/uri.js';
+import { isNbdName } from '../../../src/nbd/name.js';
+import { parseNbdName } from '../../../src/nbd/uri.js';
 
 describe('names of NBD exports', () => {
   test.each([
