@@ -7,7 +7,7 @@ import type { Entity, Member, ObjectType } from './notation.js';
 import type { Schema } from './schema.js';
 
 /** Built-in types by their name in the answer, with the JSON type. */
-const BUILT_IN: Readonly<Record<string, string>> = { str: 'string', int: 'int', number: 'number', bool: 'boolean', null: 'null', any: 'value' };
+const BUILT_IN: Readonly<Record<string, string>> = { str: 'string', int: 'int', number: 'number', bool: 'boolean', null: 'null', value: 'value' };
 const INTEGERS = new Set(['int', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64', 'size']);
 /** What a command without arguments takes, and one without a result returns. */
 const EMPTY = 'q_empty';
@@ -56,7 +56,7 @@ class Introspection {
     }
     const plain = INTEGERS.has(type) ? 'int' : type;
     this.#used.add(plain);
-    if (BUILT_IN[plain] !== undefined) return plain;
+    if (BUILT_IN[plain] !== undefined) return plain === 'value' ? 'any' : plain;
     const number = this.#numbers.get(plain) ?? String(this.#numbers.size);
     this.#numbers.set(plain, number);
     return number;

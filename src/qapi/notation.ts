@@ -10,7 +10,7 @@
  *     union U by type { type: Kind } of { inet: Inet, -absent: Other }      `-` is compiled out in the peer: a name without effect
  *     alternate BlockdevRef { definition: BlockdevOptions, reference: str }
  *
- * Built-in types: str, bool, number, null, any, int and int64, int32, uint16, uint32, uint64, size.
+ * Built-in types: str, bool, number, null, value (any JSON), int and int64, int32, uint16, uint32, uint64, size.
  */
 export interface Member {
   readonly name: string;

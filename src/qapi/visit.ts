@@ -65,7 +65,7 @@ class Visitor {
       case 'null':
         if (value !== null) throw this.#mistyped(name, 'null');
         return null;
-      case 'any': return value;
+      case 'value': return value;
       default: throw new Error(`the schema does not define '${type}'`);
     }
   }

@@ -28,7 +28,7 @@ class Generator {
     switch (type) {
       case 'bool': return random.chance(0.5);
       case 'null': return null;
-      case 'str': case 'any': return '/nonexistent';
+      case 'str': case 'value': return '/nonexistent';
       default: return random.pick<Json>([0, 1, 512, -1, 255, 256, 65_535, 65_536, 2 ** 31, 2 ** 32, 2n ** 63n - 1n, 2n ** 63n, -(2n ** 63n), 2n ** 64n - 1n]);
     }
   }

@@ -24,7 +24,7 @@ struct SchemaInfoCommand { arg-type: str, ret-type: str, allow-oob?: bool }
 struct SchemaInfoEvent { arg-type: str }
 enum JSONType { string, number, int, boolean, null, object, array, value }
 struct SchemaInfoEnumMember { name: str, features?: [str] }
-struct SchemaInfoObjectMember { name: str, type: str, default?: any, features?: [str] }
+struct SchemaInfoObjectMember { name: str, type: str, default?: value, features?: [str] }
 struct SchemaInfoObjectVariant { case: str, type: str }
 struct SchemaInfoAlternateMember { type: str }
 `;

@@ -1,14 +1,14 @@
 /** Objects, and the properties of each type that can be made. The notation is told in ../notation.ts. */
 export const QOM = `
 command qom-list { path: str } -> [ObjectPropertyInfo]
-command qom-get { path: str, property: str } -> any
-command qom-set { path: str, property: str, value: any }
+command qom-get { path: str, property: str } -> value
+command qom-set { path: str, property: str, value: value }
 command qom-list-types { implements?: str, abstract?: bool } -> [ObjectTypeInfo]
 command qom-list-properties { typename: str } -> [ObjectPropertyInfo]
 command object-add: ObjectOptions
 command object-del { id: str }
 
-struct ObjectPropertyInfo { name: str, type: str, description?: str, default-value?: any }
+struct ObjectPropertyInfo { name: str, type: str, description?: str, default-value?: value }
 struct ObjectTypeInfo { name: str, abstract?: bool, parent?: str }
 union ObjectOptions by qom-type { qom-type: ObjectType, id: str } of {
   authz-list: AuthZListProperties, authz-listfile: AuthZListFileProperties, authz-pam: AuthZPAMProperties,
