@@ -72,7 +72,7 @@ export interface BlockDriver {
   readonly setBacking?: (backing: BlockChild | null) => void;
   /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */
   readonly debugEvent?: (event: string) => void;
-  /** A drained section of the node begins: what waits on policy goes now, until `drainEnd`. */
+  /** A drained section of the node, or of one above it, begins: what waits on policy goes now, until `drainEnd`. They nest. */
   readonly drainBegin?: () => void;
   readonly drainEnd?: () => void;
   readonly resize?: (bytes: number) => Promise<void>;

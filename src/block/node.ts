@@ -198,13 +198,15 @@ export class BlockNode {
   /** Runs `section` while no request is in flight; new requests wait until it ends. Sections nest. */
   async drained<T>(section: () => Promise<T>): Promise<T> {
     this.#drainDepth++;
-    if (this.#drainDepth === 1) this.driver.drainBegin?.();
+    // What waits on policy here or below would hold the section up
+    const passing = [...driversUnder(this)].filter((driver) => driver.drainBegin !== undefined);
+    for (const driver of passing) driver.drainBegin!();
     try {
       while (this.#inFlight > 0) await new Promise<void>((idle) => this.#idleWaiters.push(idle));
       return await section();
     } finally {
       this.#drainDepth--;
-      if (this.#drainDepth === 0) this.driver.drainEnd?.();
+      for (const driver of passing) driver.drainEnd?.();
       if (this.#drainDepth === 0) for (const resume of this.#resumeWaiters.splice(0)) resume();
     }
   }
@@ -399,6 +401,14 @@ export class BlockNode {
     this.#inFlight--;
     if (this.#inFlight === 0 && this.#idleWaiters.length > 0) for (const idle of this.#idleWaiters.splice(0)) idle();
   }
+}
+
+/** Of the node and all below it. */
+function driversUnder(node: BlockNode, seen = new Set<BlockDriver>()): ReadonlySet<BlockDriver> {
+  if (seen.has(node.driver)) return seen;
+  seen.add(node.driver);
+  for (const child of node.children) driversUnder(child.node, seen);
+  return seen;
 }
 
 function withoutUnmap(request: BlockRequest): BlockRequest {

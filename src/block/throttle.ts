@@ -110,8 +110,9 @@ export class ThrottleGroup {
     throw new BlockError('INVALID_ARGUMENT', `Property 'throttle-group.${property}' not found`);
   }
 
-  join(): ThrottleMember {
-    const member = new ThrottleMember(this);
+  /** `like`: the member that this one takes the place of, and that lets requests through where it does. */
+  join(like?: ThrottleMember): ThrottleMember {
+    const member = new ThrottleMember(this, like);
     this.#members.push(member);
     return member;
   }
@@ -233,11 +234,12 @@ export class ThrottleGroup {
 export class ThrottleMember {
   readonly group: ThrottleGroup;
   readonly waiting: Readonly<Record<Direction, Waiting[]>> = { read: [], write: [] };
-  #passing = 0;
+  #passing: number;
 
   /** Made by ThrottleGroup.join. */
-  constructor(group: ThrottleGroup) {
+  constructor(group: ThrottleGroup, like?: ThrottleMember) {
     this.group = group;
+    this.#passing = like === undefined ? 0 : like.#passing;
   }
 
   /** True while its node is drained: requests are counted, but do not wait. */

@@ -18,10 +18,9 @@ export class ThrottleFilter extends FilterDriver {
   /** Moves to another group (reopen). On a drained node. */
   setGroup(group: ThrottleGroup): void {
     if (group === this.group) return;
-    const passing = this.#member.passes;
-    this.#member.leave();
-    this.#member = group.join();
-    if (passing) this.#member.pass();
+    const old = this.#member;
+    this.#member = group.join(old);
+    old.leave();
   }
 
   override submit(request: BlockRequest): Promise<void> {
