@@ -13,6 +13,7 @@ export function resolveBackingName(overlay: string, name: string, policy: Backin
   };
   if (policy === 'deny') refuse('backing files are denied');
   const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
+  if (plain.startsWith('json:') && policy === 'allow') return plain;
   if (isNbdName(plain)) {
     if (policy !== 'allow') refuse('it is on an NBD server, and the policy is same-dir');
     return plain;

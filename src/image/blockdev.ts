@@ -14,6 +14,7 @@ import { isNbdName } from '../nbd/name.js';
 import type { TraceSink } from '../trace/sink.js';
 import { findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
 import { nodeFilename } from './filename.js';
+import { fileOptions, imageOptions } from './image-name.js';
 import { probeFormat, PROBE_BYTES } from './formats.js';
 import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { extractOptions, flattenOptions, invalid, NodeOptionsReader, type FlatOptions, type OptionTree } from './options.js';
@@ -43,6 +44,19 @@ export async function openBlockdev(graph: BlockGraph, options: OptionTree, conte
   return node;
 }
 
+/** How an image that is opened by its name differs from one in a graph of its own. */
+export interface RootOptions {
+  readonly writethrough: boolean;
+  readonly snapshot: string | undefined;
+  readonly forCheck: boolean | undefined;
+  readonly noBacking: boolean | undefined;
+}
+
+/** Opens a tree that closes with its root. */
+export function openTree(graph: BlockGraph, flat: FlatOptions, context: BlockdevContext, root: RootOptions): Promise<BlockNode> {
+  return new TreeOpener(graph, context, 0, root).open(flat);
+}
+
 /** A child that is being opened for a node which does not exist yet. */
 class Reservation implements NodeUser {
   readonly edge: string;
@@ -67,21 +81,47 @@ class TreeOpener {
   readonly #graph: BlockGraph;
   readonly #context: BlockdevContext;
   readonly #depth: number;
+  readonly #root: RootOptions | null;
 
-  constructor(graph: BlockGraph, context: BlockdevContext, depth: number) {
+  constructor(graph: BlockGraph, context: BlockdevContext, depth: number, root: RootOptions | null = null) {
     this.#graph = graph;
     this.#context = context;
     this.#depth = depth;
+    this.#root = root;
     if (depth > MAX_DEPTH) throw invalid(`a tree of more than ${MAX_DEPTH} nodes, one below the other, is not opened`);
   }
 
-  async open(flat: FlatOptions): Promise<BlockNode> {
-    const driverName = flat.get('driver');
-    const definition = typeof driverName === 'string' ? findDriver(driverName) : undefined;
-    if (definition === undefined) throw invalid(driverName === undefined ? "Must specify either driver or file" : `Unknown driver '${String(driverName)}'`);
-    flat.delete('driver');
-    const opening = new NodeOpening(this.#graph, this.#context, this.#depth, definition, flat);
-    return opening.run();
+  /** `asProtocol`: a name without a driver is that of a file, and not of an image in it. */
+  async open(flat: FlatOptions, asProtocol = false): Promise<BlockNode> {
+    const fileNode = flat.has('driver') ? null : await this.#findDriver(flat, asProtocol);
+    try {
+      const driverName = flat.get('driver');
+      const definition = typeof driverName === 'string' ? findDriver(driverName) : undefined;
+      if (definition === undefined) throw invalid(`Unknown driver '${String(driverName)}'`);
+      flat.delete('driver');
+      return await new NodeOpening(this.#graph, this.#context, this.#depth, definition, flat, { asProtocol, root: this.#root }).run();
+    } finally {
+      if (fileNode !== null) await this.#graph.release(fileNode.node, fileNode).catch(() => {});
+    }
+  }
+
+  /** Puts the driver into `flat`: by the name, or by what the file begins with, which then stays open for it. */
+  async #findDriver(flat: FlatOptions, asProtocol: boolean): Promise<Reservation | null> {
+    const filename = flat.get('filename');
+    if (asProtocol && filename !== undefined) {
+      flat.delete('filename');
+      for (const [name, value] of await fileOptions(String(filename))) flat.set(name, value);
+      return null;
+    }
+    const reference = flat.get('file');
+    const definition = extractOptions(flat, 'file');
+    if (reference === undefined && definition.size === 0) throw invalid('Must specify either driver or file');
+    inherit(definition, readCommon(new NodeOptionsReader(new Map(flat)), ''), 'file');
+    const node = reference === undefined ? await new TreeOpener(this.#graph, this.#context, this.#depth + 1).open(definition, true) : this.#graph.lookUp(String(reference));
+    const keep = new Reservation('file', node, () => '');
+    flat.set('file', node.nodeName);
+    flat.set('driver', await probe(node));
+    return keep;
   }
 }
 
@@ -97,7 +137,10 @@ class NodeOpening {
   #openedBacking: BlockNode | null = null;
   #common!: CommonOptions;
 
-  constructor(graph: BlockGraph, context: BlockdevContext, depth: number, definition: DriverDefinition, flat: FlatOptions) {
+  readonly #how: { readonly asProtocol: boolean; readonly root: RootOptions | null };
+
+  constructor(graph: BlockGraph, context: BlockdevContext, depth: number, definition: DriverDefinition, flat: FlatOptions, how: { asProtocol: boolean; root: RootOptions | null }) {
+    this.#how = how;
     this.#graph = graph;
     this.#context = context;
     this.#depth = depth;
@@ -137,6 +180,7 @@ class NodeOpening {
       detectZeroes: common.detectZeroes,
       direct: common.direct,
       origin: { ...opened.origin, strong: givenOnly(opened.origin?.strong ?? {}), ...this.#autoBacking(driver), options: ownOptions(given, driver.children ?? []) },
+      writethrough: this.#how.root?.writethrough ?? false,
       trace: this.#context.trace ?? null,
     });
     // The real edges take the place of what was held for them
@@ -176,6 +220,7 @@ class NodeOpening {
       tlsCredentials: this.#context.tlsCredentials,
       throttleGroup: this.#context.throttleGroup,
       onQuorumEvent: this.#context.onQuorumEvent,
+      root: this.#how.root,
       child: async (edge, role, use) => {
         const node = await this.#child(edge, role, use);
         if (node === null) throw invalid(`A block device must be specified for "${edge}"`);
@@ -214,10 +259,24 @@ class NodeOpening {
 
   #openBelow(definition: FlatOptions, role: ChildRole): Promise<BlockNode> {
     inherit(definition, this.#common, role);
-    return new TreeOpener(this.#graph, this.#context, this.#depth + 1).open(definition);
+    const { name, protocol } = this.#definition;
+    const asProtocol = role !== 'backing' && (name === 'raw' || name === 'qcow2' || protocol || this.#how.asProtocol);
+    return new TreeOpener(this.#graph, this.#context, this.#depth + 1).open(definition, asProtocol);
+  }
+
+  async #backingTree(flat: FlatOptions, format: string | null): Promise<BlockNode | null> {
+    if (format !== null && !flat.has('driver')) flat.set('driver', format);
+    inherit(flat, this.#common, 'backing');
+    const node = await new TreeOpener(this.#graph, this.#context, this.#depth + 1).open(flat);
+    this.#openedBacking = node;
+    const hold = new Reservation('backing', node, () => `node '${this.#nodeName}'`);
+    hold.inPlace = true;
+    this.#held.set('backing', hold);
+    return this.#child('backing', 'backing');
   }
 
   async #backingOf(overlay: string, name: string, format: string | null): Promise<BlockNode | null> {
+    if (name.startsWith('json:') && (this.#context.backing ?? 'allow') === 'allow') return this.#backingTree(await imageOptions(name), format);
     const filename = resolveBackingName(overlay, name, this.#context.backing ?? 'allow');
     const opener = new TreeOpener(this.#graph, this.#context, this.#depth + 1);
     const file: FlatOptions = new Map([['driver', isNbdName(filename) ? 'nbd' : 'file'], ['filename', filename]]);

@@ -20,7 +20,8 @@ function reopenFile({ node, common: { readOnly, autoReadOnly, direct }, options 
 }
 
 async function openFile(kind: 'file' | 'host_device', { options, common }: DriverContext): Promise<OpenedDriver> {
-  const path = withoutPrefix(options.string('filename'), kind);
+  const path = options.string('filename');
+  if (path === undefined) throw invalid("The 'file' block driver requires a file name");
   const locking = options.oneOf('locking', ['auto', 'on', 'off'] as const, 'auto');
   // How QEMU talks to the host: one way here, whatever is asked for
   options.oneOf('aio', ['threads', 'native', 'io_uring'] as const);
@@ -34,12 +35,6 @@ async function openFile(kind: 'file' | 'host_device', { options, common }: Drive
     readOnly: common.readOnly || writeLater, writeLater, followUsers: true, direct: common.direct, locking,
   });
   return { driver, name: path, origin: { plainName: path, filename: path } };
-}
-
-/** `file:name` means `name`. */
-function withoutPrefix(filename: string | undefined, kind: string): string {
-  if (filename === undefined) throw invalid(`The 'file' block driver requires a file name`);
-  return filename.startsWith(`${kind}:`) ? filename.slice(kind.length + 1) : filename;
 }
 
 async function refuseWrongType(kind: 'file' | 'host_device', path: string): Promise<void> {

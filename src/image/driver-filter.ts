@@ -10,6 +10,7 @@ import { checkQuorum, QuorumDriver } from '../filter/quorum.js';
 import { ThrottleFilter } from '../filter/throttle.js';
 import { plainName } from './filename.js';
 import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
+import { protocolOptions } from './image-name.js';
 import { extractOptions, invalid, treeOf, type FlatOptions, type NodeOptionsReader } from './options.js';
 
 export const FILTER_DRIVERS: readonly DriverDefinition[] = [
@@ -47,7 +48,7 @@ function reopenPreallocate({ node: { driver }, options }: ReopenContext): Reopen
 }
 
 async function openCopyOnRead(context: DriverContext): Promise<OpenedDriver> {
-  const child = await context.child('file', 'filtered');
+  const child = await context.child('file', 'filtered', { used: Permission.WRITE_UNCHANGED, shared: Permission.ALL });
   const name = context.options.string('bottom');
   const bottom = name === undefined ? null : context.graph.find(name);
   if (bottom === undefined) throw invalid(`Bottom node '${name}' not found`);
@@ -90,8 +91,8 @@ async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
   const name = options.string('filename');
   if (name !== undefined) {
     const { raw, image } = parseBlkverifyName(name);
-    defineByName(options.flat, 'raw', raw);
-    defineByName(options.flat, 'test', image);
+    await defineByName(options.flat, 'raw', raw);
+    await defineByName(options.flat, 'test', image);
   }
   const raw = await context.child('raw', 'filtered');
   const test = await context.child('test', 'data');
@@ -107,7 +108,7 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   if (name !== undefined) {
     const { config, image } = parseBlkdebugName(name);
     if (config !== null && !options.has('config')) options.flat.set('config', config);
-    defineByName(options.flat, 'image', image);
+    await defineByName(options.flat, 'image', image);
   }
   // QEMU leaves the rules flat when it tells of them
   const strong = Object.fromEntries([...options.flat].filter(([name]) => BLKDEBUG_STRONG.test(name)).reverse());
@@ -125,9 +126,8 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
 }
 
 /** The child of a file name that stands inside another one. */
-function defineByName(flat: FlatOptions, edge: string, name: string): void {
-  flat.set(`${edge}.driver`, name.startsWith('blkdebug:') ? 'blkdebug' : name.startsWith('blkverify:') ? 'blkverify' : 'file');
-  flat.set(`${edge}.filename`, name.startsWith('file:') ? name.slice('file:'.length) : name);
+async function defineByName(flat: FlatOptions, edge: string, name: string): Promise<void> {
+  for (const [key, value] of await protocolOptions(name)) flat.set(`${edge}.${key}`, value);
 }
 
 /** `inject-error.0.event`, … */

@@ -38,8 +38,9 @@ async function openQcow2Node(context: DriverContext): Promise<OpenedDriver> {
   const driver = await openQcow2(file, {
     ...runtime,
     readOnly: common.readOnly,
-    snapshot: options.string(INTERNAL_SNAPSHOT),
-    openBacking: (name, format) => context.backingOf(file.name, name, format),
+    snapshot: options.string(INTERNAL_SNAPSHOT) ?? context.root?.snapshot,
+    forCheck: context.root?.forCheck,
+    openBacking: context.root?.noBacking === true ? undefined : (name, format) => context.backingOf(file.name, name, format),
     overrideBacking: context.defines('backing') ? () => context.optionalChild('backing', 'backing') : undefined,
   });
   return { driver };

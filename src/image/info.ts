@@ -2,6 +2,7 @@
 import type { InfoValue, SnapshotInfo } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { resolveBackingName } from './backing-name.js';
+import { nodeFilename } from './filename.js';
 
 const NS_PER_SECOND = 1_000_000_000n;
 
@@ -26,7 +27,7 @@ export async function imageInfo(node: BlockNode, filename: string): Promise<Imag
   const snapshots = driver.snapshots?.list() ?? [];
   const allocated = await file.allocatedBytes?.();
   return {
-    filename,
+    filename: node.origin === null ? filename : nodeFilename(node),
     format: driver.formatName,
     'virtual-size': node.length(),
     ...(allocated === undefined ? {} : { 'actual-size': allocated }),

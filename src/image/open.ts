@@ -17,6 +17,8 @@ import { MemoryDriver } from '../protocol/memory.js';
 import type { TraceSink } from '../trace/sink.js';
 
 const MAX_CHAIN_DEPTH = 200;
+/** Names that open a tree of nodes, and not just a file. */
+const TREE_NAME = /^(?:json|blkdebug|blkverify|null-co|null-aio|host_device):/;
 
 export interface OpenImageOptions {
   readonly format?: FormatName | undefined;
@@ -50,7 +52,8 @@ export type CreateImageOptions = Omit<Qcow2CreateOptions, 'size'> & {
 };
 
 /** Opens an image and its backing chain. Closing the node closes all of it. */
-export function openImage(filename: string, options: OpenImageOptions = {}): Promise<BlockNode> {
+export function openImage(name: string, options: OpenImageOptions = {}): Promise<BlockNode> {
+  const filename = name.startsWith('file:') ? name.slice('file:'.length) : name;
   return openAt(filename, options, [path.resolve(filename)]);
 }
 
@@ -58,6 +61,11 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
   const readOnly = (options.readOnly ?? false) || options.snapshot !== undefined;
   if (options.noBacking === true && !readOnly && options.forCheck !== true) {
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
+  }
+  if (TREE_NAME.test(filename)) {
+    // Loaded only now, as most programs open files
+    const { openNamedTree } = await import('./named-tree.js');
+    return openNamedTree(filename, options, readOnly);
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
   const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections }) : await openFileDriver(filename, {
@@ -83,8 +91,6 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
 async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined }): Promise<BlockDriver> {
   const { openNbdName } = await import('../protocol/nbd.js');
   return openNbdName(name, options);
-}
-
 async function probe(file: BlockNode): Promise<FormatName> {
   const start = new Uint8Array(PROBE_BYTES);
   await file.read(0, start);
