@@ -91,6 +91,8 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
 async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined }): Promise<BlockDriver> {
   const { openNbdName } = await import('../protocol/nbd.js');
   return openNbdName(name, options);
+}
+
 async function probe(file: BlockNode): Promise<FormatName> {
   const start = new Uint8Array(PROBE_BYTES);
   await file.read(0, start);
