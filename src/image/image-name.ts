@@ -1,6 +1,6 @@
 /** Names of images that say more than a path: `json:{…}`, `blkdebug:CONF:FILE`, `nbd:…`, `file:…`. */
 import { stat } from 'node:fs/promises';
-import { isNbdName } from '../nbd/uri.js';
+import { isNbdName } from '../nbd/name.js';
 import { parseJson } from '../qobject/parser.js';
 import { isDict } from '../qobject/value.js';
 import { flattenOptions, invalid, type FlatOptions, type OptionTree } from './options.js';
