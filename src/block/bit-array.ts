@@ -53,7 +53,7 @@ export class BitArray {
     return end;
   }
 
-  /** First clear bit in [from, end); `end` where there is none. */
+  /** First clear bit in [from, end); `end` where there is none. Bits beyond the length are clear. */
   nextClear(from: number, end: number): number {
     const stop = Math.min(end, this.#length);
     for (let key = Math.floor(from / SEGMENT_BITS); key * SEGMENT_BITS < stop; key++) {
@@ -62,9 +62,9 @@ export class BitArray {
       const base = key * SEGMENT_BITS;
       const start = Math.max(0, from - base);
       const found = segment === undefined ? start : scan(segment.words, start, 0xffff_ffff);
-      if (found < SEGMENT_BITS) return base + found < stop ? base + found : end;
+      if (found < SEGMENT_BITS && base + found < stop) return base + found;
     }
-    return end;
+    return Math.min(end, Math.max(from, this.#length));
   }
 
   /** Bits beyond a smaller length are gone; new ones are clear. */
