@@ -12,9 +12,15 @@ export type NbdListenAddress =
   /** An inherited socket that listens already. */
   | { readonly fd: number };
 
+/** The kernel takes so many bytes; libuv would cut a longer path off and listen elsewhere. */
+const MAX_UNIX_PATH = 107;
+
 /** Resolves when clients can connect. */
-export function startListening(server: Server, address: NbdListenAddress): Promise<void> {
-  if ('unix' in address) removeStaleSocket(address.unix);
+export async function startListening(server: Server, address: NbdListenAddress): Promise<void> {
+  if ('unix' in address) {
+    if (Buffer.byteLength(address.unix) > MAX_UNIX_PATH) throw new BlockError('INVALID_ARGUMENT', `UNIX socket path '${address.unix}' is too long`);
+    removeStaleSocket(address.unix);
+  }
   const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
   return new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(listenError(address, error));

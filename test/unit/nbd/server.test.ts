@@ -35,6 +35,8 @@ describe('a socket', () => {
 
     writeFileSync(tmp('file'), 'precious');
     const refused = new NbdServer();
+    const long = `/tmp/${'x'.repeat(103)}`;
+    await expect(refused.listen({ unix: long })).rejects.toThrow(`UNIX socket path '${long}' is too long`);
     await expect(refused.listen({ unix: tmp('file') })).rejects.toThrow(`Failed to bind socket to ${tmp('file')}: Address already in use`);
     expect(existsSync(tmp('file'))).toBe(true);
     await refused.close();
