@@ -1,12 +1,15 @@
 import { BlockError } from '../base/errors.js';
 import { DEFAULT_PORT, MAX_STRING } from '../nbd/protocol.js';
-import { loadTargetTls, parseNbdName } from '../nbd/uri.js';
-import { exportUri, openNbdDriver, type NbdDriver, type NbdDriverOptions } from '../protocol/nbd.js';
-import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
+import { loadTargetTls, parseNbdName, type NbdTarget } from '../nbd/uri.js';
+import { exportUri, NbdDriver, openNbdDriver, type NbdDriverOptions } from '../protocol/nbd.js';
+import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
 import { invalid, type NodeOptionsReader } from './options.js';
 
 /** BlockdevOptionsNbd: an export of a server, with QEMU's older spellings (host, port, path, filename) too. */
-export const NBD_DRIVER: DriverDefinition = { name: 'nbd', protocol: true, open: openNbd, reopen: () => ({}) };
+export const NBD_DRIVER: DriverDefinition = { name: 'nbd', protocol: true, open: openNbd, reopen: reopenNbd };
+
+/** Options that tell which export it is, as QEMU counts them. */
+const STRONG = /^(path|host|port|export|tls-creds|tls-hostname|server\..*)$/;
 
 type Address = NbdDriverOptions['address'];
 type Tls = NbdDriverOptions['tls'];
@@ -15,8 +18,10 @@ async function openNbd(context: DriverContext): Promise<OpenedDriver> {
   const { options, common } = context;
   const filename = options.string('filename');
   const target = filename === undefined ? null : parseNbdName(filename);
+  const strong = { ...optionsOf(target), ...Object.fromEntries([...options.flat].filter(([name]) => STRONG.test(name))) };
   const address = readAddress(options, target?.address);
-  const exportName = options.string('export') ?? target?.exportName ?? '';
+  const told = options.string('export') ?? (target?.exportName || undefined);
+  const exportName = told ?? '';
   if (Buffer.byteLength(exportName) > MAX_STRING) throw invalid('export name too long to send to server');
   const tls = readTls(context, address) ?? loadTargetTls(target?.tls ?? null);
   const shared = {
@@ -24,7 +29,27 @@ async function openNbd(context: DriverContext): Promise<OpenedDriver> {
     reconnectDelayMs: seconds(options, 'reconnect-delay'), openTimeoutMs: seconds(options, 'open-timeout'),
   };
   const driver = await openNbdDriver({ ...shared, readOnly: true });
-  return { driver, name: exportUri(address, exportName), readOnly: await readOnlyOf(driver, common) };
+  const name = exportUri(address, told);
+  return { driver, name, origin: { plainName: name, strong }, readOnly: await readOnlyOf(driver, common) };
+}
+
+function reopenNbd({ node, common }: ReopenContext): ReopenedDriver {
+  const { driver } = node;
+  if (!common.readOnly && !common.autoReadOnly && driver instanceof NbdDriver && driver.client.readOnly) {
+    throw new BlockError('READ_ONLY', "Can't reopen read-only NBD mount as read/write", { node: node.name, errno: 'EACCES' });
+  }
+  return {};
+}
+
+/** The options that a name stands for. */
+function optionsOf(target: NbdTarget | null): Readonly<Record<string, string>> {
+  if (target === null) return {};
+  const { address, exportName } = target;
+  return {
+    ...(address.type === 'unix' ? { 'server.path': address.path } : { 'server.host': address.host, 'server.port': String(address.port) }),
+    'server.type': address.type,
+    ...(exportName === '' ? {} : { export: exportName }),
+  };
 }
 
 /** A read-only export serves a node that may be read-only; any other one is refused. */

@@ -234,6 +234,8 @@ export function startTlsClient(
 ): Promise<tls.TLSSocket> {
   return new Promise((resolve, reject) => {
     const session = tls.connect({ ...credentials.clientOptions(hostname), socket });
+    // the session tells of errors; the socket below must not tell nobody
+    socket.on('error', () => {});
     awaitSession(socket, session, 'secureConnect', timeoutMs, resolve, reject);
   });
 }

@@ -49,10 +49,11 @@ export async function openNbdName(name: string, options: Omit<NbdDriverOptions, 
   return openNbdDriver({ ...options, address: target.address, exportName: target.exportName, tls: loadTargetTls(target.tls) });
 }
 
-/** How QEMU names an export (nbd_refresh_filename). */
-export function exportUri(address: NbdAddress, exportName: string): string {
-  if (address.type === 'inet') return `nbd://${addressText(address)}${exportName === '' ? '' : `/${exportName}`}`;
-  return exportName === '' ? `nbd+unix://?socket=${addressText(address)}` : `nbd+unix:///${exportName}?socket=${addressText(address)}`;
+/** How QEMU names an export; an export name that was not told differs from an empty one. */
+export function exportUri(address: NbdAddress, exportName: string | undefined): string {
+  const where = addressText(address);
+  if (address.type === 'inet') return `nbd://${where}${exportName === undefined ? '' : `/${exportName}`}`;
+  return `nbd+unix://${exportName === undefined ? '' : `/${exportName}`}?socket=${where}`;
 }
 
 export class NbdDriver implements BlockDriver {

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { BlockGraph, imageInfo, NbdClient, nbdServerFacts, openBlockdev, openImage, openNbdDriver } from '../../src/index.js';
+import { BlockGraph, imageInfo, NbdClient, nbdServerFacts, nodeFilename, openBlockdev, openImage, openNbdDriver, reopenBlockdevs } from '../../src/index.js';
 import { qemuNbdArgs, useNbdPeers } from '../support/nbd-peers.js';
 import { peers } from '../support/peers.js';
 import { runOk } from '../support/run.js';
@@ -64,6 +64,13 @@ peers('qemu-nbd', 'qemu-img', 'qemu-io')('on qemu-nbd', () => {
     await expect(openBlockdev(graph, { ...options, 'node-name': 'n' })).rejects.toMatchObject({ code: 'READ_ONLY' });
     const node = await openBlockdev(graph, { ...options, 'node-name': 'n', 'auto-read-only': true, 'reconnect-delay': 3 });
     expect([node.readOnly, node.name]).toEqual([true, `nbd+unix:///disk?socket=${tmp('socket')}`]);
+    await expect(reopenBlockdevs(graph, [{ ...options, 'node-name': 'n', 'read-only': false, 'reconnect-delay': 3 }])).rejects.toMatchObject({ code: 'READ_ONLY' });
+    const window = await openBlockdev(graph, { driver: 'raw', offset: 0, size: 512, file: { ...options, 'read-only': true }, 'node-name': 'w', 'read-only': true });
+    const [ours, qemus] = [nodeFilename(window), (await runOk('qemu-img', ['info', '-U', '--output=json', '--image-opts',
+      `driver=raw,offset=0,size=512,file.driver=nbd,file.server.type=unix,file.server.path=${tmp('socket')},file.export=disk`]))];
+    const parse = (name: string): unknown => JSON.parse(name.replace(/^json:/, ''), (_key, value: unknown) => typeof value === 'object' ? value : String(value));
+    expect(parse(ours)).toEqual(parse((JSON.parse(qemus) as { filename: string }).filename));
+    await window.close();
     await node.close();
   });
 
