@@ -68,7 +68,7 @@ peers('qemu-nbd', 'qemu-img', 'qemu-io')('on qemu-nbd', () => {
     const window = await openBlockdev(graph, { driver: 'raw', offset: 0, size: 512, file: { ...options, 'read-only': true }, 'node-name': 'w', 'read-only': true });
     const [ours, qemus] = [nodeFilename(window), (await runOk('qemu-img', ['info', '-U', '--output=json', '--image-opts',
       `driver=raw,offset=0,size=512,file.driver=nbd,file.server.type=unix,file.server.path=${tmp('socket')},file.export=disk`]))];
-    const parse = (name: string): unknown => JSON.parse(name.replace(/^json:/, ''), (_key, value: unknown) => typeof value === 'object' ? value : String(value));
+    const parse = (name: string): unknown => JSON.parse(name.replace(/^json:/, ''), (_key, value: unknown) => typeof value === 'number' ? String(value) : value);
     expect(parse(ours)).toEqual(parse((JSON.parse(qemus) as { filename: string }).filename));
     await window.close();
     await node.close();

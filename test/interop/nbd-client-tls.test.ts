@@ -87,6 +87,26 @@ peers('qemu-nbd')('with qemu-nbd and pre-shared keys', () => {
   });
 });
 
+peers('nbdkit')('with nbdkit and pre-shared keys', () => {
+  test('a server that dies in the middle of a session is a lost connection, and found again', async () => {
+    const dir = makePskKeys(tmp('psk'), { qemu: KEY });
+    const args = nbdkitArgs(tmp('socket'), '--tls=require', `--tls-psk=${dir}/keys.psk`, '--filter=delay', 'memory', '4M', 'delay-read=100ms');
+    const tls = { credentials: loadTlsPsk({ endpoint: 'client', dir }), hostname: null };
+    for (const reconnectDelayMs of [0, 10_000]) {
+      const first = await start('nbdkit', args, tmp('socket'));
+      const client = await NbdClient.open({ address: { type: 'unix', path: tmp('socket') }, tls, connections: 2, reconnectDelayMs });
+      const reads = Promise.allSettled(Array.from({ length: 8 }, () => client.read(0, new Uint8Array(100_000))));
+      await first.stop('SIGKILL');
+      const second = await start('nbdkit', args, tmp('socket'));
+      const outcomes = (await reads).map((outcome) => outcome.status === 'fulfilled' ? 'read' : (outcome.reason as BlockError).errno);
+      expect([...new Set(outcomes)]).toEqual([reconnectDelayMs === 0 ? 'EIO' : 'read']);
+      await client.read(0, new Uint8Array(512));
+      await client.close();
+      await second.stop();
+    }
+  });
+});
+
 peers('nbdkit', 'openssl')('with nbdkit', () => {
   test('certificates and keys, by the parameters of a URI', async () => {
     const dir = makeCertificates(tmp('pki'));
