@@ -8,6 +8,8 @@ import type { QmpServer } from '../../src/index.js';
 import { kill, start } from './run.js';
 
 export interface Transcript {
+  /** Sent in one piece behind the lines; whatever comes back until the reply to a last request is one more message. */
+  readonly bytes?: Uint8Array;
   /** Sent as they are, each with a line end, one after the reply to the former. Bytes for what is no text. */
   readonly lines: readonly (string | Uint8Array)[];
   readonly pretty?: boolean;
@@ -58,6 +60,13 @@ export async function converse(transcript: Transcript, socketPath: string): Prom
   for (const [index, line] of transcript.lines.entries()) {
     socket.write(typeof line === 'string' ? `${line}\n` : Buffer.concat([line, Buffer.from('\n')]));
     for (let left = transcript.replies?.[index] ?? 1; left > 0; left--) received.push(await messages.next());
+  }
+  if (transcript.bytes !== undefined) {
+    // a line end leaves a string, FF all else
+    socket.write(Buffer.concat([transcript.bytes, Buffer.from([0x0a, 0xff, 0x0a]), Buffer.from('{"execute":"query-version","id":"the last one"}\n')]));
+    const rest: string[] = [];
+    do rest.push(await messages.next()); while (!rest.at(-1)!.includes('"the last one"'));
+    received.push(...rest);
   }
   socket.destroy();
   return received.map(normalise);
