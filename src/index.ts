@@ -82,7 +82,6 @@ export { visit, type VisitMode } from './qapi/visit.js';
 export { EXTENSION_PREFIX, schema } from './qapi/schema.js';
 export { introspect } from './qapi/introspect.js';
 export { QmpCommandError, type QmpErrorClass } from './qmp/command-error.js';
-export { MonitorListener } from './qmp/listener.js';
 export { QmpServer, type CommandTable, type QmpCommand, type QmpServerOptions, type QmpVersion } from './qmp/server.js';
 export type { Session, SessionOptions } from './qmp/session.js';
 export { visitText } from './qapi/visit-text.js';

@@ -1,10 +1,23 @@
 /** The character devices of one process, by id. */
 import { BlockError } from '../base/errors.js';
 import { GlibKeys } from '../qobject/glib-order.js';
+import type { ShownProperties } from '../qom/object-model.js';
 import { openChardev, type Chardev, type ChardevConfig } from './chardev.js';
+
+/** Where clients of QOM see them. */
+export interface ChardevTree {
+  show(parent: 'chardevs', id: string, type: string, properties: ShownProperties): void;
+  hide(parent: 'chardevs', id: string): void;
+}
 
 export class Chardevs {
   readonly #byId = new Map<string, Chardev>();
+  readonly #order = new GlibKeys();
+  readonly #tree: ChardevTree | null;
+
+  constructor(tree: ChardevTree | null = null) {
+    this.#tree = tree;
+  }
 
   find(id: string): Chardev | undefined { return this.#byId.get(id); }
 
@@ -16,7 +29,7 @@ export class Chardevs {
 
   /** As QEMU lists them: children of a container, in the order of its hash table. */
   inOrder(): Chardev[] {
-    return [...new GlibKeys(['type', ...this.#byId.keys()])].map((id) => this.#byId.get(id)).filter((chardev) => chardev !== undefined);
+    return [...this.#order].reverse().map((id) => this.#byId.get(id)).filter((chardev) => chardev !== undefined);
   }
 
   async add(id: string, config: ChardevConfig): Promise<Chardev> {
@@ -25,6 +38,8 @@ export class Chardevs {
     }
     const chardev = await openChardev(id, config);
     this.#byId.set(id, chardev);
+    this.#order.add(id);
+    this.#show(id, config);
     return chardev;
   }
 
@@ -32,6 +47,8 @@ export class Chardevs {
   async replace(id: string, config: ChardevConfig): Promise<void> {
     const old = this.get(id);
     this.#byId.set(id, await openChardev(id, config));
+    this.#tree?.hide('chardevs', id);
+    this.#show(id, config);
     old.close();
   }
 
@@ -39,7 +56,17 @@ export class Chardevs {
     const chardev = this.get(id);
     if (chardev.frontend !== null) throw new BlockError('BUSY', `Chardev '${id}' is busy`);
     this.#byId.delete(id);
+    this.#order.delete(id);
+    this.#tree?.hide('chardevs', id);
     chardev.close();
+  }
+
+  #show(id: string, config: ChardevConfig): void {
+    const isSocket = config.kind === 'socket';
+    this.#tree?.show('chardevs', id, `chardev-${config.kind}`, isSocket ? {
+      connected: () => this.#byId.get(id)?.filename().startsWith('disconnected:') === false,
+      addr: () => ({ ...config.address }),
+    } : {});
   }
 
   close(): void {

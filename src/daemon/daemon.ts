@@ -32,7 +32,7 @@ export interface StorageDaemonOptions {
 
 export class StorageDaemon {
   readonly graph = new BlockGraph();
-  readonly chardevs = new Chardevs();
+  readonly chardevs: Chardevs;
   readonly exports: BlockExports;
   readonly jobs: JobTable;
   readonly thresholds: WriteThresholds;
@@ -49,6 +49,7 @@ export class StorageDaemon {
   constructor({ version, clock = systemClock, nbd }: StorageDaemonOptions) {
     this.clock = clock;
     this.objects = new ObjectModel(clock);
+    this.chardevs = new Chardevs(this.objects);
     this.blockdevContext = {
       tlsCredentials: (id) => this.objects.tlsCredentials(id),
       throttleGroup: (name) => this.objects.throttleGroup(name),

@@ -2,8 +2,8 @@ import { connect, createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Random, systemClock, type Clock } from '../../../src/base/clock.js';
+import { openChardev } from '../../../src/daemon/chardev.js';
 import { QmpCommandError } from '../../../src/qmp/command-error.js';
-import { MonitorListener } from '../../../src/qmp/listener.js';
 import { QmpServer, type CommandTable } from '../../../src/qmp/server.js';
 import { useTmp } from '../../support/tmp.js';
 
@@ -22,8 +22,9 @@ async function serve(commands: CommandTable, options: { readonly clock?: Clock; 
     await new Promise<void>((resolve) => { listener.listen(path, resolve); });
     open.push(() => server.close(), () => new Promise((resolve) => { listener.close(resolve); }));
   } else {
-    const listener = await MonitorListener.open(server, { path });
-    open.push(() => server.close(), () => listener.close());
+    const chardev = await openChardev('monitor', { kind: 'socket', address: { type: 'unix', path }, server: true, wait: false, reconnectSeconds: 0 });
+    chardev.setFrontend((stream) => { server.attach(stream); });
+    open.push(() => server.close(), () => Promise.resolve(chardev.close()));
   }
   return { server, path };
 }
