@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { BlockError } from '../base/errors.js';
 import { openFileDriver } from '../protocol/file.js';
 import { FileDriver } from '../protocol/file-driver.js';
 import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
@@ -29,7 +30,7 @@ async function openFile(kind: 'file' | 'host_device', { options, common }: Drive
   options.bool('drop-cache');
   options.bool('x-check-cache-dropped');
   options.string('pr-manager');
-  await refuseWrongType(kind, path);
+  await refuseWrongType(kind, path, common.readOnly || common.autoReadOnly);
   const writeLater = common.autoReadOnly && !common.readOnly;
   const driver = await openFileDriver(path, {
     readOnly: common.readOnly || writeLater, writeLater, followUsers: true, direct: common.direct, locking,
@@ -37,9 +38,10 @@ async function openFile(kind: 'file' | 'host_device', { options, common }: Drive
   return { driver, name: path, origin: { plainName: path, filename: path } };
 }
 
-async function refuseWrongType(kind: 'file' | 'host_device', path: string): Promise<void> {
+async function refuseWrongType(kind: 'file' | 'host_device', path: string, readOnly: boolean): Promise<void> {
   const found = await stat(path).catch(() => null); // opening tells the error
-  if (found === null || found.isDirectory()) return;
+  if (found === null) return;
+  if (found.isDirectory() && !readOnly) throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': Is a directory`, { node: path, errno: 'EISDIR' });
   if (kind === 'file' && !found.isFile()) throw invalid(`'file' driver requires '${path}' to be a regular file`);
   if (kind === 'host_device' && !found.isBlockDevice() && !found.isCharacterDevice()) {
     throw invalid(`'host_device' driver requires '${path}' to be either a character or block device`);
