@@ -1,6 +1,7 @@
 /** QMP: nodes of the graph. */
 import { openBlockdev } from '../image/blockdev.js';
 import type { OptionTree } from '../image/options.js';
+import { reopenBlockdevs } from '../image/reopen.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
@@ -9,6 +10,7 @@ export function blockCommands(daemon: StorageDaemon): CommandTable {
   const { graph } = daemon;
   return {
     'blockdev-add': (args) => addBlockdev(daemon, args),
+    'blockdev-reopen': ({ options }) => reopenBlockdevs(graph, options as readonly OptionTree[], daemon.blockdevContext),
     'blockdev-del': (args) => graph.remove((args['node-name'] as string)),
   };
 }

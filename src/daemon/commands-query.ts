@@ -41,7 +41,7 @@ function blockGraph({ graph }: StorageDaemon): JsonDict {
   }
   for (const node of graph.nodes()) {
     nodes.push({ id: idOf(node), type: 'block-driver', name: node.nodeName });
-    for (const child of node.children) edges.push({ parent: idOf(node), child: idOf(child.node), name: child.edge, ...uses(child.use) });
+    for (const child of [...node.children].reverse()) edges.push({ parent: idOf(node), child: idOf(child.node), name: child.edge, ...uses(child.use) });
   }
   // the newest first, as a list that grows at its head
   return { nodes: nodes.reverse(), edges: edges.reverse() };

@@ -1,23 +1,101 @@
-/** QMP: internal snapshots of live disks. */
+/** QMP: snapshots of live disks, inside the image and as a new image on top. */
 import { BlockError } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
+import { openBlockdev } from '../image/blockdev.js';
+import { nodeFilename } from '../image/filename.js';
 import { snapshotInfo } from '../image/info.js';
+import { createImage } from '../image/open.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
+import { putOverlay, refuseAsOverlay, refuseOverlayOn } from './overlay.js';
 import type { PreparedAction } from './transaction.js';
 
 export function snapshotCommands(daemon: StorageDaemon): CommandTable {
   return {
     'blockdev-snapshot-internal-sync': async (args) => { await createSnapshot(daemon, args); },
     'blockdev-snapshot-delete-internal-sync': (args) => deleteSnapshot(daemon, args),
+    'blockdev-snapshot': async (args) => { await commitNow(await prepareOverlay(daemon, args)); },
+    'blockdev-snapshot-sync': async (args) => { await commitNow(await prepareNewOverlay(daemon, args)); },
+    'change-backing-file': (args) => changeBackingFile(daemon, args),
   };
 }
 
 export async function prepareInternalSnapshot(daemon: StorageDaemon, args: JsonDict): Promise<PreparedAction> {
   const { node, snapshot } = await createSnapshot(daemon, args);
   return { abort: () => node.driver.snapshots!.delete(snapshot.id) };
+}
+
+async function commitNow(action: PreparedAction): Promise<void> {
+  await action.commit?.();
+}
+
+/** Puts a node that is open over another one. */
+export async function prepareOverlay({ graph }: StorageDaemon, { node, overlay }: JsonDict): Promise<PreparedAction> {
+  const below = graph.lookUp(node as string);
+  refuseOverlayOn(below);
+  const top = graph.lookUp(overlay as string);
+  refuseAsOverlay(top);
+  const done = await putOverlay(graph, top, below);
+  return { commit: () => done.settle(), abort: () => done.undo() };
+}
+
+/** Makes a new image, or opens one that is there, and puts it over a node. */
+export async function prepareNewOverlay(daemon: StorageDaemon, args: JsonDict): Promise<PreparedAction> {
+  const { graph } = daemon;
+  const { device = '', 'node-name': nodeName = '', 'snapshot-file': filename, 'snapshot-node-name': wanted, format = 'qcow2', mode } = args;
+  const below = graph.find(nodeName as string);
+  if (below === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='${device as string}' nor node-name='${nodeName as string}'`);
+  if (nodeName !== '' && wanted === undefined) throw new BlockError('INVALID_ARGUMENT', 'New overlay node-name missing');
+  if (graph.find(wanted as string) !== undefined) throw new BlockError('EXISTS', 'New overlay node-name already in use');
+  refuseOverlayOn(below);
+  if (mode !== 'existing') await makeOverlayFile(below, filename as string, format as string);
+  const top = await openBlockdev(graph, {
+    driver: format as string, 'node-name': wanted as string, file: { driver: 'file', filename: filename as string }, backing: null,
+    'cache.direct': below.direct, 'cache.no-flush': below.noFlush, discard: below.discardMode, 'detect-zeroes': below.detectZeroes,
+  }, daemon.blockdevContext);
+  try {
+    refuseAsOverlay(top);
+    const done = await putOverlay(graph, top, below);
+    return {
+      commit: async () => {
+        await done.settle();
+        await letGo(top);
+      },
+      abort: async () => {
+        await done.undo();
+        await letGo(top);
+      },
+    };
+  } catch (error) {
+    await graph.remove(top.nodeName);
+    throw error;
+  }
+}
+
+/** Only its users hold the new node: without any it closes. */
+async function letGo(node: BlockNode): Promise<void> {
+  node.pinned = false;
+  if (node.parents.size === 0) await node.close();
+}
+
+async function makeOverlayFile(below: BlockNode, filename: string, format: string): Promise<void> {
+  if (format !== 'qcow2') throw new BlockError('NOT_SUPPORTED', format === 'raw' ? "Backing file not supported for file format 'raw'" : `Unknown file format '${format}'`);
+  await createImage(filename, {
+    format, size: below.length(), backingFile: nodeFilename(below), backingFormat: below.driver.formatName, backing: 'allow', backingUnchecked: true,
+  });
+}
+
+async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node-name': imageName, 'backing-file': backing }: JsonDict): Promise<void> {
+  graph.lookUp(device as string);
+  const node = graph.find(imageName as string);
+  if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='' nor node-name='${imageName as string}'`);
+  if (node.backing === null) throw new BlockError('INVALID_ARGUMENT', 'not allowing backing file change on an image without a backing file');
+  const { changeBackingFile: change } = node.driver;
+  if (change === undefined) throw new BlockError('NOT_SUPPORTED', `Could not change backing file to '${backing as string}': Operation not supported`);
+  // QEMU records the image's own format as that of the file below; so do we, for the image must be the same afterwards
+  await node.drained(() => change(backing as string, node.driver.formatName));
 }
 
 /** Drains the node: what the snapshot holds is what had been answered, and nothing of what had not begun. */

@@ -5,10 +5,10 @@
 import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
+import type { BlockdevContext } from '../image/blockdev.js';
 import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
 import { JobTable } from '../job/job.js';
-import type { BlockdevContext } from '../image/blockdev.js';
 import type { JsonDict } from '../qobject/value.js';
 import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';

@@ -5,7 +5,7 @@ import type { BlockNode } from '../block/node.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { prepareBitmapAction } from './commands-bitmap.js';
-import { prepareInternalSnapshot } from './commands-snapshot.js';
+import { prepareInternalSnapshot, prepareNewOverlay, prepareOverlay } from './commands-snapshot.js';
 import type { StorageDaemon } from './daemon.js';
 
 /** What was done already, or is ready to be done. */
@@ -46,6 +46,8 @@ async function prepare(daemon: StorageDaemon, type: string, data: JsonDict): Pro
   if (type === 'abort') throw new BlockError('CANCELLED', 'Transaction aborted using Abort action');
   if (type.startsWith('block-dirty-bitmap-')) return prepareBitmapAction(daemon, type, data);
   if (type === 'blockdev-snapshot-internal-sync') return prepareInternalSnapshot(daemon, data);
+  if (type === 'blockdev-snapshot') return prepareOverlay(daemon, data);
+  if (type === 'blockdev-snapshot-sync') return prepareNewOverlay(daemon, data);
   throw new BlockError('NOT_SUPPORTED', `Action '${type}' is not available`);
 }
 

@@ -247,6 +247,17 @@ export class HeaderStore {
     await this.#write();
   }
 
+  /** Learns anew what the header says of the backing file and its extensions, after an edit of them. */
+  async reread(): Promise<void> {
+    const { header } = this;
+    const fresh = parseHeader(await this.readCluster(0, header.geometry.clusterSize), this.name);
+    header.backingFile = fresh.backingFile;
+    header.backingFormat = fresh.backingFormat;
+    header.backing = fresh.backing;
+    header.extensions.splice(0, Infinity, ...fresh.extensions);
+    header.extensionsEnd = fresh.extensionsEnd;
+  }
+
   get name(): string { return this.#file.name; }
 
   async readCluster(offset: number, bytes: number): Promise<Uint8Array> {

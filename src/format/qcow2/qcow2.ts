@@ -14,7 +14,7 @@ import { Qcow2Bitmaps } from './bitmaps.js';
 import { Checker } from './check.js';
 import { GuestIo } from './guest-io.js';
 import { discard, writeZeroes, type ZeroOptions } from './guest-zero.js';
-import { changeBackingName } from './header-backing.js';
+import { planBackingName } from './header-backing.js';
 import { COMPATIBLE_LAZY_REFCOUNTS, HeaderStore, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, parseHeader, type Header } from './header.js';
 import { Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
@@ -216,9 +216,12 @@ export class Qcow2Driver implements BlockDriver {
   };
 
   /** Another name of the backing file in the image; what is open stays as it is. On a drained node. */
-  readonly changeBackingFile = (name: string, format: string | null): Promise<void> => {
-    this.image.assertWritable();
-    return this.image.exclusive(() => this.image.guard(() => changeBackingName(this.image.store, name, format)));
+  readonly changeBackingFile = async (name: string, format: string | null): Promise<void> => {
+    const { image } = this;
+    image.assertWritable();
+    const steps = planBackingName(image.store, name, format);
+    await image.exclusive(() => image.guard(async () => { for (const patches of steps) await image.store.edit(patches); }));
+    await image.store.reread();
   };
 
   /** Other runtime options; `readOnly` among them. On a drained node: what is written so far is brought to the disk first. */

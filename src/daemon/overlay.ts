@@ -1,0 +1,79 @@
+/** External snapshots: a new image on top of a node, in its place for all of its users, with I/O going on. */
+import { BlockError } from '../base/errors.js';
+import { BlockChild } from '../block/child.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { BlockNode } from '../block/node.js';
+import type { NodeUser } from '../block/permissions.js';
+import { reopenBlockdevs } from '../image/reopen.js';
+import type { OptionTree } from '../image/options.js';
+
+export function refuseOverlayOn(node: BlockNode): void {
+  const above = [...node.parents].find((user) => user instanceof BlockChild && user.role === 'backing');
+  if (above instanceof BlockChild) {
+    throw new BlockError('BUSY', `Node '${node.nodeName}' is busy: node is used as backing hd of '${above.parent?.nodeName ?? ''}'`);
+  }
+}
+
+export function refuseAsOverlay(overlay: BlockNode): void {
+  const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why); };
+  if ([...overlay.parents].some((user) => !(user instanceof BlockChild))) refuse('The overlay is already in use');
+  if (overlay.backing !== null) refuse('The overlay already has a backing image');
+  if (overlay.driver.setBacking === undefined) refuse('The overlay does not support backing images');
+}
+
+export interface Overlaid {
+  /** Puts the old node in its place again. */
+  undo(): Promise<void>;
+  /** Nothing writes to the old node any more: it becomes read-only, where its driver can. */
+  settle(): Promise<void>;
+}
+
+/** Makes `overlay` what all users of `node` use, with `node` as its backing node. On drained nodes, or it drains `node`. */
+export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: BlockNode): Promise<Overlaid> {
+  const users = [...node.parents];
+  const edge = { child: null as BlockChild | null };
+  await node.drained(() => graph.change([overlay, node], {
+    links: new Map(users.map((user): [NodeUser, BlockNode] => [user, overlay])),
+    edit: () => {
+      edge.child = new BlockChild('backing', 'backing', node);
+      edge.child.parent = overlay;
+      overlay.driver.setBacking!(edge.child);
+      return () => takeOff(overlay, edge.child!);
+    },
+  }));
+  return {
+    undo: () => overlay.drained(() => graph.change([overlay, node], {
+      links: new Map(users.map((user): [NodeUser, BlockNode] => [user, node])),
+      edit: () => {
+        takeOff(overlay, edge.child!);
+        return () => overlay.driver.setBacking!(edge.child);
+      },
+    })),
+    settle: () => makeReadOnly(graph, node),
+  };
+}
+
+function takeOff(overlay: BlockNode, child: BlockChild): void {
+  child.node.parents.delete(child);
+  overlay.driver.setBacking!(null);
+}
+
+/** Children that were defined in place follow. */
+async function makeReadOnly(graph: BlockGraph, node: BlockNode): Promise<void> {
+  if (node.readOnly || node.origin === null) return;
+  const backing = node.driver.setBacking !== undefined && node.backing === null ? { backing: null } : {};
+  await reopenBlockdevs(graph, [{
+    ...ownOptions(node), ...backing, ...Object.assign({}, ...node.children.map((child) => below(child, node))),
+    driver: node.driver.formatName, 'node-name': node.nodeName, 'read-only': true,
+  }]);
+}
+
+function ownOptions(node: BlockNode): OptionTree {
+  return Object.fromEntries(node.origin?.options ?? []) as OptionTree;
+}
+
+function below(child: BlockChild, parent: BlockNode): OptionTree {
+  if (child.node.origin?.inheritsFrom !== parent) return { [child.edge]: child.node.nodeName };
+  const own = Object.entries(ownOptions(child.node)).filter(([name]) => name !== 'read-only' && name !== 'auto-read-only');
+  return { ...Object.fromEntries(own.map(([name, value]) => [`${child.edge}.${name}`, value])), [`${child.edge}.driver`]: child.node.driver.formatName };
+}
