@@ -1,6 +1,8 @@
 /** quiesce-nbd: an NBD server for one image, with the command line of qemu-nbd. */
 import { existsSync } from 'node:fs';
+import { ObjectModel, type TlsCredentials } from '../../src/index.js';
 import { isBackground, startInBackground } from '../background.mjs';
+import { addObject } from '../object-option.mjs';
 import { ProgramError, print, programName, runProgram } from '../program.mjs';
 import { help, version } from './help.mjs';
 import { list } from './list.mjs';
@@ -15,18 +17,33 @@ function activatedSockets(): number {
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const options = await readOptions(argv, { addObject: async () => undefined, trace: () => undefined });
+  const objects = new ObjectModel();
+  const options = readOptions(argv, { addObject: (text) => addObject(objects, text), trace: () => undefined });
+  if (options.action === 'end') return 0;
   if (options.action === 'help' || options.action === 'version') {
     print(options.action === 'help' ? help(programName) : version(programName));
     return 0;
   }
   const activated = activatedSockets();
   checkTogether(options, activated);
+  const tls = options.tlsCreds === null ? null : credentialsOf(objects, options.tlsCreds, options.action === 'list' ? 'client' : 'server');
+  // clients that somebody meant to keep out are not let in
+  if (options.tlsAuthz !== null) throw new ProgramError('authorization of NBD clients is not available');
   checkLabel(options);
-  if (options.action === 'list') return list(options, null);
+  if (options.action === 'list') return list(options, tls);
   refuseDevices(options);
   if (options.fork && !isBackground) return startInBackground(activated > 0);
-  return serve(options, { activated: activated > 0, tls: null, context: {} });
+  return serve(options, {
+    activated: activated > 0, tls,
+    context: { tlsCredentials: (id) => objects.tlsCredentials(id), throttleGroup: (name) => objects.throttleGroup(name) },
+  });
+}
+
+function credentialsOf(objects: ObjectModel, id: string, endpoint: 'client' | 'server'): TlsCredentials {
+  const fail = (why: string): never => { throw new ProgramError(`Failed to get TLS creds: ${why}`); };
+  const credentials = objects.tlsCredentials(id) ?? fail(objects.typeOf(id) === undefined
+    ? `No TLS credentials with id '${id}'` : `Object with id '${id}' is not TLS credentials`);
+  return credentials.endpoint === endpoint ? credentials : fail(`Expecting TLS credentials with a ${endpoint} endpoint`);
 }
 
 /** The kernel's NBD client is not driven from here. */

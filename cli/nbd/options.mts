@@ -50,7 +50,8 @@ const MAX_STRING = 4096;
 const MAX_INT = 2 ** 31 - 1;
 
 export interface NbdProgramOptions {
-  action: 'serve' | 'list' | 'help' | 'version';
+  /** `end`: something was printed, and that is all. */
+  action: 'serve' | 'list' | 'help' | 'version' | 'end';
   /** FILE, or the device for --disconnect. */
   file: string;
   bind: string | null;
@@ -94,13 +95,13 @@ function defaults(): NbdProgramOptions {
 }
 
 export interface OptionEffects {
-  /** `--object` takes effect where it stands. */
-  readonly addObject: (text: string) => Promise<void>;
+  /** `--object` takes effect where it stands; true ends the program. */
+  readonly addObject: (text: string) => boolean;
   readonly trace: (text: string) => void;
 }
 
 /** Reads the command line, taking effects in its order; throws ProgramError with the peer's words. */
-export async function readOptions(argv: readonly string[], effects: OptionEffects): Promise<NbdProgramOptions> {
+export function readOptions(argv: readonly string[], effects: OptionEffects): NbdProgramOptions {
   const options = defaults();
   const words: string[] = [];
   const items = getopt(OPTIONS, argv);
@@ -111,8 +112,9 @@ export async function readOptions(argv: readonly string[], effects: OptionEffect
     }
     const { name, value } = step;
     if (name === 'help' || name === 'version') return { ...options, action: name };
-    if (name === 'object') await effects.addObject(value!);
-    else if (name === 'trace') effects.trace(value!);
+    if (name === 'object') {
+      if (effects.addObject(value!)) return { ...options, action: 'end' };
+    } else if (name === 'trace') effects.trace(value!);
     else TAKE[name]!(options, value ?? '');
   }
   checkWords(options, words);

@@ -1,10 +1,11 @@
 /** The options of quiesce-storage-daemon, and what each does where it stands. */
 import { Duplex } from 'node:stream';
 import {
-  addBlockdev, addExport, BlockError, objectHelp, parseChardevOptions, parseKeyvalOrHelp, socketAddress, startNbdServer, visitText,
+  addBlockdev, addExport, BlockError, parseChardevOptions, socketAddress, startNbdServer, visitText,
   type Chardev, type JsonDict, type StorageDaemon,
 } from '../../src/index.js';
 import type { LongOption } from '../getopt.mjs';
+import { addObject } from '../object-option.mjs';
 import { print } from '../program.mjs';
 
 export const OPTIONS: readonly LongOption[] = [
@@ -47,12 +48,7 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
     const options = typed('NbdServerOptions', value);
     return startNbdServer(daemon, options, socketAddress(options['addr'] as JsonDict));
   },
-  object: (value, { daemon }) => {
-    const options = visitText('ObjectOptions', value, 'qom-type');
-    if (options !== null) return daemon.objects.add(options);
-    print(objectHelp(parseKeyvalOrHelp(value, 'qom-type').tree['qom-type'] as string | undefined));
-    return 'end';
-  },
+  object: (value, { daemon }) => (addObject(daemon.objects, value) ? 'end' : undefined),
   pidfile: (value, _, shared) => { shared.pidFile = value; },
 };
 

@@ -1,0 +1,11 @@
+/** `--object`: makes an object, or prints what could be made. */
+import { objectHelp, parseKeyvalOrHelp, visitText, type ObjectModel } from '../src/index.js';
+import { print } from './program.mjs';
+
+/** True where help was asked for: then that is all. */
+export function addObject(objects: ObjectModel, text: string): boolean {
+  const options = visitText('ObjectOptions', text, 'qom-type');
+  if (options !== null) objects.add(options);
+  else print(objectHelp(parseKeyvalOrHelp(text, 'qom-type').tree['qom-type'] as string | undefined));
+  return options === null;
+}
