@@ -12,6 +12,9 @@ import { BUCKETS, changedLimits, LIMIT_PROPERTIES, UNLIMITED, validateLimits, wi
 
 type Direction = 'read' | 'write';
 
+/** A timer of Node's that is set for longer than this fires at once. */
+const MAX_SLEEP_MS = 2 ** 31 - 1;
+
 class Bucket {
   readonly average: number;
   readonly #max: number;
@@ -62,9 +65,8 @@ export class ThrottleGroup {
   readonly #members: ThrottleMember[] = [];
   /** Whose turn it was last. */
   readonly #turn: Record<Direction, number> = { read: 0, write: 0 };
-  /** Ticket of the timer that is running, 0 = none. */
-  readonly #timer: Record<Direction, number> = { read: 0, write: 0 };
-  #tickets = 0;
+  /** The timer that is running, and how to stop it. */
+  readonly #timer: Record<Direction, AbortController | null> = { read: null, write: null };
   #limits: ThrottleLimits = UNLIMITED;
   #buckets!: Readonly<Record<BucketName, Bucket>>;
   #leakedAt = 0;
@@ -119,7 +121,7 @@ export class ThrottleGroup {
 
   /** For ThrottleMember: lets the request in at once (null), or when its turn has come. */
   admit(member: ThrottleMember, direction: Direction, { bytes, signal }: BlockRequest): Promise<void> | null {
-    if (this.#timer[direction] === 0) {
+    if (this.#timer[direction] === null) {
       const wait = member.passes ? 0 : this.#wait(direction);
       if (wait === 0) {
         this.#account(direction, bytes);
@@ -135,6 +137,7 @@ export class ThrottleGroup {
       const giveUp = (): void => {
         queue.splice(queue.indexOf(waiting), 1);
         refuse(signal!.reason as Error);
+        this.#restart(direction);
       };
       const waiting: Waiting = { bytes, go: () => {
         signal?.removeEventListener('abort', giveUp);
@@ -188,7 +191,8 @@ export class ThrottleGroup {
 
   /** Measures anew what waits: limits or members have changed. */
   #restart(direction: Direction): void {
-    this.#timer[direction] = 0;
+    this.#timer[direction]?.abort();
+    this.#timer[direction] = null;
     this.#next(direction);
   }
 
@@ -215,11 +219,13 @@ export class ThrottleGroup {
   }
 
   #arm(direction: Direction, member: ThrottleMember, seconds: number): void {
-    const ticket = ++this.#tickets;
-    this.#timer[direction] = ticket;
-    void this.#clock.sleep(seconds * 1000).then(() => {
-      if (this.#timer[direction] !== ticket) return;
-      this.#timer[direction] = 0;
+    const timer = new AbortController();
+    this.#timer[direction] = timer;
+    const ms = Math.min(seconds * 1000, MAX_SLEEP_MS);
+    void this.#clock.sleep(ms, timer.signal).then(() => {
+      if (this.#timer[direction] !== timer) return;
+      this.#timer[direction] = null;
+      if (ms === MAX_SLEEP_MS) return this.#next(direction);
       // The one that was waited for goes without being measured again: a timer's rounding must not hold it up
       if (member.waiting[direction].length > 0) {
         this.#turn[direction] = this.#members.indexOf(member);

@@ -9,8 +9,16 @@ export class VirtualClock implements Clock {
   monotonicMs(): number { return this.#now; }
   get sleeping(): number { return this.#sleepers.length; }
 
-  sleep(ms: number): Promise<void> {
-    return new Promise((wake) => this.#sleepers.push({ at: this.#now + ms, wake }));
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((wake) => {
+      const sleeper = { at: this.#now + ms, wake };
+      this.#sleepers.push(sleeper);
+      signal?.addEventListener('abort', () => {
+        const at = this.#sleepers.indexOf(sleeper);
+        if (at >= 0) this.#sleepers.splice(at, 1);
+        wake();
+      });
+    });
   }
 
   /** Lets `ms` pass; whoever wakes meanwhile runs before time goes on. */

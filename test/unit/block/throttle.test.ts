@@ -71,6 +71,19 @@ describe('rates', () => {
     expect(member.admit(makeRequest('flush', 0, 0, null))).toBeNull();
   });
 
+  test('a wait of years is not cut short by what a timer can hold', async () => {
+    const { clock, throttle } = group({ 'bps-write': 1 });
+    const member = throttle.join();
+    const year = 365 * 24 * 3600;
+    expect(member.admit(makeRequest('write', 0, year, null))).toBeNull();
+    let done = false;
+    void member.admit(makeRequest('write', 0, 1, null))!.then(() => { done = true; });
+    await clock.advance((year - 1) * 1000);
+    expect(done).toBe(false);
+    await clock.advance(1000);
+    expect(done).toBe(true);
+  });
+
   test('a burst rate lets a second of it in at once', async () => {
     expect(await after({ 'iops-total': 100, 'iops-total-max': 500 }, 'read', 4096, [0, 1, 10])).toEqual([501, 601, 1501]);
   });
@@ -152,6 +165,8 @@ describe('groups', () => {
     expect(throttle.memberCount).toBe(1);
     await clock.advance(2_000);
     await waiting[1];
+    staying.leave();
+    expect(clock.sleeping).toBe(0); // a timer left behind would keep the process
   });
 
   test('a request that is given up waits no longer, and is not counted', async () => {
@@ -165,6 +180,7 @@ describe('groups', () => {
     await expect(lost).rejects.toThrow('given up');
     await clock.advance(200);
     await last;
+    expect(clock.sleeping).toBe(0);
   });
 
   test('a backend admits by a group', async () => {
