@@ -1,7 +1,8 @@
 /** One client's connection: its socket, the phase it is in, and how it ends. */
 import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.js';
-import { messageOf } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import { moveConnection } from './direct-socket.js';
 import type { ExportUser, ServedExport } from './export.js';
 import { ServerHandshake, type HandshakeContext, type Negotiated, type Outcome } from './handshake-server.js';
@@ -22,6 +23,8 @@ export interface ConnectionOptions {
   readonly inbox: Uint8Array;
   readonly clock: Clock;
   readonly tls: TlsCredentials | null;
+  /** Asked about the subject of a client's certificate. */
+  readonly authorize: ((subject: string) => boolean) | null;
   readonly handshakeTimeoutMs: number;
   readonly maxInFlight: number;
   find(name: Buffer): ServedExport | undefined;
@@ -226,6 +229,7 @@ export class Connection implements ExportUser, Watched {
     plain.removeAllListeners('data').removeAllListeners('end').removeAllListeners('drain');
     try {
       const session = await startTlsServer(plain, this.#options.tls!, this.#options.handshakeTimeoutMs);
+      this.#authorize(session);
       handshake.secured();
       this.#handshake = handshake;
       this.#socket = session;
@@ -236,6 +240,15 @@ export class Connection implements ExportUser, Watched {
       this.#options.onProblem(messageOf(error));
       plain.destroy();
     }
+  }
+
+  #authorize(session: TLSSocket): void {
+    const { authorize, tls } = this.#options;
+    if (authorize === null || tls?.kind !== 'x509' || !tls.verifyPeer) return;
+    const subject = subjectOf(session.getPeerX509Certificate()?.subject ?? '');
+    if (authorize(subject)) return;
+    session.destroy();
+    throw new BlockError('PEER', `TLS x509 authz check for ${subject} is denied`);
   }
 
   /** A request has ended, or memory has come. */
@@ -265,4 +278,9 @@ export class Connection implements ExportUser, Watched {
     this.#options.onClosed(this, this.#served !== null);
     this.#resolveClosed();
   }
+}
+
+/** Node's lines in the one line that GnuTLS, and so QEMU's authz objects, make of them: `C=GB,O=Example,CN=host`. */
+function subjectOf(lines: string): string {
+  return lines.split('\n').map((line) => line.replace(/^emailAddress=/, 'EMAIL=')).join(',');
 }

@@ -15,6 +15,8 @@ import type { TlsCredentials } from './tls.js';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 5_000;
 const STALL_TIMEOUT_MS = 30_000;
+/** A client whose machine is gone is noticed some minutes after that. */
+const KEEP_ALIVE_MS = 60_000;
 const MAX_IN_FLIGHT = 64;
 const BUFFER_BYTES = 64 * MiB;
 /** A socket buffer of the kernel holds about so much. */
@@ -25,6 +27,8 @@ const MAX_WAITING = 128;
 export interface NbdServerOptions {
   /** With credentials, a client must start TLS before anything else. */
   readonly tls?: TlsCredentials | null | undefined;
+  /** Whether a client with such a certificate may connect, by its subject as QEMU's authz objects see it (`C=GB,CN=host`). */
+  readonly authorize?: ((subject: string) => boolean) | null | undefined;
   /** Over all exports; 0 (default) for any number. */
   readonly maxConnections?: number | undefined;
   /** For the whole negotiation; 0 for no limit. Default 10 s. */
@@ -100,7 +104,7 @@ export class NbdServer {
   /** Resolves when clients can connect, with the TCP port that was taken (null for others). */
   async listen(address: NbdListenAddress): Promise<number | null> {
     if (this.#closing !== null) throw new BlockError('CLOSED', 'the NBD server is closed');
-    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => this.#accept(socket));
+    const server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS, pauseOnConnect: true }, (socket) => this.#accept(socket));
     await startListening(server, address);
     server.on('error', (error) => this.#options.onProblem?.(`accepting connections failed: ${error.message}`));
     this.#servers.add(server);
@@ -146,7 +150,7 @@ export class NbdServer {
   #start(socket: Socket): void {
     const { tls, handshakeTimeoutMs, maxInFlight } = this.#options;
     this.#connections.add(new Connection({
-      socket, tls: tls ?? null, clock: this.#clock, inbox: this.#inbox,
+      socket, tls: tls ?? null, authorize: this.#options.authorize ?? null, clock: this.#clock, inbox: this.#inbox,
       memory: new MemoryShare(this.#pool, this.#pool.bytes / 2, () => this.#stalls.begin()),
       handshakeTimeoutMs: handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
       maxInFlight: maxInFlight ?? MAX_IN_FLIGHT,

@@ -2,12 +2,12 @@
 import tls from 'node:tls';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { BlockBackend, BlockNode, loadTlsPsk, MemoryDriver, NbdServer, Random } from '../../src/index.js';
-import { makePskKeys } from '../support/certificates.js';
+import { BlockBackend, BlockNode, loadTlsPsk, loadTlsX509, MemoryDriver, NbdServer, Random } from '../../src/index.js';
+import { makeCertificates, makePskKeys } from '../support/certificates.js';
 import { useNbdPeers } from '../support/nbd-peers.js';
 import { infoPayload, metaPayload, option, RawNbd, u32 } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
-import { runOk } from '../support/run.js';
+import { run, runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -29,6 +29,28 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await server.close();
+});
+
+peers('nbdinfo', 'openssl', 'qemu-nbd')('who may connect', () => {
+  test('is asked by the subject that QEMU would ask about', async () => {
+    const subject = 'C=GB,ST=London,O=Example\\, Home,EMAIL=a@b.c,CN=lap top';
+    const dir = makeCertificates(tmp('pki'), { clientSubject: '/C=GB/ST=London/O=Example, Home/emailAddress=a@b.c/CN=lap top' });
+    const size = (path: string): ReturnType<typeof run> => run('nbdinfo', ['--size', `nbds+unix:///?socket=${path}&tls-certificates=${dir}&tls-hostname=localhost`]);
+    // QEMU agrees about the subject
+    await startPeer('qemu-nbd', ['-t', '-e', '5', '-f', 'raw', '-k', tmp('authz'), '--object', `tls-creds-x509,id=t,endpoint=server,dir=${dir}`, '--object', `authz-simple,id=z,identity=${subject.replaceAll(',', ',,')}`, '--tls-creds', 't', '--tls-authz', 'z', tmp('disk.raw')], tmp('authz'));
+    expect(await size(tmp('authz'))).toMatchObject({ code: 0, stdout: '65536\n' });
+    const asked: string[] = [];
+    for (const answer of [true, false]) {
+      const choosy = new NbdServer({ tls: loadTlsX509({ endpoint: 'server', dir }), authorize: (who) => { asked.push(who); return answer; }, onProblem: (why) => problems.push(why) });
+      const disk = new BlockNode({ name: 'disk', driver: new MemoryDriver({ bytes: 65_536, growable: false }) });
+      choosy.addExport({ name: '', description: null, backend: new BlockBackend('disk', disk), readOnly: false, multiConn: true, bitmaps: [], allocationDepth: false });
+      await choosy.listen({ unix: tmp('choosy') });
+      expect((await size(tmp('choosy'))).code === 0).toBe(answer);
+      await choosy.close();
+    }
+    expect(asked).toEqual([subject, subject]);
+    expect(problems).toContain(`TLS x509 authz check for ${subject} is denied`);
+  });
 });
 
 peers('nbdcopy')('nbdcopy', () => {

@@ -8,13 +8,15 @@ export interface CertificateOptions {
   readonly serverNames?: string;
   /** Days that all are valid for; 0 makes certificates that have expired already. */
   readonly days?: number;
+  /** In openssl's form; default `/CN=test client`. */
+  readonly clientSubject?: string;
   /** Encrypts the server's key. */
   readonly passphrase?: string;
 }
 
 /** Makes an authority, and a server's and a client's certificate by it, all in `dir`. */
 export function makeCertificates(dir: string, options: CertificateOptions = {}): string {
-  const { serverNames = 'DNS:localhost,IP:127.0.0.1', days = 2, passphrase } = options;
+  const { serverNames = 'DNS:localhost,IP:127.0.0.1', days = 2, passphrase, clientSubject = '/CN=test client' } = options;
   mkdirSync(dir, { recursive: true });
   const openssl = (...args: string[]): void => { execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' }); };
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
@@ -25,7 +27,7 @@ export function makeCertificates(dir: string, options: CertificateOptions = {}):
     ['client', 'extendedKeyUsage=clientAuth\nkeyUsage=critical,digitalSignature\nbasicConstraints=critical,CA:FALSE\n'],
   ] as const) {
     writeFileSync(join(dir, `${who}.ext`), extensions);
-    openssl('req', ...newKey, '-keyout', `${who}-key.pem`, '-out', `${who}.csr`, '-subj', `/CN=test ${who}`);
+    openssl('req', ...newKey, '-keyout', `${who}-key.pem`, '-out', `${who}.csr`, '-subj', who === 'client' ? clientSubject : '/CN=test server');
     openssl('x509', '-req', '-in', `${who}.csr`, '-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-CAcreateserial', '-days', String(days),
       '-extfile', `${who}.ext`, '-out', `${who}-cert.pem`);
   }
