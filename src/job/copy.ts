@@ -54,7 +54,7 @@ export interface CopyImageOptions extends CopyOptions {
   readonly sourceFormat?: FormatName | undefined;
   /** Default raw. */
   readonly targetFormat?: FormatName | undefined;
-  /** Make the target (default for a file that does not exist); an NBD export is never made. */
+  /** Make the target anew, as large as the source (default); false writes into what is there. An NBD export is never made. */
   readonly createTarget?: boolean | undefined;
   /** Connections to each NBD server that allows several. Default 4. */
   readonly connections?: number | undefined;
@@ -72,7 +72,7 @@ export async function copyImage(source: string, target: string, options: CopyIma
     if (create) await createImage(target, { format: targetFormat, size: from.length() });
     const to = await openImage(target, { format: targetFormat, cache, backing, connections, discard: 'unmap' });
     try {
-      const result = await copyNode(from, to, { ...options, targetIsZero: create || options.targetIsZero });
+      const result = await copyNode(from, to, options);
       await to.close();
       return result;
     } finally {
