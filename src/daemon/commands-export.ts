@@ -13,11 +13,8 @@ export function exportCommands(daemon: StorageDaemon): CommandTable {
     'nbd-server-start': (args) => startNbdServer(daemon, args, legacySocketAddress(args['addr'] as JsonDict)),
     'nbd-server-stop': () => exports.stopServer(),
     'nbd-server-add': (args) => addByDevice(daemon, args),
-    'nbd-server-remove': ({ name, mode }) => {
-      const id = exports.findByName(name as string);
-      if (id === undefined) throw new BlockError('NOT_FOUND', `Export '${name as string}' is not found`);
-      return exports.remove(id, removeMode(mode));
-    },
+    // what it calls a name is the id: those of `nbd-server-add` are the same
+    'nbd-server-remove': ({ name, mode }) => exports.remove(name as string, removeMode(mode)),
     'block-export-add': (args) => addExport(daemon, args),
     'block-export-del': ({ id, mode }) => exports.remove(id as string, removeMode(mode)),
     'query-block-exports': () => exports.list().map(({ id, nodeName, shuttingDown }) => ({

@@ -137,7 +137,9 @@ function pick(options: JsonDict, from: string, to: string): Record<string, Json>
 
 /** Nothing of what may be amended (encryption) is there to amend. */
 function startAmend(daemon: StorageDaemon, args: JsonDict): void {
-  const node = daemon.graph.lookUp(args['node-name'] as string);
+  const name = args['node-name'] as string;
+  const node = daemon.graph.find(name);
+  if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='' nor node-name='${name}'`);
   const options = args['options'] as JsonDict;
   if (options['driver'] !== node.driver.formatName) throw new BlockError('INVALID_ARGUMENT', "x-blockdev-amend doesn't support changing the block driver");
   if (options['driver'] !== 'qcow2') throw new BlockError('NOT_SUPPORTED', 'Driver does not support x-blockdev-amend');

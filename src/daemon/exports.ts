@@ -127,10 +127,6 @@ export class BlockExports {
   }
 
   /** The id of the export that NBD clients know by this name. */
-  findByName(name: string): string | undefined {
-    return [...this.#exports.values()].find((exported) => exported.name === name)?.id;
-  }
-
   /** Newest first. */
   list(): BlockExportInfo[] {
     return this.#newestFirst().map(({ id, backend, shuttingDown }) => ({ id, nodeName: backend.node.nodeName, shuttingDown }));

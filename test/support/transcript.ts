@@ -4,7 +4,7 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { rm, stat } from 'node:fs/promises';
-import type { QmpServer } from '../../src/index.js';
+import { StorageDaemon, type QmpServer } from '../../src/index.js';
 import { kill, start } from './run.js';
 
 export interface Transcript {
@@ -49,6 +49,18 @@ export async function ourTranscript(transcript: Transcript, socketPath: string, 
   } finally {
     await server.close();
     await new Promise<void>((resolve) => { listener.close(() => resolve()); });
+  }
+}
+
+/** What a whole daemon of ours answers, its monitor on a character device `monitor` as the peer's. */
+export async function ourDaemonTranscript(transcript: Transcript, socketPath: string): Promise<string[]> {
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: 'test' } });
+  await daemon.chardevs.add('monitor', { kind: 'socket', address: { type: 'unix', path: socketPath }, server: true, wait: false, reconnectSeconds: 0 });
+  daemon.addMonitor('monitor', { pretty: transcript.pretty === true });
+  try {
+    return await converse(transcript, socketPath);
+  } finally {
+    await daemon.close();
   }
 }
 
