@@ -39,7 +39,7 @@ export interface NbdServerOptions {
   readonly stallTimeoutMs?: number | undefined;
   /** Requests of one connection that are carried out at once. */
   readonly maxInFlight?: number | undefined;
-  /** For payloads of all connections; more than one server may use it. It must hold the largest request (32 MiB). */
+  /** For payloads of all connections, and of nobody else. It must hold the largest request (32 MiB). */
   readonly pool?: BufferPool | undefined;
   readonly clock?: Clock | undefined;
   /** A client was accepted; `connections` counts it. */
