@@ -62,7 +62,7 @@ export class RawDriver implements BlockDriver {
 
   /** Raw itself needs nothing: it writes and resizes only where its users do. */
   readonly childUse = (_child: BlockChild, { used, shared }: EdgeUse): EdgeUse =>
-    ({ used, shared: this.offset !== 0 || this.size !== undefined ? shared & ~Permission.RESIZE : shared });
+    ({ used, shared: this.#file.role === 'data' ? shared & ~Permission.RESIZE : shared });
 
   readonly resize = async (bytes: number): Promise<void> => {
     const { node, name } = this.#file;

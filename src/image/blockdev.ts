@@ -336,9 +336,9 @@ export function readCommon(reader: NodeOptionsReader, nodeName: string): CommonO
 /** What a child that is defined in place takes over from its parent. */
 export function inherit(definition: FlatOptions, parent: CommonOptions, role: ChildRole): void {
   const otherwise = (name: string, value: boolean | string): void => { if (!definition.has(name)) definition.set(name, value); };
-  otherwise('cache.direct', parent.direct);
-  otherwise('cache.no-flush', parent.noFlush);
-  otherwise('force-share', parent.forceShare);
+  if (parent.direct) otherwise('cache.direct', true);
+  if (parent.noFlush) otherwise('cache.no-flush', true);
+  if (parent.forceShare) otherwise('force-share', true);
   if (role === 'backing') {
     otherwise('read-only', true);
     otherwise('auto-read-only', false);

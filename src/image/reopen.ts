@@ -103,7 +103,8 @@ function readLinks(graph: BlockGraph, node: BlockNode, flat: FlatOptions): Map<s
   const links = new Map<string, BlockNode | null>();
   if (node.driver.setBacking !== undefined) {
     const missing = !flat.has('backing') && ![...flat.keys()].some((name) => name.startsWith('backing.'));
-    if (node.backing !== null && missing) throw invalid(`backing is missing for '${node.nodeName}'`);
+    const has = node.backing !== null || (node.driver.describe?.().backingFile ?? null) !== null;
+    if (has && missing) throw invalid(`backing is missing for '${node.nodeName}'`);
     if (flat.has('backing')) readLink(graph, node, flat, 'backing', links);
   }
   if (childOf(node, 'file') !== undefined && flat.has('file')) readLink(graph, node, flat, 'file', links);
