@@ -1,8 +1,8 @@
 /** Persistent bitmaps: those that QEMU wrote are kept by us, and the reverse. */
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, copyFileSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import {
-  addBitmap, clearBitmap, disableBitmap, enableBitmap, mergeBitmaps, openImage, Random, removeBitmap, type BlockNode, type InfoValue,
+  addBitmap, clearBitmap, disableBitmap, enableBitmap, mergeBitmaps, openImage, Random, removeBitmap, revertSnapshot, type BlockNode, type InfoValue,
 } from '../../src/index.js';
 import { allAgree, qemuFindsNothing, qemuInfo, snapshotId, snapshotsOf, weFindNothing, withImage } from '../support/agree.js';
 import { peers } from '../support/peers.js';
@@ -170,6 +170,17 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('persistent bitmaps', () => 
     expect((await run('qemu-img', ['snapshot', '-a', 'one', path])).stderr).toContain('Device has active dirty bitmaps');
     await withImage(path, {}, (node) => node.drained(() => snapshotsOf(node).delete(snapshotId(node, 'one'))));
     await bitmapsAgree(path);
+  });
+
+  test('of one disk of a set forbid to take any of its disks back', async () => {
+    const [plain, tracked] = [await empty(), tmp('tracked.qcow2')];
+    copyFileSync(plain, tracked);
+    for (const path of [plain, tracked]) await runOk('qemu-img', ['snapshot', '-c', 'one', path]);
+    await runOk('qemu-img', ['bitmap', '--add', tracked, 'changes']);
+    for (const path of [plain, tracked]) await qemuIo(path, 'write -q 0 1M');
+    const before = [plain, tracked].map((path) => readFileSync(path));
+    await expect(revertSnapshot({ image: plain, also: [tracked], tag: 'one' })).rejects.toThrow(`'${tracked}': Device has active dirty bitmaps`);
+    expect([plain, tracked].map((path, index) => readFileSync(path).equals(before[index]!))).toEqual([true, true]);
   });
 
   test('of a machine that crashed are only good for removal, on both sides', async () => {
