@@ -58,6 +58,7 @@ const ERRNO_TEXT: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'Connection refused', ECONNRESET: 'Connection reset by peer', EADDRINUSE: 'Address already in use', EADDRNOTAVAIL: 'Cannot assign requested address',
   ENXIO: 'No such device or address', EBUSY: 'Device or resource busy', ELOOP: 'Too many levels of symbolic links',
   ENAMETOOLONG: 'File name too long', ESPIPE: 'Illegal seek', ENOTSUP: 'Operation not supported',
+  ETIMEDOUT: 'Connection timed out', EHOSTUNREACH: 'No route to host', ENETUNREACH: 'Network is unreachable',
   EOPNOTSUPP: 'Operation not supported', ENOTTY: 'Inappropriate ioctl for device', ETXTBSY: 'Text file busy',
 };
 

@@ -1,7 +1,7 @@
 /** The client's end of one socket: connects, batches what is sent, and hands on what comes in without keeping it. */
 import { connect, type Socket } from 'node:net';
 import { KiB } from '../base/bytes.js';
-import { BlockError, wrapHostError } from '../base/errors.js';
+import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { startTlsClient, type TlsCredentials } from './tls.js';
 
 /** A path that starts with NUL is a name in Linux's abstract namespace. */
@@ -25,6 +25,13 @@ const COPY_BELOW = 16 * KiB;
 export function addressText(address: NbdAddress): string {
   if (address.type === 'unix') return address.path.startsWith('\0') ? `@${address.path.slice(1)}` : address.path;
   return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+function connectFailure(error: unknown, name: string): BlockError {
+  const errno = errnoOf(error);
+  if (errno !== 'ENOTFOUND' && errno !== 'EAI_AGAIN') return wrapHostError(error, `Failed to connect to '${name}'`, { node: name });
+  const why = errno === 'ENOTFOUND' ? 'Name or service not known' : 'Temporary failure in name resolution';
+  return new BlockError('IO', `address resolution failed for ${name}: ${why}`, { node: name, errno: 'EIO', cause: error });
 }
 
 export class ClientSocket {
@@ -81,7 +88,7 @@ export class ClientSocket {
         settle();
         socket.on('error', () => {});
         socket.destroy();
-        reject(wrapHostError(error, `Failed to connect to '${name}'`, { node: name }));
+        reject(connectFailure(error, name));
       };
       const stop = (): void => fail(new BlockError('CANCELLED', `connecting to '${name}' was cancelled`, { node: name, cause: limits.signal?.reason }));
       const timer = setTimeout(() => fail(Object.assign(new Error('timeout'), { code: 'ETIMEDOUT' })), limits.timeoutMs);

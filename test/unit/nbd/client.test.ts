@@ -1,5 +1,9 @@
 /** The client in the transmission phase: what it sends, what it makes of replies, and what it refuses. */
 import { describe, expect, test } from '@jest/globals';
+import { BlockBackend } from '../../../src/block/backend.js';
+import { BlockNode } from '../../../src/block/node.js';
+import { NbdServer } from '../../../src/nbd/server.js';
+import { MemoryDriver } from '../../../src/protocol/memory.js';
 import { NbdClient, type NbdClientOptions } from '../../../src/nbd/client.js';
 import { chunkOf, dataAt, u16, u32, u64, useScriptedServer, type ScriptedPeer, type ScriptedRequest, type ServedExport } from '../../support/nbd-script.js';
 import { useTmp } from '../../support/tmp.js';
@@ -24,6 +28,27 @@ async function goodbye(peer: ScriptedPeer): Promise<void> {
 function filled(bytes: number, value: number): Uint8Array {
   return new Uint8Array(bytes).fill(value);
 }
+
+describe('over TCP', () => {
+  test('the same, by name and by address; nobody there is told as such', async () => {
+    const server = new NbdServer();
+    const node = new BlockNode({ name: 'disk', driver: new MemoryDriver({ bytes: 1_048_576, growable: false }) });
+    server.addExport({ name: '', description: null, backend: new BlockBackend('disk', node), readOnly: false, multiConn: true, bitmaps: [], allocationDepth: false });
+    const port = (await server.listen({ host: '127.0.0.1', port: 0 }))!;
+    for (const host of ['127.0.0.1', 'localhost']) {
+      const client = await NbdClient.open({ address: { type: 'inet', host, port }, connections: 3 });
+      const data = filled(300_000, 6);
+      await client.write(512, data);
+      const back = new Uint8Array(300_000);
+      await client.read(512, back);
+      expect(Buffer.compare(back, data)).toBe(0);
+      await client.close();
+    }
+    await server.close();
+    await expect(NbdClient.open({ address: { type: 'inet', host: '127.0.0.1', port } }))
+      .rejects.toMatchObject({ code: 'IO', errno: 'ECONNREFUSED', message: `Failed to connect to '127.0.0.1:${port}': Connection refused` });
+  });
+});
 
 describe('requests', () => {
   test('those of one turn leave together, and are told apart by their cookies', async () => {

@@ -57,6 +57,24 @@ describe('with a reconnect delay', () => {
     await client.close();
   });
 
+  test('a large reply that was cut in the middle is read anew, and nothing of the first one stays', async () => {
+    await listen(tmp('socket'), async (peer, connection) => {
+      await peer.serve({ size: 8_388_608 });
+      const read = await peer.request();
+      if (connection > 0) {
+        answer(peer, read);
+        return answerAll(peer);
+      }
+      peer.chunk(read, 1, dataAt(read.offset, filled(700_000, 1)), true, read.bytes + 8);
+      peer.socket.end();
+    });
+    const client = await open({ reconnectDelayMs: 3000 });
+    const buffer = new Uint8Array(2_000_000);
+    await client.read(4096, buffer);
+    expect(buffer.every((byte) => byte === 9)).toBe(true);
+    await client.close();
+  });
+
   test('requests fail when the delay is over, and later ones find the server that is back by then', async () => {
     const server = await listen(tmp('socket'), async (peer) => {
       await peer.serve();
