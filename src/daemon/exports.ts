@@ -126,7 +126,6 @@ export class BlockExports {
     await this.#finish(exported);
   }
 
-  /** The id of the export that NBD clients know by this name. */
   /** Newest first. */
   list(): BlockExportInfo[] {
     return this.#newestFirst().map(({ id, backend, shuttingDown }) => ({ id, nodeName: backend.node.nodeName, shuttingDown }));

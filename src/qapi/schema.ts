@@ -27,6 +27,7 @@ export class Schema {
   readonly extensions: readonly Entity[];
   readonly #types = new Map<string, NamedType>();
   readonly #entities = new Map<string, Entity>();
+  readonly #members = new Map<string, readonly Member[]>();
 
   constructor(peer: Definitions, extensions: Definitions) {
     this.peer = peer.entities;
@@ -42,9 +43,13 @@ export class Schema {
 
   /** All members of a struct or union, those of its bases first. */
   members(name: string): readonly Member[] {
+    const known = this.#members.get(name);
+    if (known !== undefined) return known;
     const type = this.#types.get(name);
     if (type?.kind !== 'object') throw new Error(`'${name}' is no object type`);
-    return type.base === null ? type.members : [...this.members(type.base), ...type.members];
+    const members = type.base === null ? type.members : [...this.members(type.base), ...type.members];
+    this.#members.set(name, members);
+    return members;
   }
 
   command(name: string): Entity | undefined {
