@@ -76,6 +76,11 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
   /** True while bitmaps, of any kind, belong to the disk as it is now. */
   get inUse(): boolean { return this.bitmaps.size > 0 || this.#stored.length > 0; }
 
+  /** A request that changed nothing, such as a small discard, makes granules dirty all the same. */
+  get unsaved(): boolean {
+    return this.#next().some(({ bitmap, changes }) => bitmap !== null && !bitmap.inconsistent && (bitmap.changes !== changes || bitmap.successor !== null));
+  }
+
   describe(): StoredBitmapInfo[] {
     return this.#stored.map(({ entry: { name, flags, granularityBits } }) => ({
       flags: [...((flags & FLAG_IN_USE) === 0 ? [] : ['in-use']), ...((flags & FLAG_AUTO) === 0 ? [] : ['auto'])],

@@ -22,6 +22,8 @@ const MAX_DEFERRED_RUNS = 16384;
 export interface WritingHooks {
   /** Autoclear features that are kept true. */
   readonly autoclear: bigint;
+  /** There is something that only `end` would bring to the disk. */
+  readonly unsaved: boolean;
   /** Before the first write, under the mutex. */
   begin(): Promise<void>;
   /** At the close, under the mutex, when all else is durable. Returns what could not be kept. */
@@ -201,7 +203,9 @@ export class Qcow2Image {
   /** Clean shutdown: everything down, then the dirty bit, last. */
   async finish(): Promise<void> {
     if (this.#failure !== null) throw this.#failure;
-    if (this.readOnly || !this.writing) return;
+    if (this.readOnly) return;
+    if (!this.writing && this.hooks?.unsaved === true) await this.exclusive(async () => {});
+    if (!this.writing) return;
     await this.mutex.runExclusive(async () => {
       await this.barrier();
       const lost = await this.hooks?.end() ?? null;

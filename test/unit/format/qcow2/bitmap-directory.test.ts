@@ -111,6 +111,15 @@ describe('the directory', () => {
   });
 });
 
+test('a discard that frees nothing is in the bitmap after the close, too', async () => {
+  const node = new BlockNode({ name: 'qcow2', driver: await open() });
+  await node.discard(512, 512);
+  expect(node.bitmaps.get('one')!.get(512)).toBe(true);
+  await node.close();
+  const again = await open();
+  expect(again.bitmapStore.bitmaps.get('one')!.get(512)).toBe(true);
+});
+
 test('an image whose bitmaps are damaged can still be written by who opens it for a repair: they are dropped', async () => {
   await put(directory + 8, 4, 0);
   const driver = await open(true);
