@@ -5,10 +5,12 @@
  * Nothing depends on it: where the kernel, a container or QUIESCE_NO_URING=1 forbids it, and whenever a request does not
  * end as wished, the thread pool does the work, and tells the error if there is one.
  */
+import { closeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { constants } from 'node:os';
 import type { KoffiFunc } from 'koffi';
+import { assert } from './assert.js';
 import { arenaAddress } from './buffer-pool.js';
 import { capabilities, hostLibrary } from './libc.js';
 
@@ -60,9 +62,11 @@ interface Queues {
   readonly completions: number;
   readonly completionMask: number;
   readonly entryMask: number;
+  /** Afterwards the words must not be touched. */
+  unmap(): void;
 }
 
-export class Uring {
+class Uring {
   readonly #queues: Queues;
   readonly #enter: SystemCall;
   readonly #errno: () => number;
@@ -85,13 +89,20 @@ export class Uring {
     wake.listen(() => this.#reap());
   }
 
-  /** False where the request cannot be taken: not arena memory, or too many in flight. `moved` is never called before it returns. */
   read(fd: number, into: Uint8Array, offset: number, moved: Moved): boolean {
     return this.#queue(OP_READ, fd, into, offset, moved);
   }
 
   write(fd: number, from: Uint8Array, offset: number, moved: Moved): boolean {
     return this.#queue(OP_WRITE, fd, from, offset, moved);
+  }
+
+  close(): void {
+    assert(this.#inFlight === 0, 'a ring closed with requests in flight');
+    this.#broken = true;
+    this.#wake.close();
+    this.#queues.unmap();
+    closeSync(this.#queues.fd);
   }
 
   #queue(op: number, fd: number, buffer: Uint8Array, offset: number, moved: Moved): boolean {
@@ -173,6 +184,7 @@ export class Uring {
 /** Tells the event loop of completions: an eventfd, read as if it were a pipe. Holds the process only while it is ref'd. */
 class WakeHandle {
   readonly #handle: PipeHandle;
+  #socket: net.Socket | null = null;
 
   constructor(eventFd: number) {
     const { Pipe, constants: kinds } = pipeBinding();
@@ -186,10 +198,12 @@ class WakeHandle {
       // longer than the eight bytes that come: a full buffer would be read again at once
       onread: { buffer: Buffer.alloc(16), callback: (): boolean => { woken(); return true; } },
     };
-    const socket = new net.Socket(options);
-    socket.on('error', () => undefined);
-    socket.unref();
+    this.#socket = new net.Socket(options);
+    this.#socket.on('error', () => undefined);
+    this.#socket.unref();
   }
+
+  close(): void { this.#socket?.destroy(); }
 
   ref(): void { this.#handle.ref(); }
   unref(): void { this.#handle.unref(); }
@@ -206,20 +220,52 @@ function pipeBinding(): { readonly Pipe: new (kind: number) => PipeHandle; reado
   return (createRequire(import.meta.url)('node:process') as unknown as { binding(name: string): ReturnType<typeof pipeBinding> }).binding('pipe_wrap');
 }
 
-let made: Uring | null | undefined;
+/** The process has one ring, from its first use until its last user closes. */
+let shared: Uring | null = null;
+let users = 0;
+let refused = false;
 
-/** The process's one ring; null where there can be none. Made at the first call. */
-export function uring(): Uring | null {
-  made ??= makeRing();
-  return made;
+function mayHaveRing(): boolean {
+  return !refused && capabilities().whyNot === null && process.env['QUIESCE_NO_URING'] !== '1';
 }
 
-function makeRing(): Uring | null {
-  if (process.env['QUIESCE_NO_URING'] === '1' || capabilities().whyNot !== null) return null;
+function sharedRing(): Uring | null {
+  if (shared !== null) return shared;
   try {
-    return setUp();
-  } catch {
-    return null;
+    shared = setUp();
+  } catch { /* some step of it is not to be had here */ }
+  refused = shared === null;
+  return shared;
+}
+
+/** Someone's hold on the ring. Nothing is set up before its first request. */
+export class RingUser {
+  #ring: Uring | null | undefined;
+
+  /** False where the request cannot be taken: no ring, not arena memory, or too many in flight. `moved` is never called before it returns. */
+  read(fd: number, into: Uint8Array, offset: number, moved: Moved): boolean {
+    return this.#for(into)?.read(fd, into, offset, moved) ?? false;
+  }
+
+  write(fd: number, from: Uint8Array, offset: number, moved: Moved): boolean {
+    return this.#for(from)?.write(fd, from, offset, moved) ?? false;
+  }
+
+  /** When its requests have ended. */
+  close(): void {
+    const ring = this.#ring ?? null;
+    this.#ring = null;
+    if (ring === null || --users > 0) return;
+    ring.close();
+    shared = null;
+  }
+
+  #for(buffer: Uint8Array): Uring | null {
+    if (this.#ring === undefined && mayHaveRing() && arenaAddress(buffer) !== null) {
+      this.#ring = sharedRing();
+      if (this.#ring !== null) users++;
+    }
+    return this.#ring ?? null;
   }
 }
 
@@ -241,8 +287,14 @@ function setUp(): Uring | null {
   const features = params.readUInt32LE(20);
   if ((features & FEATURE_SINGLE_MMAP) === 0 || (features & FEATURE_RW_CUR_POS) === 0) return null;
 
-  const map = (bytes: number, offset: number): ArrayBuffer => view(mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset), bytes);
-  const queues = mapQueues(fd, params, map);
+  const munmap = library.func('int munmap(void *at, size_t bytes)') as KoffiFunc<(at: unknown, bytes: number) => number>;
+  const mapped: [at: unknown, bytes: number][] = [];
+  const map = (bytes: number, offset: number): ArrayBuffer => {
+    const at = mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset);
+    mapped.push([at, bytes]);
+    return view(at, bytes);
+  };
+  const queues = mapQueues(fd, params, map, () => { for (const [at, bytes] of mapped.splice(0)) munmap(at, bytes); });
   const eventFd = eventfd(0, EFD_NONBLOCK_CLOEXEC);
   const argument = Buffer.alloc(4);
   argument.writeInt32LE(eventFd);
@@ -250,7 +302,7 @@ function setUp(): Uring | null {
   return new Uring(queues, call, errno, new WakeHandle(eventFd));
 }
 
-function mapQueues(fd: number, params: Buffer, map: (bytes: number, offset: number) => ArrayBuffer): Queues {
+function mapQueues(fd: number, params: Buffer, map: (bytes: number, offset: number) => ArrayBuffer, unmap: () => void): Queues {
   const submitCount = params.readUInt32LE(0);
   const completeCount = params.readUInt32LE(4);
   // head, tail, ring_mask, ring_entries, flags, dropped, array; and head, tail, ring_mask, ring_entries, overflow, cqes
@@ -260,7 +312,7 @@ function mapQueues(fd: number, params: Buffer, map: (bytes: number, offset: numb
   const entries = new Uint32Array(map(submitCount * ENTRY_WORDS * 4, MMAP_ENTRIES));
   for (let index = 0; index < submitCount; index++) ring[submit(6) / 4 + index] = index;
   return {
-    fd, ring, entries, entries64: new BigUint64Array(entries.buffer),
+    fd, ring, entries, unmap, entries64: new BigUint64Array(entries.buffer),
     submitTail: submit(1) / 4, completeHead: complete(0) / 4, completeTail: complete(1) / 4, completions: complete(5) / 4,
     completionMask: completeCount - 1, entryMask: submitCount - 1,
   };

@@ -6,7 +6,7 @@ import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
-import type { Uring } from '../base/uring.js';
+import type { RingUser } from '../base/uring.js';
 import type { BlockDriver, BlockLimits, BlockStatus, PreparedUse } from '../block/driver.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
@@ -27,7 +27,7 @@ export interface FileDriverOptions {
   /** What can be done without the thread pool; null = nothing. */
   readonly quick: QuickIo | null;
   /** For what the host must be waited for; null = the thread pool does all. */
-  readonly ring: Uring | null;
+  readonly ring: RingUser | null;
   /** How it follows the users of its node; null where it was opened for one use. */
   readonly following: Following | null;
 }
@@ -76,7 +76,7 @@ export class FileDriver implements BlockDriver {
   #length: number;
   #growth: Growth | null;
   #quick: QuickIo | null;
-  readonly #ring: Uring | null;
+  readonly #ring: RingUser | null;
   /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
   #syncError: BlockError | null = null;
   /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
@@ -252,6 +252,7 @@ export class FileDriver implements BlockDriver {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#ring?.close();
     try {
       this.#growth?.trim(this.#length);
     } catch (error) {

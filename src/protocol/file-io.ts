@@ -1,6 +1,6 @@
 /** Whole reads and writes on a raw descriptor: the callback API, since a FileHandle costs more per call. */
 import fs from 'node:fs';
-import type { Uring } from '../base/uring.js';
+import type { RingUser } from '../base/uring.js';
 
 /** Linux moves at most 2 GiB less a page in one call; a round number below stays aligned for O_DIRECT. */
 const MAX_CALL = 0x4000_0000;
@@ -12,7 +12,7 @@ type Explain = (error: unknown) => Error;
 const MAX_RING = 64 * 1024;
 
 /** Reads all of `into`; what lies past the end of the file reads as zeros. `alignment` is what O_DIRECT wants (else 1). */
-export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, ring: Uring | null, explain: Explain): Promise<void> {
+export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, ring: RingUser | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
@@ -44,7 +44,7 @@ function confirmEnd(fd: number, end: number, resolve: () => void, reject: (error
 }
 
 /** Writes all of `from`. */
-export function writeFully(fd: number, from: Uint8Array, position: number, ring: Uring | null, explain: Explain): Promise<void> {
+export function writeFully(fd: number, from: Uint8Array, position: number, ring: RingUser | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;

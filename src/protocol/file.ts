@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { BufferPool, PAGE } from '../base/buffer-pool.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { capabilities, deviceBytes, deviceIsReadOnly, deviceSectorBytes, directIoAlignment } from '../base/libc.js';
-import { uring } from '../base/uring.js';
+import { RingUser } from '../base/uring.js';
 import { NO_LIMITS, type BlockLimits } from '../block/driver.js';
 import { FileDriver, type Following } from './file-driver.js';
 import { closeFd, truncate } from './file-io.js';
@@ -100,7 +100,7 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
     growAhead: direct && !inMemory,
     quick: quickIo(fd, { inMemory, direct }),
-    ring: inMemory ? null : uring(),
+    ring: inMemory ? null : new RingUser(),
     following: options.followUsers === true ? followingOf(stat, path, options) : null,
   });
 }
