@@ -49,6 +49,18 @@ describe('golden images', () => {
     await expectDisk('compressed.qcow2', [[0, 64, 'q'.charCodeAt(0)]]);
   });
 
+  test('persistent bitmaps, with the checksums that QEMU tells of them', async () => {
+    await expectDisk('bitmaps.qcow2', [[3, 5, 6], [100, 100.5, 7]]);
+    const node = await openImage(join(fixtures, 'bitmaps.qcow2'), { readOnly: true });
+    expect([...node.bitmaps].map(({ name, granularity, enabled, count }) => [name, granularity, enabled, count])).toEqual([
+      ['fine', 512, true, 5 * 512], ['disabled', 4096, false, 2 * 4096],
+    ]);
+    expect([...node.bitmaps].map((bitmap) => bitmap.sha256())).toEqual([
+      '88b337afb7962041d12e8d54bc22f0a3bfec0ca441e5e898b35667bdae23578a', '35be322d094f9d154a8aba4733b8497f180353bd7ae7b0a15f90b586b549f28b',
+    ]);
+    await node.close();
+  });
+
   test('the RAM state that savevm wrote', async () => {
     const node = await openImage(join(fixtures, 'savevm.qcow2'), { readOnly: true });
     const [snapshot] = node.driver.snapshots!.list();
