@@ -10,7 +10,7 @@ import { checkQuorum, QuorumDriver } from '../filter/quorum.js';
 import { ThrottleFilter } from '../filter/throttle.js';
 import { plainName } from './filename.js';
 import type { DriverContext, DriverDefinition, OpenedDriver, ReopenContext, ReopenedDriver } from './drivers.js';
-import { protocolOptions } from './image-name.js';
+import { imageOptions, protocolOptions } from './image-name.js';
 import { extractOptions, invalid, treeOf, type FlatOptions, type NodeOptionsReader } from './options.js';
 
 export const FILTER_DRIVERS: readonly DriverDefinition[] = [
@@ -91,8 +91,8 @@ async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {
   const name = options.string('filename');
   if (name !== undefined) {
     const { raw, image } = parseBlkverifyName(name);
-    await defineByName(options.flat, 'raw', raw);
-    await defineByName(options.flat, 'test', image);
+    define(options.flat, 'raw', await protocolOptions(raw));
+    define(options.flat, 'test', await imageOptions(image)); // its format is found out
   }
   const raw = await context.child('raw', 'filtered');
   const test = await context.child('test', 'data');
@@ -108,7 +108,7 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   if (name !== undefined) {
     const { config, image } = parseBlkdebugName(name);
     if (config !== null && !options.has('config')) options.flat.set('config', config);
-    await defineByName(options.flat, 'image', image);
+    define(options.flat, 'image', await protocolOptions(image));
   }
   // QEMU leaves the rules flat when it tells of them
   const strong = Object.fromEntries([...options.flat].filter(([name]) => BLKDEBUG_STRONG.test(name)).reverse());
@@ -125,9 +125,9 @@ async function openBlkdebug(context: DriverContext): Promise<OpenedDriver> {
   return { driver: new BlkdebugDriver({ image, rules, ...limits, ...perms }), origin: { strong, plainName: plain } };
 }
 
-/** The child of a file name that stands inside another one. */
-async function defineByName(flat: FlatOptions, edge: string, name: string): Promise<void> {
-  for (const [key, value] of await protocolOptions(name)) flat.set(`${edge}.${key}`, value);
+/** A child by a file name that stands inside another one. */
+function define(flat: FlatOptions, edge: string, child: FlatOptions): void {
+  for (const [name, value] of child) flat.set(`${edge}.${name}`, value);
 }
 
 /** `inject-error.0.event`, … */

@@ -6,6 +6,7 @@ import { BlockGraph } from '../../../src/block/graph.js';
 import type { BlockNode } from '../../../src/block/node.js';
 import { ThrottleGroup } from '../../../src/block/throttle.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
+import { createImage } from '../../../src/image/open.js';
 import type { OptionTree } from '../../../src/image/options.js';
 
 const NULL = { driver: 'null-co', size: 65536 };
@@ -67,6 +68,19 @@ test('blkverify takes both images from its name', async () => {
   await opened({ driver: 'blkverify', filename: `blkverify:${path.join(folder, 'a')}:${path.join(folder, 'b')}` }, async (node) => {
     await node.write(100, new Uint8Array(50).fill(1));
     await node.read(0, new Uint8Array(1000));
+  });
+  await createImage(path.join(folder, 'c.qcow2'), { format: 'qcow2', size: 65536 });
+  await opened({ driver: 'blkverify', filename: `blkverify:${path.join(folder, 'b')}:${path.join(folder, 'c.qcow2')}` }, async (node) => {
+    expect(node.children.map((child) => child.node.driver.formatName)).toEqual(['file', 'qcow2']);
+    expect(node.length()).toBe(65536);
+  });
+});
+
+test('names stand inside names', async () => {
+  const name = `blkdebug:${path.join(folder, 'config')}:blkverify:${path.join(folder, 'a')}:${path.join(folder, 'b')}`;
+  await opened({ driver: 'blkdebug', filename: name }, async (node) => {
+    expect(node.children[0]!.node.driver.formatName).toBe('blkverify');
+    await expect(node.write(0, new Uint8Array(512))).rejects.toMatchObject({ errno: 'ENOSPC' });
   });
 });
 
