@@ -49,8 +49,8 @@ export { openByName, openByOptions, type OpenedByName } from './image/open-name.
 export { INTERNAL_SNAPSHOT } from './image/driver-qcow2.js';
 export { openBlockdev, type BlockdevContext } from './image/blockdev.js';
 export type { OptionTree } from './image/options.js';
-export { bypassFilter, insertFilter, putOverlay, replaceNode } from './image/graph-edit.js';
-export { reopenBlockdevs, setReadOnly } from './image/reopen.js';
+export { bypassFilter, insertFilter, replaceNode } from './image/graph-edit.js';
+export { reopenBlockdevs } from './image/reopen.js';
 export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';

@@ -3,6 +3,7 @@
  * (`shared`). A parent node's needs of its children follow from what its own users ask of it and from the edge's role.
  */
 import { BlockError } from '../base/errors.js';
+import type { BlockChild } from './child.js';
 import type { BlockNode } from './node.js';
 
 /** Bits of a permission mask, numbered as QEMU numbers the bytes of its image locks. */
@@ -78,7 +79,7 @@ export interface PermissionChange {
   readonly readOnly?: ReadonlyMap<BlockNode, boolean> | undefined;
 }
 
-/** Works out the uses of every edge below `roots`; throws BUSY with QEMU's sentence where two users conflict. */
+/** Works out the uses of every edge below `roots`; throws with QEMU's sentence where two users conflict, or a node would lie below itself. */
 export function planPermissions(roots: Iterable<BlockNode>, change: PermissionChange = {}): PermissionPlan {
   const uses = new Map(change.uses);
   const nodes = new Map<BlockNode, EdgeUse>();
@@ -99,15 +100,25 @@ export function planPermissions(roots: Iterable<BlockNode>, change: PermissionCh
 
 function parentsFirst(roots: Iterable<BlockNode>): BlockNode[] {
   const seen = new Set<BlockNode>();
+  const above = new Set<BlockNode>();
   const order: BlockNode[] = [];
   const visit = (node: BlockNode): void => {
     if (seen.has(node)) return;
     seen.add(node);
-    for (const child of node.children) visit(child.node);
+    above.add(node);
+    for (const child of node.children) {
+      if (above.has(child.node)) throw cycle(node, child);
+      visit(child.node);
+    }
+    above.delete(node);
     order.push(node);
   };
   for (const root of roots) visit(root);
   return order.reverse();
+}
+
+function cycle(parent: BlockNode, child: BlockChild): BlockError {
+  return new BlockError('INVALID_ARGUMENT', `Making '${child.node.nodeName}' a ${child.edge} child of '${parent.nodeName}' would create a cycle`, { node: parent.name });
 }
 
 function togetherOf(node: BlockNode, useOf: (user: NodeUser) => EdgeUse): EdgeUse {

@@ -32,6 +32,8 @@ export interface Overlaid {
 export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: BlockNode): Promise<Overlaid> {
   const users = [...node.parents];
   const edge = { child: null as BlockChild | null };
+  // Until it is settled nothing may be written to the overlay: an undo would lose it
+  const letGo = holdDrained(overlay);
   await node.drained(() => graph.change([overlay, node], {
     links: new Map(users.map((user): [NodeUser, BlockNode] => [user, overlay])),
     edit: () => {
@@ -40,17 +42,34 @@ export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: Bl
       overlay.driver.setBacking!(edge.child);
       return () => takeOff(overlay, edge.child!);
     },
-  }));
+  })).catch((error: unknown) => {
+    letGo();
+    throw error;
+  });
   return {
     undo: () => overlay.drained(() => graph.change([overlay, node], {
       links: new Map(users.map((user): [NodeUser, BlockNode] => [user, node])),
       edit: () => {
         takeOff(overlay, edge.child!);
-        return () => overlay.driver.setBacking!(edge.child);
+        return () => {
+          edge.child!.node.parents.add(edge.child!);
+          overlay.driver.setBacking!(edge.child);
+        };
       },
-    })),
-    settle: () => makeReadOnly(graph, node),
+    })).finally(letGo),
+    settle: () => {
+      letGo();
+      return makeReadOnly(graph, node);
+    },
   };
+}
+
+/** Requests wait from now on, until the function returned is called. */
+function holdDrained(node: BlockNode): () => void {
+  let letGo: () => void = () => {};
+  const gate = new Promise<void>((resolve) => { letGo = resolve; });
+  void node.drained(() => gate);
+  return letGo;
 }
 
 function takeOff(overlay: BlockNode, child: BlockChild): void {

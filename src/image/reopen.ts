@@ -41,13 +41,6 @@ export async function reopenBlockdevs(graph: BlockGraph, list: readonly OptionTr
   for (const node of orphans) if (node.parents.size === 0 && !node.pinned) await node.close();
 }
 
-/** Everything else stays as it is; children that were defined in place follow. */
-export function setReadOnly(graph: BlockGraph, node: BlockNode, readOnly: boolean): Promise<void> {
-  const options: Record<string, OptionTree[string]> = { ...Object.fromEntries(node.origin?.options ?? []), driver: node.driver.formatName, 'node-name': node.nodeName };
-  for (const child of node.children) options[child.edge] = child.node.nodeName;
-  return reopenBlockdevs(graph, [{ ...options, 'read-only': readOnly }]);
-}
-
 function childOf(node: BlockNode, edge: string): BlockChild | undefined {
   return node.children.find((child) => child.edge === edge);
 }

@@ -7,7 +7,8 @@ import type { BlockNode } from '../../src/block/node.js';
 import { Permission } from '../../src/block/permissions.js';
 import { makeRequest } from '../../src/block/request.js';
 import { openBlockdev } from '../../src/image/blockdev.js';
-import { bypassFilter, insertFilter, putOverlay } from '../../src/image/graph-edit.js';
+import { putOverlay, type Overlaid } from '../../src/daemon/overlay.js';
+import { bypassFilter, insertFilter } from '../../src/image/graph-edit.js';
 import { createImage, openImage } from '../../src/image/open.js';
 import { reopenBlockdevs } from '../../src/image/reopen.js';
 import { useTmp } from '../support/tmp.js';
@@ -112,7 +113,18 @@ class Editor {
     const below = this.#door.node;
     await createImage(path, { format: 'qcow2', size: DISK, backingFile: `overlay${this.images - 1}.qcow2`, backingFormat: 'qcow2', backingUnchecked: true });
     const overlay = await openBlockdev(this.#graph, { driver: 'qcow2', 'node-name': `image${this.images}`, file: { driver: 'file', filename: path }, backing: null });
-    await putOverlay(this.#graph, below, overlay);
+    if (this.#random.chance(0.7)) return this.#keep(await putOverlay(this.#graph, overlay, below));
+    // as in a transaction that fails
+    await below.drained(async () => {
+      const overlaid = await putOverlay(this.#graph, overlay, below);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      await overlaid.undo();
+    });
+    await this.#graph.remove(overlay.nodeName);
+  }
+
+  async #keep(overlaid: Overlaid): Promise<void> {
+    await overlaid.settle().catch(() => {}); // a filter that cannot be reopened: it stays as it is
     // filters below the overlay are part of what it lies on
     this.#filters.length = 0;
     this.images++;
