@@ -156,6 +156,7 @@ export class BlockGraph {
     const node = this.get(nodeName);
     const parents = [...node.parents];
     if (parents.some((user) => user instanceof BlockBackend)) throw new BlockError('BUSY', `Node ${nodeName} is in use`);
+    refuseAsBacking(node);
     if (!node.pinned) throw new BlockError('BUSY', `Node ${nodeName} is not owned by the monitor`);
     if (parents.length > 0) throw new BlockError('BUSY', `Block device ${nodeName} is in use`);
     const below = node.children.map((child) => child.node);
@@ -178,6 +179,15 @@ export class BlockGraph {
 
   #generate(): string {
     return `#block${this.#generated++}${String(this.#randomBelow(100)).padStart(2, '0')}`;
+  }
+}
+
+/** What lies below an overlay is the overlay's: QEMU blocks whatever would change it. */
+export function refuseAsBacking(node: BlockNode): void {
+  for (const user of node.parents) {
+    if (user instanceof BlockChild && user.role === 'backing') {
+      throw new BlockError('BUSY', `Node '${node.nodeName}' is busy: node is used as backing hd of '${user.parent?.nodeName ?? ''}'`, { node: node.name });
+    }
   }
 }
 
