@@ -8,6 +8,7 @@ import { chainStatus } from '../block/status.js';
 import { createImage, openImage, type OpenImageOptions } from '../image/open.js';
 import type { FormatName } from '../image/formats.js';
 import { isNbdName } from '../nbd/name.js';
+import type { NbdDriver } from '../protocol/nbd.js';
 
 export interface CopyOptions {
   /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16. */
@@ -34,6 +35,7 @@ export interface CopyResult {
 
 const ZERO_STEP = 128 * MiB;
 const STATUS_STEP = 1024 * MiB;
+const ASK_AHEAD = 128 * MiB;
 const NO_BYTES = new Uint8Array(0);
 
 /** Copies the whole of `source` to the start of `target`, and flushes it. Rejects with the first error, when nothing is in flight any more. */
@@ -83,6 +85,23 @@ export async function copyImage(source: string, target: string, options: CopyIma
   }
 }
 
+/** What is known of the source up to `end`. */
+interface Extent {
+  end: number;
+  readonly zero: boolean;
+}
+
+/** What the source has from `offset` on: all extents that a server tells in one answer, else one. */
+async function extentsOf(source: BlockNode, offset: number, bytes: number): Promise<readonly { readonly bytes: number; readonly zero: boolean }[]> {
+  const below = source.driver.formatName === 'raw' ? source.children[0]?.node : source;
+  // only the type is imported: who copies files loads nothing of NBD
+  const nbd = below?.driver.formatName === 'nbd' ? below.driver as NbdDriver : null;
+  // equal lengths: a raw window into an export has other offsets
+  if (nbd?.canTellExtents === true && nbd.length() === source.length()) return nbd.extents(offset, bytes);
+  const status = await chainStatus(source, offset, bytes);
+  return [{ bytes: status.bytes, zero: status.kind !== 'data' }];
+}
+
 class Copy {
   copied = 0;
   zeroed = 0;
@@ -93,10 +112,10 @@ class Copy {
   readonly #chunk: number;
   readonly #sparse: number;
   readonly #zeros: Uint8Array;
-  /** Where the next piece begins, and up to where it is known what there is. */
+  /** Where the next piece begins, what is known from there on, and up to where. */
   #position = 0;
+  #known: Extent[] = [];
   #knownTo = 0;
-  #knownZero = false;
   #asking: Promise<void> | null = null;
   #error: unknown = undefined;
   #failed = false;
@@ -124,37 +143,54 @@ class Copy {
       while (!this.#failed) {
         if (this.#options.signal?.aborted === true) throw new BlockError('CANCELLED', `copying '${this.#source.name}' was cancelled`, { cause: this.#options.signal.reason });
         if (this.#position >= this.#bytes) return;
-        if (this.#position >= this.#knownTo) {
-          await (this.#asking ??= this.#ask().finally(() => { this.#asking = null; }));
+        // a server's answer waits behind the data that was asked for before: ask long before it is needed
+        if (this.#knownTo < this.#bytes && this.#knownTo - this.#position < ASK_AHEAD) this.#asking ??= this.#ask();
+        if (this.#known.length === 0) {
+          await this.#asking;
           continue;
         }
         await this.#piece(lease);
         this.#options.onProgress?.(this.copied + this.zeroed, this.#bytes);
       }
     } catch (error) {
-      if (!this.#failed) this.#error = error;
-      this.#failed = true;
+      this.#fail(error);
     } finally {
       lease.release();
     }
   }
 
-  /** Learns what the source has at the next position. */
+  /** Learns what the source has behind what is known. */
   async #ask(): Promise<void> {
-    const offset = this.#position;
-    const status = await chainStatus(this.#source, offset, Math.min(STATUS_STEP, this.#bytes - offset));
-    this.#knownZero = status.kind !== 'data';
-    this.#knownTo = offset + status.bytes;
+    const offset = this.#knownTo;
+    try {
+      for (const extent of await extentsOf(this.#source, offset, Math.min(STATUS_STEP, this.#bytes - offset))) {
+        const last = this.#known.at(-1);
+        this.#knownTo += extent.bytes;
+        if (last !== undefined && last.zero === extent.zero) last.end = this.#knownTo;
+        else this.#known.push({ end: this.#knownTo, zero: extent.zero });
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#asking = null;
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#failed) this.#error = error;
+    this.#failed = true;
   }
 
   /** Takes the next piece before it waits for anything, so that no two workers have the same. */
   #piece(lease: Lease): Promise<void> {
     const offset = this.#position;
+    const { zero, end } = this.#known[0]!;
     // pieces end where those of an image cut into whole chunks do: no block of a target is touched by two
-    const most = this.#knownZero ? ZERO_STEP : this.#chunk - offset % this.#chunk;
-    const bytes = Math.min(this.#knownTo - offset, most);
+    const most = zero ? ZERO_STEP : this.#chunk - offset % this.#chunk;
+    const bytes = Math.min(end - offset, most);
     this.#position += bytes;
-    return this.#knownZero ? this.#zero(offset, bytes) : this.#data(offset, lease.buffer.subarray(0, bytes));
+    if (this.#position === end) this.#known.shift();
+    return zero ? this.#zero(offset, bytes) : this.#data(offset, lease.buffer.subarray(0, bytes));
   }
 
   async #data(offset: number, buffer: Uint8Array): Promise<void> {

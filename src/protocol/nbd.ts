@@ -99,6 +99,15 @@ export class NbdDriver implements BlockDriver {
     return { kind: kindOf(first, this.#context), bytes: Math.min(bytes, covered - offset), hostOffset: offset };
   }
 
+  /** True where `extents` can be asked for. */
+  get canTellExtents(): boolean { return this.#context === BASE_ALLOCATION && this.limits.requestAlignment === 1 && this.client.info.contexts.has(BASE_ALLOCATION); }
+
+  /** As blockStatus, but all that the server tells in one answer. */
+  async extents(offset: number, bytes: number): Promise<{ readonly bytes: number; readonly zero: boolean }[]> {
+    const told = await this.client.blockStatus(offset, bytes, BASE_ALLOCATION);
+    return told.map((extent) => ({ bytes: extent.bytes, zero: kindOf(extent, BASE_ALLOCATION) === 'zero' }));
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
