@@ -67,13 +67,14 @@ function measurement(title: string, load: Load, place: Place): Measurement {
 
 interface Case extends Measurement {
   readonly load: Load;
+  readonly place: Place;
   readonly connections: number;
 }
 
 function cases(setup: Setup, format: string, place: Place, loads: readonly Load[], state: string): Case[] {
   return [1, 4].flatMap((connections) => loads.map((load): Case => {
     const title = `${format}, ${place.name}${state}: ${load.name}, ${connections} connection${connections === 1 ? '' : 's'}`;
-    return { ...measurement(title, load, place), load, connections };
+    return { ...measurement(title, load, place), load, place, connections };
   })).filter(({ title }) => setup.wanted(title));
 }
 
@@ -110,8 +111,8 @@ async function content(setup: Setup, bytes: number): Promise<string> {
 }
 
 /** What was written reaches the disk between the runs, not during the next one. */
-async function settle(setup: Setup): Promise<void> {
-  await runOk('sync', ['-f', setup.directory]);
+async function settle(setup: Setup, place: Place): Promise<void> {
+  if (!place.memory) await runOk('sync', ['-f', setup.directory]);
 }
 
 /** The images are filled, and all loads use the same ones. */
@@ -142,7 +143,7 @@ async function turn(setup: Setup, one: Case, ours: Server, theirs: Server, bytes
   for (const [series, server] of runs) {
     const run = await runLoad(server.uri, one.load, bytes, one.connections, setup.seconds);
     series.add(run.seconds, run.bytes);
-    await settle(setup);
+    await settle(setup, one.place);
   }
 }
 
@@ -198,11 +199,11 @@ async function measureAll(setup: Setup): Promise<Measurement[]> {
     measurements.forEach(print);
     all.push(...measurements);
   };
+  take(await copies(setup));
   for (const place of PLACES) {
     for (const format of ['raw', 'qcow2']) take(await onFilled(setup, format, place));
     take(await onSparse(setup, 'qcow2', place));
   }
-  take(await copies(setup));
   return all;
 }
 
