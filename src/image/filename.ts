@@ -7,38 +7,73 @@ import { printJson } from '../qobject/print.js';
 import type { OptionTree } from './options.js';
 
 export function nodeFilename(node: BlockNode): string {
-  return plainName(node) ?? `json:${printJson(fullOptions(node))}`;
+  return new Names().filename(node);
 }
 
 /** The name without options, or null where options are needed. */
 export function plainName(node: BlockNode): string | null {
-  const { driver, origin } = node;
-  if (origin?.plainName !== undefined) return origin.plainName;
-  if (driver.kind !== 'format') return null;
-  const primary = driver.children?.find(({ role }) => role !== 'backing')?.node;
-  if (primary === undefined || primary.driver.kind === 'format' || Object.keys(origin?.strong ?? {}).length > 0 || backingOverridden(node)) return null;
-  return plainName(primary);
+  return new Names().plain(node);
 }
 
 /** The options that open the tree below a node again. */
 export function fullOptions(node: BlockNode): OptionTree {
-  const { driver, origin } = node;
-  const options: Record<string, OptionTree[string]> = { ...origin?.strong as OptionTree | undefined, driver: driver.formatName };
-  if (origin?.filename !== undefined) options['filename'] = origin.filename;
-  const overridden = backingOverridden(node);
-  const list: OptionTree[] = [];
-  for (const child of node.children) {
-    if (child === driver.backing && !overridden) continue;
-    if (child.edge.startsWith('children.')) list.push(fullOptions(child.node));
-    else options[child.edge] = fullOptions(child.node);
-  }
-  if (list.length > 0) options['children'] = list;
-  if (overridden && node.backing === null) options['backing'] = null;
-  return options;
+  return new Names().options(node);
 }
 
-/** True where what lies below is not what the image itself asks for. */
-function backingOverridden(node: BlockNode): boolean {
-  const wanted = node.origin?.autoBacking ?? null;
-  return node.backing === null ? wanted !== null : wanted === null || nodeFilename(node.backing) !== wanted;
+/** One look at a graph: each node is worked out once, however many ways lead to it and however long its chain is. */
+class Names {
+  readonly #filenames = new Map<BlockNode, string>();
+  readonly #plain = new Map<BlockNode, string | null>();
+  readonly #options = new Map<BlockNode, OptionTree>();
+
+  filename(node: BlockNode): string {
+    return once(this.#filenames, node, () => this.plain(node) ?? `json:${printJson(this.options(node))}`);
+  }
+
+  plain(node: BlockNode): string | null {
+    return once(this.#plain, node, () => this.#findPlain(node));
+  }
+
+  options(node: BlockNode): OptionTree {
+    return once(this.#options, node, () => this.#findOptions(node));
+  }
+
+  #findPlain(node: BlockNode): string | null {
+    const { driver, origin } = node;
+    if (origin?.plainName !== undefined) return origin.plainName;
+    if (driver.kind !== 'format') return null;
+    const primary = driver.children?.find(({ role }) => role !== 'backing')?.node;
+    if (primary === undefined || primary.driver.kind === 'format' || Object.keys(origin?.strong ?? {}).length > 0 || this.#backingOverridden(node)) return null;
+    return this.plain(primary);
+  }
+
+  #findOptions(node: BlockNode): OptionTree {
+    const { driver, origin } = node;
+    const options: Record<string, OptionTree[string]> = { ...origin?.strong as OptionTree | undefined, driver: driver.formatName };
+    if (origin?.filename !== undefined) options['filename'] = origin.filename;
+    const overridden = this.#backingOverridden(node);
+    const list: OptionTree[] = [];
+    for (const child of node.children) {
+      if (child === driver.backing && !overridden) continue;
+      if (child.edge.startsWith('children.')) list.push(this.options(child.node));
+      else options[child.edge] = this.options(child.node);
+    }
+    if (list.length > 0) options['children'] = list;
+    if (overridden && node.backing === null) options['backing'] = null;
+    return options;
+  }
+
+  /** True where what lies below is not what the image itself asks for. */
+  #backingOverridden(node: BlockNode): boolean {
+    const wanted = node.origin?.autoBacking ?? null;
+    return node.backing === null ? wanted !== null : wanted === null || this.filename(node.backing) !== wanted;
+  }
+}
+
+function once<T>(known: Map<BlockNode, T>, node: BlockNode, find: () => T): T {
+  const found = known.get(node);
+  if (found !== undefined) return found;
+  const made = find();
+  known.set(node, made);
+  return made;
 }

@@ -119,8 +119,10 @@ function readLink(graph: BlockGraph, node: BlockNode, flat: FlatOptions, edge: s
   links.set(edge, wanted);
 }
 
-function reaches(from: BlockNode, wanted: BlockNode): boolean {
-  return from === wanted || from.children.some((child) => reaches(child.node, wanted));
+function reaches(from: BlockNode, wanted: BlockNode, seen = new Set<BlockNode>()): boolean {
+  if (seen.has(from)) return false;
+  seen.add(from);
+  return from === wanted || from.children.some((child) => reaches(child.node, wanted, seen));
 }
 
 /** A node is drained before those below it: what it has in flight needs them. */
