@@ -24,6 +24,8 @@ export interface RunOptions {
 /** The repository, from this file or from a bundle of it. */
 export const repository = findRepository(dirname(fileURLToPath(import.meta.url)));
 export const launcher = join(repository, 'cli', 'quiesce');
+export const nbdLauncher = join(repository, 'cli', 'quiesce-nbd');
+export const storageDaemonLauncher = join(repository, 'cli', 'quiesce-storage-daemon');
 
 function findRepository(from: string): string {
   return existsSync(join(from, 'package-lock.json')) ? from : findRepository(dirname(from));

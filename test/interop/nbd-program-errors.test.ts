@@ -1,0 +1,50 @@
+/** Wrong command lines of quiesce-nbd: the same words and exit codes as qemu-nbd's. */
+import { expect, test } from '@jest/globals';
+import { peers } from '../support/peers.js';
+import { standIn } from '../support/programs.js';
+import { run, runOk, type RunResult } from '../support/run.js';
+import { useTmp } from '../support/tmp.js';
+
+const tmp = useTmp();
+
+const LINES: readonly (readonly string[])[] = [
+  [], ['a', 'b'], ['--foo'], ['--foo=bar'], ['-P'], ['-tzv'], ['--s', 'x'], ['--s=x'], ['--fork=x'], ['-A', '-B'], ['--pid-file'],
+  ['-L', 'x'], ['-L', '-o', '1'], ['-L', '-f', 'raw'], ['-L', '--fork'], ['-L', '-x', 'n'], ['-k', 'a', 'x'],
+  ['-o', 'x', 'y'], ['-o', '-1', 'none'], ['-o', '0x10z', 'y'], ['-o', '08', 'y'], ['-e', '-1', 'y'], ['-e', 'x', 'y'], ['-e', '99999999999', 'y'],
+  ['--cache=foo', 'a'], ['-n', '--cache=none', 'a'], ['--aio=foo', 'a'], ['--aio=threads', '--aio=threads', 'a'], ['--discard=foo', 'a'],
+  ['--detect-zeroes=foo', 'a'], ['--detect-zeroes=unmap', 'a'], ['--tls-authz=a', 'x'], ['--tls-hostname=a', 'x'], ['--tls-creds', 'a', 'x'],
+  ['--tls-creds', 'a', '-L', '--tls-authz', 'b'], ['--tls-creds', 'a', '--tls-hostname=x', 'b'], ['--selinux-label', 'x', 'y'],
+  ['--image-opts', '-f', 'raw', 'x'], ['--image-opts', 'driver=foo'], ['--image-opts', 'foo'], ['-f', 'foo', 'IMAGE'], ['-k', 'SOCKET', '-f', 'qcow2', 'TEXT'],
+  ['-l', 'none', 'IMAGE'], ['-l', 'snapshot.id=1,snapshot.name=2', 'IMAGE'], ['-l', 'snapshot.foo=1', 'IMAGE'], ['-B', 'none', '-k', 'SOCKET', 'IMAGE'],
+  ['-k', '/no/such/folder/s', 'IMAGE'], ['-k', 'SOCKET', '-o', '1048577', 'IMAGE'], ['--object', 'secret,id=a', 'x'], ['--object', 'foo', 'x'], ['--object', 'secret,id=3,data=x', 'x'],
+  ['--object', 'secret,id=s,data=x', '--tls-creds', 's', 'x'], ['--pid-file=/no/such/folder/p', '-k', 'SOCKET', 'IMAGE'],
+  ['--fork', '--pid-file=/no/such/folder/p', '-k', 'SOCKET', 'IMAGE'], ['--fork', '-k', 'SOCKET', 'none'],
+  ['-c', '/dev/no-such-nbd', 'IMAGE'], ['-d', '/dev/no-such-nbd'], ['-b', 'no.such.host.invalid', 'IMAGE'], ['-p', 'abc', 'IMAGE'],
+  ['-L', '-k', '/no/such/socket'], ['-L', '-p', '1'], ['-k', 'SOCKET', 'none'], ['-k', 'SOCKET', '-f', 'raw', 'none'],
+];
+
+peers('qemu-nbd', 'qemu-img')('a wrong command line', () => {
+  test('is refused in the same words', async () => {
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('IMAGE'), '1M']);
+    await runOk('qemu-img', ['create', '-q', '-f', 'raw', tmp('TEXT'), '1M']);
+    const ours = standIn('qemu-nbd', tmp('bin'));
+    const outcome = ({ code, stdout, stderr }: RunResult): object => ({ code, stdout, stderr });
+    const differing: object[] = [];
+    const compare = async (words: readonly string[]): Promise<void> => {
+      const args = words.map((word) => (word === 'SOCKET' ? tmp(`socket-${words.length}`) : word));
+      const options = { cwd: tmp(), timeoutMs: 20_000 };
+      const [one, other] = [outcome(await run('qemu-nbd', args, options)), outcome(await run(ours, args, options))];
+      if (JSON.stringify(one) !== JSON.stringify(other)) differing.push({ args, theirs: one, ours: other });
+    };
+    for (const words of LINES) await compare(words);
+    expect(differing).toEqual([]);
+  });
+});
+
+test('--help and --version speak under the name that was called', async () => {
+  const ours = standIn('qemu-nbd', tmp('bin'));
+  expect(await runOk(ours, ['--version'])).toMatch(/^qemu-nbd 7\.2\.\d+ /);
+  const help = await runOk(ours, ['-h']);
+  expect(help).toMatch(/^Usage: qemu-nbd \[OPTIONS\] FILE\n/);
+  expect(help).toContain('--allocation-depth');
+});
