@@ -29,9 +29,10 @@ export async function serve(options: NbdProgramOptions, setting: ServeSetting): 
     onProblem: (why) => { if (options.verbose) complain(why); },
   });
   try {
-    await exports.startServer({ address: addressOf(options, setting.activated), tls: setting.tls, maxConnections: options.shared });
+    await exports.startServer({ address: addressOf(options, setting.activated), tls: setting.tls, maxConnections: options.shared, held: true });
     const node = await openImageOf(graph, options, setting.context);
     await addExport(exports, node, options);
+    exports.admit();
     if (options.pidFile !== null) PidFile.write(options.pidFile, process.pid);
     process.chdir('/');
     tellReady();

@@ -47,6 +47,8 @@ export interface StartNbdServer {
   readonly tls?: TlsCredentials | null | undefined;
   /** 0 for any number. */
   readonly maxConnections?: number | undefined;
+  /** Clients wait until `admit`. */
+  readonly held?: boolean | undefined;
 }
 
 export class BlockExports {
@@ -67,13 +69,18 @@ export class BlockExports {
   get serving(): boolean { return this.#server !== null; }
 
   /** Resolves with the TCP port, null for other sockets. */
-  async startServer({ address, tls, maxConnections = 0 }: StartNbdServer): Promise<number | null> {
+  async startServer({ address, tls, maxConnections = 0, held }: StartNbdServer): Promise<number | null> {
     if (this.#server !== null) throw new BlockError('EXISTS', 'NBD server already running');
-    const server = new NbdServer({ ...this.#serverOptions, tls, maxConnections });
+    const server = new NbdServer({ ...this.#serverOptions, tls, maxConnections, held });
     const port = await server.listen(address);
     this.#server = server;
     this.#maxConnections = maxConnections;
     return port;
+  }
+
+  /** Lets in the clients of a server that was started `held`. */
+  admit(): void {
+    this.#runningServer().admit();
   }
 
   /** Ends all exports and connections. */

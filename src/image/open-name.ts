@@ -84,12 +84,8 @@ async function protocolOf(name: string): Promise<string> {
 }
 
 function jsonTree(name: string): OptionTree {
-  let tree;
-  try {
-    tree = parseJson(name.slice('json:'.length));
-  } catch (error) {
-    throw new BlockError('INVALID_ARGUMENT', `Could not parse the JSON options: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-  }
-  if (!isDict(tree)) throw new BlockError('INVALID_ARGUMENT', 'Invalid JSON object given');
-  return tree as OptionTree;
+  const item = parseJson(name.slice('json:'.length));
+  if (item.error !== undefined) throw new BlockError('INVALID_ARGUMENT', `Could not parse the JSON options: ${item.error}`);
+  if (!isDict(item.value)) throw new BlockError('INVALID_ARGUMENT', 'Invalid JSON object given');
+  return item.value as OptionTree;
 }

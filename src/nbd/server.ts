@@ -29,6 +29,8 @@ export interface NbdServerOptions {
   readonly tls?: TlsCredentials | null | undefined;
   /** Whether a client with such a certificate may connect, by its subject as QEMU's authz objects see it (`C=GB,CN=host`). */
   readonly authorize?: ((subject: string) => boolean) | null | undefined;
+  /** Clients may connect and wait, without a greeting, until `admit`: for who listens before the exports are there. */
+  readonly held?: boolean | undefined;
   /** Over all exports; 0 (default) for any number. */
   readonly maxConnections?: number | undefined;
   /** For the whole negotiation; 0 for no limit. Default 10 s. */
@@ -62,6 +64,7 @@ export class NbdServer {
   readonly #waiting: Socket[] = [];
   readonly #stalls: StallWatch;
   #maxConnections: number;
+  #held: boolean;
   #closing: Promise<void> | null = null;
 
   constructor(options: NbdServerOptions = {}) {
@@ -69,6 +72,7 @@ export class NbdServer {
     this.#clock = options.clock ?? systemClock;
     this.#pool = options.pool ?? new BufferPool(BUFFER_BYTES);
     this.#maxConnections = options.maxConnections ?? 0;
+    this.#held = options.held ?? false;
     this.#stalls = new StallWatch(this.#connections, this.#clock, options.stallTimeoutMs ?? STALL_TIMEOUT_MS);
     if (this.#pool.bytes < MAX_PAYLOAD) throw new BlockError('INVALID_ARGUMENT', `an NBD server needs ${MAX_PAYLOAD} bytes of buffers, not ${this.#pool.bytes}`);
   }
@@ -111,6 +115,12 @@ export class NbdServer {
     return 'port' in address ? (server.address() as AddressInfo).port : null;
   }
 
+  /** Lets in the clients that `held` kept waiting. */
+  admit(): void {
+    this.#held = false;
+    this.#startWaiting();
+  }
+
   /** Stops listening, answers what is under way, and ends all connections. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -137,7 +147,7 @@ export class NbdServer {
   #accept(socket: Socket): void {
     if (this.#closing !== null) {
       socket.destroy();
-    } else if (this.#maxConnections === 0 || this.#connections.size < this.#maxConnections) {
+    } else if (this.#hasRoom()) {
       this.#start(socket);
     } else if (this.#waiting.length < MAX_WAITING) {
       socket.once('error', () => undefined);
@@ -165,7 +175,15 @@ export class NbdServer {
   #closed(connection: Connection, negotiated: boolean): void {
     this.#connections.delete(connection);
     this.#options.onDisconnect?.(this.#connections.size, negotiated);
-    while (this.#closing === null && this.#waiting.length > 0 && this.#connections.size < this.#maxConnections) {
+    this.#startWaiting();
+  }
+
+  #hasRoom(): boolean {
+    return !this.#held && (this.#maxConnections === 0 || this.#connections.size < this.#maxConnections);
+  }
+
+  #startWaiting(): void {
+    while (this.#closing === null && this.#waiting.length > 0 && this.#hasRoom()) {
       const socket = this.#waiting.shift()!;
       if (!socket.destroyed) this.#start(socket);
     }
