@@ -38,7 +38,7 @@ function even(message: string): string {
     .replace(/"filename": "[^"]*(?:ours|theirs),server=on", "label": "monitor"/g, 'MONITOR');
 }
 
-function line(execute: string, args: unknown = undefined): string {
+function line(execute: string, args?: unknown): string {
   return JSON.stringify({ execute, ...(args === undefined ? {} : { arguments: args }) });
 }
 
@@ -168,7 +168,7 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
   test('to character devices', async () => {
     const add = (id: string, type: string, data: object = {}): string => line('chardev-add', { id, backend: { type, data } });
     const change = (id: string): string => line('chardev-change', { id, backend: { type: 'null', data: {} } });
-    const read = (device: string, size: number, format: string | undefined = undefined): string => line('ringbuf-read', { device, size, format });
+    const read = (device: string, size: number, format?: string): string => line('ringbuf-read', { device, size, format });
     const lines = [
       line('query-chardev-backends'), add('rb', 'ringbuf', { size: 16 }), add('rb', 'ringbuf'), add('r2', 'ringbuf', { size: 17 }),
       line('ringbuf-write', { device: 'rb', data: 'hello world it is long' }), line('ringbuf-write', { device: 'rb', data: 'aGVsbG8=', format: 'base64' }),
