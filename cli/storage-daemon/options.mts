@@ -79,7 +79,20 @@ function takeStdio(shared: Setting): Duplex {
   if (shared.daemonize) throw new BlockError('INVALID_ARGUMENT', 'cannot use stdio with -daemonize');
   if (shared.stdioTaken) throw new BlockError('BUSY', 'cannot use stdio by multiple character devices');
   shared.stdioTaken = true;
-  return Duplex.from({ readable: process.stdin, writable: process.stdout });
+  return stdioStream();
+}
+
+/** Destroying it leaves the process's own streams alone. */
+function stdioStream(): Duplex {
+  const { stdin, stdout } = process;
+  const stream = new Duplex({
+    read: () => void stdin.resume(),
+    write: (chunk: Buffer, _, done) => void stdout.write(chunk, () => done()),
+  });
+  stdin.pause();
+  stdin.on('data', (data: Buffer) => { if (!stream.destroyed && !stream.push(data)) stdin.pause(); });
+  stdin.once('end', () => { if (!stream.destroyed) stream.push(null); });
+  return stream;
 }
 
 const CHARDEV_HELP = `Available chardev backend types: 

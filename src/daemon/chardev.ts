@@ -64,6 +64,8 @@ class StreamChardev implements Chardev {
   constructor(id: string, stream: Duplex) {
     this.id = id;
     this.#stream = stream;
+    // that the other end is gone, or this one closed, is no fault of anyone's
+    stream.on('error', () => undefined);
   }
 
   filename(): string { return 'fd'; }
