@@ -25,5 +25,6 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'image bitmap': { summary: 'change the persistent dirty bitmaps of an image', quick: true, load: () => import('./commands/image-bitmap.mjs') },
   'image check': { summary: 'check the consistency of an image', quick: true, load: () => import('./commands/image-check.mjs') },
   'nbd info': { summary: 'show what an NBD server offers', quick: true, load: () => import('./commands/nbd-info.mjs') },
+  'nbd copy': { summary: 'copy a disk between files and exports', quick: true, load: () => import('./commands/nbd-copy.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },
 };
