@@ -54,6 +54,7 @@ export { reopenBlockdevs } from './image/reopen.js';
 export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
+export { createOnDaemon, type DaemonSnapshot, type DaemonSnapshotRequest } from './job/snapshot-daemon.js';
 export { createFromQemu } from './job/snapshot-qemu.js';
 export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,

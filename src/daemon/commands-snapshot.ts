@@ -105,6 +105,7 @@ async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict)
   if (node.readOnly) throw new BlockError('READ_ONLY', `Device '${called}' is read only`);
   const table = node.driver.snapshots;
   if (table === undefined) throw new BlockError('NOT_SUPPORTED', `Block format '${node.driver.formatName}' used by device '${called}' does not support internal snapshots`);
+  daemon.liveSnapshots.refuseWhileReceiving(node);
   if (name === '') throw new BlockError('INVALID_ARGUMENT', 'Name is empty');
   if (table.list().some((snapshot) => snapshot.name === name)) {
     throw new BlockError('EXISTS', `Snapshot with name '${name as string}' already exists on device '${called}'`);

@@ -17,6 +17,7 @@ import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
 import { exportCommands } from './commands-export.js';
 import { jobCommands } from './commands-job.js';
+import { LiveSnapshots } from './live-snapshots.js';
 import { nodeCommands } from './commands-node.js';
 import { queryCommands } from './commands-query.js';
 import { snapshotCommands } from './commands-snapshot.js';
@@ -38,6 +39,7 @@ export class StorageDaemon {
   readonly thresholds: WriteThresholds;
   readonly clock: Clock;
   readonly objects: ObjectModel;
+  readonly liveSnapshots = new LiveSnapshots(this);
   /** What opening a node needs of the daemon. */
   readonly blockdevContext: BlockdevContext;
   readonly qmp: QmpServer;
@@ -95,6 +97,7 @@ export class StorageDaemon {
     const errors: unknown[] = [];
     const step = async (work: Promise<void>): Promise<void> => { await work.catch((error: unknown) => errors.push(error)); };
     await step(this.jobs.close());
+    await step(this.liveSnapshots.close());
     await step(this.exports.close());
     await step(this.graph.closeAll());
     await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
@@ -110,6 +113,7 @@ export class StorageDaemon {
       ...nodeCommands(this),
       ...bitmapCommands(this),
       ...snapshotCommands(this),
+      ...this.liveSnapshots.commands(),
       ...transactionCommands(this),
       ...jobCommands(this),
       ...exportCommands(this),

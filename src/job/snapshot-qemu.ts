@@ -66,7 +66,7 @@ async function migrateToSpool(qmp: QmpClient, spool: Spool, request: CreateSnaps
 }
 
 /** QEMU may run as another user than we: whoever owns its QMP socket may connect to ours. */
-async function giveToPeer(qmpPath: string, paths: readonly string[]): Promise<void> {
+export async function giveToPeer(qmpPath: string, paths: readonly string[]): Promise<void> {
   if (process.geteuid?.() !== 0) return;
   const { uid, gid } = await stat(qmpPath);
   for (const name of paths) await chown(name, uid, gid);

@@ -11,10 +11,12 @@ const REPLY_TIMEOUT_MS = 120_000;
 export class QmpError extends BlockError {
   /** QEMU's class: `GenericError`, `CommandNotFound`, `DeviceNotFound`, … */
   readonly errorClass: string;
+  readonly description: string;
 
   constructor(command: string, errorClass: string, description: string) {
     super('PEER', `QEMU refused '${command}': ${description}`);
     this.errorClass = errorClass;
+    this.description = description;
   }
 }
 

@@ -1,6 +1,8 @@
 /** QMP on the wire: one JSON object per line. What comes in is checked here; nothing above sees an untyped message. */
 import { BlockError, messageOf } from '../base/errors.js';
 import { MiB } from '../base/bytes.js';
+import { printJson } from '../qobject/print.js';
+import type { JsonDict } from '../qobject/value.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -82,7 +84,7 @@ export function decodeMessage(line: string): QmpMessage {
 }
 
 export function encodeCommand(command: string, args: JsonObject | undefined, id: number): string {
-  return `${JSON.stringify({ execute: command, arguments: args, id })}\n`;
+  return `${printJson({ execute: command, arguments: args as JsonDict | undefined, id })}\n`;
 }
 
 function parse(line: string): JsonObject {

@@ -93,31 +93,45 @@ export async function resume(qmp: QmpClient): Promise<void> {
  * length when QEMU has reported `completed` and the stream has ended; from then on the images are free for writing.
  * Where it fails (also by the signal that `input` was opened with), the migration is over and the images are QEMU's again.
  */
-export async function migrateInto(qmp: QmpClient, input: SocketInput, into: VmStateConsumer): Promise<number> {
+export function migrateInto(qmp: QmpClient, input: SocketInput, into: VmStateConsumer): Promise<number> {
+  return migrateTo(qmp, { path: input.path, receive: () => input.pump(into), close: () => input.close() });
+}
+
+/** Where a migration goes. */
+export interface MigrationTarget {
+  /** A unix socket that listens. */
+  readonly path: string;
+  /** Takes the stream, up to its end. Called once; what it resolves with, the migration does. */
+  receive(): Promise<number>;
+  /** Ends `receive`. */
+  close(): Promise<void>;
+}
+
+export async function migrateTo(qmp: QmpClient, target: MigrationTarget, signal?: AbortSignal): Promise<number> {
   const restore = await tuneMigration(qmp);
   try {
-    return await runMigration(qmp, input, into);
+    return await runMigration(qmp, target, signal);
   } finally {
     await restore();
   }
 }
 
-async function runMigration(qmp: QmpClient, input: SocketInput, into: VmStateConsumer): Promise<number> {
+async function runMigration(qmp: QmpClient, target: MigrationTarget, signal: AbortSignal | undefined): Promise<number> {
   const waiting = new AbortController();
-  const ended = migrationEnd(qmp, waiting.signal);
-  const pumped = input.pump(into);
+  const ended = migrationEnd(qmp, signal === undefined ? waiting.signal : AbortSignal.any([waiting.signal, signal]));
+  const pumped = target.receive();
   // both are awaited below; until then neither may count as unhandled
   ended.catch(() => undefined);
   pumped.catch(() => undefined);
   try {
-    await qmp.execute('migrate', { uri: `unix:${input.path}` });
+    await qmp.execute('migrate', { uri: `unix:${target.path}` });
     const [bytes] = await Promise.all([pumped, ended]);
     await migrationSettled(qmp);
     return bytes;
   } catch (error) {
     waiting.abort();
     await cancelMigration(qmp).catch(() => undefined);
-    await input.close();
+    await target.close();
     await pumped.catch(() => undefined);
     throw error;
   }

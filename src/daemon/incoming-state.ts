@@ -1,0 +1,92 @@
+/**
+ * RAM state that streams into an image whose disk is in use. It comes over a private socket, and the disk is not held up
+ * meanwhile; the state is nobody's until a snapshot takes it, so a client that is gone leaves no snapshot.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import type { Clock } from '../base/clock.js';
+import { BlockError, messageOf } from '../base/errors.js';
+import type { VmStateArea } from '../block/driver.js';
+import { checkStreamEnd } from '../vmstate/qemu-stream.js';
+import { SocketInput } from '../vmstate/sources.js';
+import { VmStateWriter } from '../vmstate/writer.js';
+
+/** For what lies in buffers when the sender says that it has ended: other commands wait as long. */
+const END_WAIT_MS = 30_000;
+
+export interface IncomingStateOptions {
+  readonly chunkSize?: number | undefined;
+  readonly depth?: number | undefined;
+}
+
+export class IncomingState {
+  readonly #area: VmStateArea;
+  readonly #directory: string;
+  readonly #input: SocketInput;
+  readonly #writer: VmStateWriter;
+  readonly #pumped: Promise<number>;
+  #failure: unknown = null;
+  #dropping: Promise<void> | null = null;
+
+  private constructor(area: VmStateArea, directory: string, input: SocketInput, writer: VmStateWriter) {
+    this.#area = area;
+    this.#directory = directory;
+    this.#input = input;
+    this.#writer = writer;
+    this.#pumped = input.pump(writer);
+    this.#pumped.catch((error: unknown) => { this.#failure = error; });
+  }
+
+  /** Listens at a socket that only this user can reach. */
+  static async listen(area: VmStateArea, options: IncomingStateOptions): Promise<IncomingState> {
+    const writer = new VmStateWriter(area, options);
+    const directory = await mkdtemp(path.join(os.tmpdir(), 'quiesce-'));
+    try {
+      return new IncomingState(area, directory, await SocketInput.listen(path.join(directory, 'vm-state')), writer);
+    } catch (error) {
+      await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  get path(): string { return this.#input.path; }
+  /** Why no more of it can come, or null. */
+  get failure(): string | null { return this.#failure === null ? null : messageOf(this.#failure); }
+
+  /**
+   * Its length, once all is stored and its end is right. `expected`: what the sender has sent; a sender that was killed
+   * ends its stream too, and cannot say so.
+   */
+  async finish(expected: number | null, clock: Clock): Promise<number> {
+    await this.#end(clock);
+    const bytes = await this.#writer.finish();
+    if (expected !== null && bytes !== expected) throw new BlockError('PROTOCOL', `${bytes} bytes of VM state came, and ${expected} were sent`);
+    if (await checkStreamEnd(this.#area, bytes) === 'empty') throw new BlockError('PROTOCOL', 'no VM state came: its stream ended without a byte');
+    return bytes;
+  }
+
+  async #end(clock: Clock): Promise<void> {
+    const waiting = new AbortController();
+    try {
+      const ended = await Promise.race([this.#pumped.then(() => true), clock.sleep(END_WAIT_MS, waiting.signal).then(() => false)]);
+      if (!ended) throw new BlockError('BUSY', `the VM state at '${this.path}' has not ended`);
+    } finally {
+      waiting.abort();
+    }
+  }
+
+  /** Ends the stream, and frees what no snapshot has taken. Idempotent. */
+  drop(): Promise<void> {
+    this.#dropping ??= this.#drop();
+    return this.#dropping;
+  }
+
+  async #drop(): Promise<void> {
+    await this.#input.close();
+    await this.#pumped.catch(() => undefined);
+    await this.#writer.abort();
+    await rm(this.#directory, { recursive: true, force: true });
+    await this.#area.discard();
+  }
+}

@@ -1,0 +1,172 @@
+/** Our commands for snapshots of live disks: with RAM state, in place of older ones, and with the length of the pause. */
+import { BlockError, messageOf } from '../base/errors.js';
+import type { BlockBackend } from '../block/backend.js';
+import type { SnapshotInfo, SnapshotTable, VmStateArea } from '../block/driver.js';
+import type { BlockNode } from '../block/node.js';
+import { Permission } from '../block/permissions.js';
+import { snapshotInfo } from '../image/info.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { Session } from '../qmp/session.js';
+import type { JsonDict } from '../qobject/value.js';
+import type { StorageDaemon } from './daemon.js';
+import { IncomingState } from './incoming-state.js';
+
+interface Incoming {
+  readonly state: IncomingState;
+  /** Only the client that asked for it may use it; with the client it goes. */
+  readonly owner: Session;
+  /** Keeps the node. */
+  readonly door: BlockBackend;
+}
+
+interface Target {
+  readonly node: BlockNode;
+  readonly table: SnapshotTable;
+  readonly area: VmStateArea;
+}
+
+export class LiveSnapshots {
+  readonly #daemon: StorageDaemon;
+  readonly #incoming = new Map<BlockNode, Incoming>();
+
+  constructor(daemon: StorageDaemon) {
+    this.#daemon = daemon;
+  }
+
+  commands(): CommandTable {
+    return {
+      'x-quiesce-vm-state-receive': (args, session) => this.#receive(args, session),
+      'x-quiesce-vm-state-cancel': ({ 'node-name': name }, session) => this.#cancel(name as string, session),
+      'x-quiesce-snapshot-create': (args, session) => this.#create(args, session),
+    };
+  }
+
+  /** A snapshot takes or drops the state that is on its way into its image: another one must wait. */
+  refuseWhileReceiving(node: BlockNode): void {
+    if (this.#incoming.has(node)) throw new BlockError('BUSY', `Node '${node.nodeName}' is receiving VM state for another snapshot`);
+  }
+
+  async close(): Promise<void> {
+    for (const node of [...this.#incoming.keys()]) await this.#drop(node);
+  }
+
+  /** Asks before minutes of RAM are taken in vain whatever the snapshot would be refused for. */
+  async #receive(args: JsonDict, owner: Session): Promise<JsonDict> {
+    const { node, area } = this.#target(args);
+    this.refuseWhileReceiving(node);
+    const door = await this.#daemon.graph.attach(node, { used: 0, shared: Permission.ALL });
+    try {
+      await area.discard();
+      const state = await IncomingState.listen(area, { chunkSize: optionalNumber(args['chunk-size']), depth: optionalNumber(args['depth']) });
+      const incoming = { state, owner, door };
+      this.#incoming.set(node, incoming);
+      const forget = async (): Promise<void> => { if (this.#incoming.get(node) === incoming) await this.#drop(node); };
+      void owner.ended.then(forget).catch(() => undefined);
+      return { path: state.path };
+    } catch (error) {
+      await this.#daemon.graph.detach(door);
+      throw error;
+    }
+  }
+
+  async #cancel(name: string, session: Session): Promise<JsonDict> {
+    const node = this.#daemon.graph.lookUp(name);
+    const incoming = this.#incoming.get(node);
+    if (incoming?.owner !== session) throw new BlockError('NOT_FOUND', `Node '${name}' is receiving no VM state of this client`);
+    const { failure } = incoming.state;
+    await this.#drop(node);
+    return failure === null ? {} : { error: failure };
+  }
+
+  async #drop(node: BlockNode): Promise<void> {
+    const incoming = this.#incoming.get(node);
+    if (incoming === undefined) return;
+    try {
+      await incoming.state.drop();
+    } finally {
+      this.#incoming.delete(node);
+      await this.#daemon.graph.detach(incoming.door);
+    }
+  }
+
+  async #create(args: JsonDict, session: Session): Promise<JsonDict> {
+    const { node } = this.#target(args);
+    if (args['take-vm-state'] !== true) {
+      this.refuseWhileReceiving(node);
+      return this.#snapshot(args, 0);
+    }
+    const incoming = this.#incoming.get(node);
+    if (incoming?.owner !== session) throw new BlockError('NOT_FOUND', `Node '${node.nodeName}' has received no VM state of this client`);
+    try {
+      return await this.#snapshot(args, await incoming.state.finish(optionalNumber(args['vm-state-size']) ?? null, this.#daemon.clock));
+    } finally {
+      await this.#drop(node);
+    }
+  }
+
+  async #snapshot(args: JsonDict, vmStateSize: number): Promise<JsonDict> {
+    const { clock } = this.#daemon;
+    const { node, table } = this.#target(args);
+    const name = args['name'] as string;
+    const older = table.list().filter((snapshot) => snapshot.name === name);
+    await node.flush(); // what can be written before the pause need not be written in it
+    const now = clock.wallMs();
+    const pauses = new Pauses(clock);
+    const created = await pauses.drained(node, () => table.create({
+      name, vmStateSize, dateSeconds: Math.floor(now / 1000), dateNanoseconds: Math.floor((now % 1000) * 1e6),
+      vmClockNs: optionalBigint(args['vm-clock-nsec']), icount: optionalBigint(args['icount']),
+    }));
+    await deleteAll(older, created, (id) => pauses.drained(node, () => table.delete(id)));
+    return { snapshot: snapshotInfo(created), 'pause-nsec': pauses.longestNs };
+  }
+
+  #target({ 'node-name': nodeName, name, replace }: JsonDict): Target {
+    const node = this.#daemon.graph.lookUp(nodeName as string);
+    const { snapshots: table, vmState: area } = node.driver;
+    if (node.readOnly) throw new BlockError('READ_ONLY', `Node '${node.nodeName}' is read only`);
+    if (table === undefined || area === undefined) {
+      throw new BlockError('NOT_SUPPORTED', `Node '${node.nodeName}' has format ${node.driver.formatName}, which has no internal snapshots; a qcow2 node was expected`);
+    }
+    table.checkNew(name as string);
+    if (replace !== true && table.list().some((snapshot) => snapshot.name === name)) {
+      throw new BlockError('EXISTS', `Node '${node.nodeName}' already has a snapshot '${name as string}'`);
+    }
+    return { node, table, area };
+  }
+}
+
+/** How long new requests had to wait: the longest of the drained sections. */
+class Pauses {
+  longestNs = 0;
+  readonly #clock: StorageDaemon['clock'];
+
+  constructor(clock: StorageDaemon['clock']) {
+    this.#clock = clock;
+  }
+
+  async drained<T>(node: BlockNode, section: () => Promise<T>): Promise<T> {
+    const begin = this.#clock.monotonicMs();
+    try {
+      return await node.drained(section);
+    } finally {
+      this.longestNs = Math.max(this.longestNs, Math.round((this.#clock.monotonicMs() - begin) * 1e6));
+    }
+  }
+}
+
+/** The new one is durable: what fails now must not look as if it were not there. */
+async function deleteAll(older: readonly SnapshotInfo[], created: SnapshotInfo, remove: (id: string) => Promise<void>): Promise<void> {
+  try {
+    for (const { id } of older) await remove(id);
+  } catch (error) {
+    throw new BlockError('IO', `snapshot '${created.name}' was made and is durable (id ${created.id}), but the older one stayed: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function optionalNumber(value: unknown): number | undefined {
+  return value === undefined ? undefined : Number(value);
+}
+
+function optionalBigint(value: unknown): bigint | undefined {
+  return value === undefined ? undefined : BigInt(value as number | bigint);
+}
