@@ -30,17 +30,18 @@ function removeMode(mode: unknown): 'safe' | 'hard' {
 /** `options`: NbdServerOptions, checked by the schema. */
 export async function startNbdServer(daemon: StorageDaemon, options: JsonDict, address: SocketAddress): Promise<void> {
   if (daemon.exports.serving) throw new BlockError('EXISTS', 'NBD server already running');
+  const authz = options['tls-authz'] as string | undefined;
   await daemon.exports.startServer({
     address: listenAddress(address),
     tls: serverCredentials(daemon, options),
+    // asked for each client: the object may come later, and who names one that is not there keeps everybody out
+    authorize: authz === undefined ? null : (subject) => daemon.objects.authorizes(authz, subject) ?? false,
     maxConnections: Number(options['max-connections'] ?? 0),
   });
 }
 
 function serverCredentials({ objects }: StorageDaemon, options: JsonDict): TlsCredentials | null {
   const id = options['tls-creds'] as string | undefined;
-  // clients that somebody meant to keep out are not let in
-  if (options['tls-authz'] !== undefined) throw new BlockError('NOT_SUPPORTED', 'authorization of NBD clients is not available');
   if (id === undefined) return null;
   const type = objects.typeOf(id);
   if (type === undefined) throw new BlockError('NOT_FOUND', `No TLS credentials with id '${id}'`);

@@ -45,6 +45,8 @@ export interface BlockExportInfo {
 export interface StartNbdServer {
   readonly address: NbdListenAddress;
   readonly tls?: TlsCredentials | null | undefined;
+  /** Whether a client whose certificate has such a subject may connect. */
+  readonly authorize?: ((subject: string) => boolean) | null | undefined;
   /** 0 for any number. */
   readonly maxConnections?: number | undefined;
   /** Clients wait until `admit`. */
@@ -69,9 +71,9 @@ export class BlockExports {
   get serving(): boolean { return this.#server !== null; }
 
   /** Resolves with the TCP port, null for other sockets. */
-  async startServer({ address, tls, maxConnections = 0, held }: StartNbdServer): Promise<number | null> {
+  async startServer({ address, tls, authorize, maxConnections = 0, held }: StartNbdServer): Promise<number | null> {
     if (this.#server !== null) throw new BlockError('EXISTS', 'NBD server already running');
-    const server = new NbdServer({ ...this.#serverOptions, tls, maxConnections, held });
+    const server = new NbdServer({ ...this.#serverOptions, tls, authorize, maxConnections, held });
     const port = await server.listen(address);
     this.#server = server;
     this.#maxConnections = maxConnections;
