@@ -17,6 +17,9 @@ interface Incoming {
   readonly owner: Session;
   /** Keeps the node. */
   readonly door: BlockBackend;
+  /** The snapshot that takes it: until that has ended it stays. */
+  taking: Promise<unknown> | null;
+  dropping: Promise<void> | null;
 }
 
 interface Target {
@@ -47,7 +50,7 @@ export class LiveSnapshots {
   }
 
   async close(): Promise<void> {
-    for (const node of [...this.#incoming.keys()]) await this.#drop(node);
+    for (const [node, incoming] of [...this.#incoming]) await this.#drop(node, incoming);
   }
 
   /** Asks before minutes of RAM are taken in vain whatever the snapshot would be refused for. */
@@ -58,10 +61,9 @@ export class LiveSnapshots {
     try {
       await area.discard();
       const state = await IncomingState.listen(area, { chunkSize: optionalNumber(args['chunk-size']), depth: optionalNumber(args['depth']) });
-      const incoming = { state, owner, door };
+      const incoming: Incoming = { state, owner, door, taking: null, dropping: null };
       this.#incoming.set(node, incoming);
-      const forget = async (): Promise<void> => { if (this.#incoming.get(node) === incoming) await this.#drop(node); };
-      void owner.ended.then(forget).catch(() => undefined);
+      void owner.ended.then(() => this.#drop(node, incoming)).catch(() => undefined);
       return { path: state.path };
     } catch (error) {
       await this.#daemon.graph.detach(door);
@@ -74,18 +76,22 @@ export class LiveSnapshots {
     const incoming = this.#incoming.get(node);
     if (incoming?.owner !== session) throw new BlockError('NOT_FOUND', `Node '${name}' is receiving no VM state of this client`);
     const { failure } = incoming.state;
-    await this.#drop(node);
+    await this.#drop(node, incoming);
     return failure === null ? {} : { error: failure };
   }
 
-  async #drop(node: BlockNode): Promise<void> {
-    const incoming = this.#incoming.get(node);
-    if (incoming === undefined) return;
+  #drop(node: BlockNode, incoming: Incoming): Promise<void> {
+    incoming.dropping ??= this.#end(node, incoming);
+    return incoming.dropping;
+  }
+
+  async #end(node: BlockNode, { state, door, taking }: Incoming): Promise<void> {
     try {
-      await incoming.state.drop();
+      await taking?.catch(() => undefined);
+      await state.drop();
     } finally {
       this.#incoming.delete(node);
-      await this.#daemon.graph.detach(incoming.door);
+      await this.#daemon.graph.detach(door);
     }
   }
 
@@ -98,9 +104,13 @@ export class LiveSnapshots {
     const incoming = this.#incoming.get(node);
     if (incoming?.owner !== session) throw new BlockError('NOT_FOUND', `Node '${node.nodeName}' has received no VM state of this client`);
     try {
-      return await this.#snapshot(args, await incoming.state.finish(optionalNumber(args['vm-state-size']) ?? null, this.#daemon.clock));
+      const bytes = await incoming.state.finish(optionalNumber(args['vm-state-size']) ?? null, this.#daemon.clock);
+      if (incoming.dropping !== null) throw new BlockError('CANCELLED', `the client of the snapshot '${args['name'] as string}' is gone`);
+      const taking = this.#snapshot(args, bytes);
+      incoming.taking = taking;
+      return await taking;
     } finally {
-      await this.#drop(node);
+      await this.#drop(node, incoming);
     }
   }
 

@@ -80,12 +80,12 @@ export interface LiveDisk {
   kill(): Promise<void>;
 }
 
-/** Node `disk` over the image, exported as `disk`. */
-export async function startLiveDisk(directory: string, image: string): Promise<LiveDisk> {
+/** Node `disk` over the image, exported as `disk`. `file`: other options of what lies below it. */
+export async function startLiveDisk(directory: string, image: string, file = `file.driver=file,file.filename=${image}`): Promise<LiveDisk> {
   const [monitor, own, nbd] = [join(directory, 'monitor'), join(directory, 'own'), join(directory, 'nbd')];
   const child = start(join(repository, 'cli', 'quiesce-storage-daemon'), [
     ...['a', 'b'].flatMap((id) => ['--chardev', `socket,id=${id},path=${id === 'a' ? monitor : own},server=on,wait=off`, '--monitor', `chardev=${id}`]),
-    '--blockdev', `driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename=${image}`,
+    '--blockdev', `driver=qcow2,node-name=disk,discard=unmap,${file}`,
     '--nbd-server', `addr.type=unix,addr.path=${nbd}`, '--export', 'type=nbd,id=e,node-name=disk,name=disk,writable=on',
   ]);
   let stderr = '';
