@@ -84,6 +84,8 @@ export class FileDriver implements BlockDriver {
   #flushesCovered = 0;
   #syncing: Promise<void> | null = null;
   #access: FileAccess | null;
+  /** What a reopen that is prepared will make of it: a user that comes with it is to find that. */
+  #coming: FileAccess | null = null;
   /** The descriptor is open for writing. */
   #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
@@ -193,9 +195,10 @@ export class FileDriver implements BlockDriver {
   async #prepareUse(following: Following, { used, shared }: EdgeUse): Promise<PreparedUse> {
     const locked = following.locks?.prepare(this.#fd, this.#name, used, Permission.ALL & ~shared);
     const writes = (used & (Permission.WRITE | Permission.WRITE_UNCHANGED)) !== 0;
-    if (!writes || this.#writable || !this.#access!.later) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
+    const { later, direct } = this.#coming ?? this.#access!;
+    if (!writes || this.#writable || !later) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
     try {
-      const opened = await this.#prepareDescriptor(following, { readOnly: false, direct: this.#access!.direct });
+      const opened = await this.#prepareDescriptor(following, { readOnly: false, direct });
       return {
         commit: () => {
           opened.commit();
@@ -217,12 +220,19 @@ export class FileDriver implements BlockDriver {
     const readOnly = access.readOnly || (access.later && !this.#writable);
     const same = readOnly === !this.#writable && access.direct === this.#access!.direct;
     const opened = same ? null : await this.#prepareDescriptor(following, { readOnly, direct: access.direct });
+    this.#coming = access;
     return {
       commit: () => {
-        opened?.commit();
+        // The first user that writes came with it: there is a better descriptor by now
+        if (access.later && readOnly && this.#writable) opened?.abort();
+        else opened?.commit();
         this.#access = access;
+        this.#coming = null;
       },
-      abort: () => opened?.abort(),
+      abort: () => {
+        opened?.abort();
+        this.#coming = null;
+      },
     };
   }
 
