@@ -21,7 +21,7 @@ peers('qemu-system-x86_64', 'qemu-img')('a guest that writes', () => {
     const state = randomBytes(3_000_001, 7);
     writeFileSync(tmp('state'), state);
     const during = async <T>(tag: string, take: () => Promise<T>): Promise<T> => {
-      await writesOn(log, 100);
+      await writesOn(log, 40);
       const before = acknowledged(log).at(-1)!;
       const result = await take();
       bounds.set(tag, [before, acknowledged(log).at(-1)! + 1]);
@@ -40,7 +40,7 @@ peers('qemu-system-x86_64', 'qemu-img')('a guest that writes', () => {
       await during('piped', async () => {
         expect(await quiesce(['snapshot', 'create', '--daemon', disk.monitor, 'disk', 'piped', '--vm-state', '-'], { input: state })).toMatchObject({ code: 0, stderr: '' });
       });
-      await writesOn(log, 100);
+      await writesOn(log, 40);
     });
     await disk.end();
     expect(acknowledged(log)).toEqual(acknowledged(log).map((_, index) => index + 1));

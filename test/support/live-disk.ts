@@ -87,7 +87,7 @@ export async function startLiveDisk(directory: string, image: string, file = `fi
     ...['a', 'b'].flatMap((id) => ['--chardev', `socket,id=${id},path=${id === 'a' ? monitor : own},server=on,wait=off`, '--monitor', `chardev=${id}`]),
     '--blockdev', `driver=qcow2,node-name=disk,discard=unmap,${file}`,
     '--nbd-server', `addr.type=unix,addr.path=${nbd}`, '--export', 'type=nbd,id=e,node-name=disk,name=disk,writable=on',
-  ]);
+  ], { env: { TMPDIR: directory } });
   let stderr = '';
   child.stderr!.on('data', (data: Buffer) => { stderr += data.toString(); });
   let qmp: QmpClient | null = null;
