@@ -1,6 +1,8 @@
 /** A disk that is in use: our storage daemon exports an image, and a machine boots from the export and writes to it. */
 import { readFileSync, statSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
+import { afterEach } from '@jest/globals';
 import { openImage, QmpClient } from '../../src/index.js';
 import { waitFor } from './cli.js';
 import { kill, repository, start } from './run.js';
@@ -80,6 +82,14 @@ export interface LiveDisk {
   kill(): Promise<void>;
 }
 
+const daemons = new Set<ChildProcess>();
+
+/** Those of tests that failed. */
+afterEach(async () => {
+  for (const child of daemons) await kill(child);
+  daemons.clear();
+});
+
 /** Node `disk` over the image, exported as `disk`. `file`: other options of what lies below it. */
 export async function startLiveDisk(directory: string, image: string, file = `file.driver=file,file.filename=${image}`): Promise<LiveDisk> {
   const [monitor, own, nbd] = [join(directory, 'monitor'), join(directory, 'own'), join(directory, 'nbd')];
@@ -88,6 +98,7 @@ export async function startLiveDisk(directory: string, image: string, file = `fi
     '--blockdev', `driver=qcow2,node-name=disk,discard=unmap,${file}`,
     '--nbd-server', `addr.type=unix,addr.path=${nbd}`, '--export', 'type=nbd,id=e,node-name=disk,name=disk,writable=on',
   ], { env: { TMPDIR: directory } });
+  daemons.add(child);
   let stderr = '';
   child.stderr!.on('data', (data: Buffer) => { stderr += data.toString(); });
   let qmp: QmpClient | null = null;
