@@ -241,7 +241,7 @@ export class FileDriver implements BlockDriver {
     return {
       commit: () => {
         locks?.copyTo(fd);
-        if (!growAhead) this.#growth?.trim(this.#length);
+        if (!growAhead || how.readOnly) this.#growth?.trim(this.#length); // a read-only descriptor could not, at the close
         replaceDescriptor(fd, this.#fd); // I/O in flight keeps what it began with
         fs.closeSync(fd);
         this.limits = limits;

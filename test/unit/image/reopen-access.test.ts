@@ -1,4 +1,5 @@
 /** A file that is reopened together with the node above: whatever changes at once, the descriptor fits the users afterwards. */
+import { statSync } from 'node:fs';
 import { afterEach, expect, test } from '@jest/globals';
 import { BlockGraph } from '../../../src/block/graph.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
@@ -34,4 +35,18 @@ test.each([
   await node.read(0, found);
   expect(found.equals(Buffer.alloc(65536, 7))).toBe(true);
   expect(node.children[0]!.node.direct).toBe(nextTop['cache'] !== undefined);
+});
+
+test('room made ahead of growing writes is given back when the file becomes read-only', async () => {
+  const path = tmp('g.qcow2');
+  await createImage(path, { format: 'qcow2', size: 64 * MiB });
+  const graph = new BlockGraph();
+  graphs.push(graph);
+  const direct = { driver: 'qcow2', 'node-name': 'q', cache: { direct: true }, file: { driver: 'file', filename: path, cache: { direct: true } } };
+  const node = await openBlockdev(graph, direct);
+  for (let at = 0; at < 12; at++) await node.write(at * MiB, Buffer.alloc(MiB, 7));
+  await reopenBlockdevs(graph, [{ ...direct, 'read-only': true }]);
+  expect(statSync(path).size).toBeLessThan(13 * MiB);
+  await graph.closeAll();
+  expect(statSync(path).size).toBeLessThan(13 * MiB);
 });
