@@ -3,14 +3,15 @@ import { expect, test } from '@jest/globals';
 import { Random } from '../../src/base/clock.js';
 import { BlockGraph } from '../../src/block/graph.js';
 import type { BlockBackend } from '../../src/block/backend.js';
-import type { BlockNode } from '../../src/block/node.js';
+import { BlockNode } from '../../src/block/node.js';
 import { Permission } from '../../src/block/permissions.js';
-import { makeRequest } from '../../src/block/request.js';
+import { makeRequest, type BlockRequest } from '../../src/block/request.js';
 import { openBlockdev } from '../../src/image/blockdev.js';
 import { putOverlay, type Overlaid } from '../../src/daemon/overlay.js';
 import { bypassFilter, insertFilter } from '../../src/image/graph-edit.js';
 import { createImage, openImage } from '../../src/image/open.js';
 import { reopenBlockdevs } from '../../src/image/reopen.js';
+import { MemoryDriver } from '../../src/protocol/memory.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -170,4 +171,39 @@ test.each([1, 2, 3])('requests in flight while the graph changes (seed %i)', asy
   await disk.read(0, found);
   for (const { model } of workers) for (const [unit, value] of model) expect([unit, found[unit * UNIT], found[unit * UNIT + UNIT - 1]]).toEqual([unit, value, value]);
   expect(await disk.driver.check!({})).toMatchObject({ corruptions: 0, checkErrors: 0 });
+});
+
+/** Writes reach the disk when the test says so. */
+class SlowDriver extends MemoryDriver {
+  land: () => void = () => {};
+  readonly #landing = new Promise<void>((resolve) => { this.land = resolve; });
+
+  override async submit(request: BlockRequest): Promise<void> {
+    if (request.op === 'write') await this.#landing;
+    return super.submit(request);
+  }
+}
+
+test('an overlay copies nothing of a cluster while a write to the image below is under way in it', async () => {
+  const graph = new BlockGraph();
+  const slow = new SlowDriver({ bytes: DISK, growable: false });
+  const base = new BlockNode({ name: 'base', nodeName: graph.takeName('base'), driver: slow, pinned: true });
+  graph.add(base);
+  const path = tmp('slow-overlay.qcow2');
+  await createImage(path, { format: 'qcow2', size: DISK });
+  const overlay = await openBlockdev(graph, { driver: 'qcow2', 'node-name': 'overlay', file: { driver: 'file', filename: path } });
+  const door = await graph.attach(base, { used: Permission.CONSISTENT_READ | Permission.WRITE, shared: Permission.ALL });
+  const below = door.submit(makeRequest('write', 0, UNIT, Buffer.alloc(UNIT, 1)));
+  const put = putOverlay(graph, overlay, base).then((overlaid) => overlaid.settle());
+  // of the same cluster: what surrounds it comes from below
+  const above = new Promise((resolve) => setTimeout(resolve, 20)).then(() => door.submit(makeRequest('write', UNIT, UNIT, Buffer.alloc(UNIT, 2))));
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  slow.land();
+  await Promise.all([below, put, above]);
+  expect(door.node).toBe(overlay);
+  const found = Buffer.alloc(3 * UNIT, 0xee);
+  await door.submit(makeRequest('read', 0, 3 * UNIT, found));
+  expect([found[0], found[UNIT - 1], found[UNIT], found[2 * UNIT - 1], found[2 * UNIT]]).toEqual([1, 1, 2, 2, 0]);
+  await graph.detach(door);
+  await graph.closeAll();
 });
