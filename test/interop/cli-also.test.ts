@@ -84,7 +84,7 @@ peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
     }
     expect(seen.none + seen.half + seen.all).toBe(KILLS);
     expect(Math.min(seen.none, seen.half)).toBeGreaterThan(0);
-  });
+  }, 180_000);
 });
 
 type Outcome = 'none' | 'half' | 'all';

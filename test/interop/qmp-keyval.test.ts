@@ -9,7 +9,7 @@ const OPTIONS: Readonly<Record<string, readonly [type: string, implied: string]>
 };
 
 async function theirs(option: string, text: string): Promise<string> {
-  const { stderr } = await run('qemu-storage-daemon', [option, text, '--blockdev', 'driver=stop'], { timeoutMs: 5000 });
+  const { stderr } = await run('qemu-storage-daemon', [option, text, '--blockdev', 'driver=stop'], { timeoutMs: 30_000 });
   return stderr.trim().replace(`qemu-storage-daemon: ${option} ${text}: `, '').replace(/^qemu-storage-daemon: /, '');
 }
 
