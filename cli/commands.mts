@@ -26,5 +26,6 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'image check': { summary: 'check the consistency of an image', quick: true, load: () => import('./commands/image-check.mjs') },
   'nbd info': { summary: 'show what an NBD server offers', quick: true, load: () => import('./commands/nbd-info.mjs') },
   'nbd copy': { summary: 'copy a disk between files and exports', quick: true, load: () => import('./commands/nbd-copy.mjs') },
+  'nbd serve': { summary: 'serve an image over NBD', quick: true, load: () => import('./commands/nbd-serve.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },
 };

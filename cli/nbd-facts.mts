@@ -30,7 +30,7 @@ export function joinExtents(extents: readonly NbdExtent[], size: number, context
 }
 
 const ALLOCATION = ['data', 'hole', 'zero', 'hole,zero'] as const;
-const DEPTHS = ['unallocated', 'local'] as const;
+const DEPTHS = ['absent', 'local'] as const;
 
 /** What a number says in the contexts that are known; empty in others. */
 export function extentType(context: string, flags: number): string {

@@ -1,40 +1,73 @@
-import { copyImage, formatSize } from '../../src/index.js';
-import { BACKING, CACHE, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
+import { rmSync, statSync, type Stats } from 'node:fs';
+import { BlockError, copyImage, formatSize, isNbdName, type CopyImageOptions } from '../../src/index.js';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 
+const MAX_CHUNK = 32 * 1024 ** 2;
+
 export const command = defineCommand({
-  description: 'Copies one disk into another; each is a file or an NBD export. What reads as zeros is not sent where the target can be told so. ' +
-    'A file is made anew, as large as the source; an export is written as it is. All of it is on stable storage when the command returns.',
+  description: 'Copies the disk that one image or NBD export holds into another. Zeros and holes stay holes where the target can have them. A target ' +
+    'file is made anew; a device, an NBD export, or with --existing a file is written as it is, and refused where it is too small.',
   positionals: {
-    source: { help: 'an image, or nbd://…, nbd+unix://…, nbds://…' },
-    target: { help: 'the same' },
+    source: { help: 'an image or an NBD URI' },
+    target: { help: 'an image or an NBD URI' },
   },
   options: {
-    'source-format': { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'default: probed; raw for an export' },
-    'target-format': { type: 'string', alias: 'O', choices: FORMAT_CHOICES, default: 'raw', help: 'of the target' },
-    existing: { type: 'boolean', alias: 'n', help: 'write into the file that is there' },
-    connections: { type: 'number', min: 1, max: 16, default: 4, help: 'to each server that allows several' },
-    requests: { type: 'number', min: 1, max: 256, default: 16, help: 'reads and writes in flight' },
-    cache: CACHE,
+    'source-format': { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'do not probe: the source has this format' },
+    'target-format': { type: 'string', alias: 'O', choices: FORMAT_CHOICES, help: 'format of the target; by default qcow2 for a name that ends so, else raw' },
+    existing: { type: 'boolean', alias: 'n', help: 'write into the target file that is there' },
+    connections: { type: 'number', value: 'N', min: 1, max: 16, default: 4, help: 'connections to each NBD server that allows several' },
+    requests: { type: 'number', value: 'N', min: 1, max: 256, default: 16, help: 'requests in flight at once' },
+    'request-size': { type: 'size', min: 4096, max: MAX_CHUNK, default: 1024 ** 2, help: 'bytes of one request, like 256K; each of them has a buffer of this size' },
+    cache: { type: 'string', choices: CACHE_CHOICES, default: 'writeback', help: "QEMU's cache mode of images" },
     backing: BACKING,
     json: JSON_OUTPUT,
   },
   examples: [
-    { line: 'quiesce nbd copy nbd://localhost/disk disk.img', does: 'an export into a file' },
-    { line: "quiesce nbd copy disk.qcow2 'nbd+unix:///disk?socket=/run/nbd.sock'", does: 'the disk of an image into an export' },
+    { line: 'quiesce nbd copy nbd://storage/disk disk.qcow2', does: 'fetch a disk' },
+    { line: "quiesce nbd copy disk.qcow2 'nbd+unix:///disk?socket=/run/nbd.sock'", does: 'write a disk into an export' },
+    { line: 'quiesce nbd copy disk.qcow2 disk.raw --json', does: 'convert an image; a summary for programs' },
   ],
-  run: async ({ source, target, sourceFormat, targetFormat, existing, connections, requests, cache, backing, json }, { signal, out, progress }) => {
-    const bar = await progress();
+  run: async ({ source, target, sourceFormat, existing, connections, requests, requestSize, cache, backing, json, ...args }, { signal, progress, out }) => {
+    refuseSame(source, target);
+    const found = isNbdName(target) ? undefined : statOf(target);
+    const targetFormat = args.targetFormat ?? formatByName(target);
+    // what a device holds cannot be made anew, only written
+    const createTarget = !existing && (targetFormat !== 'raw' || found === undefined || found.isFile());
+    const bars = await progress();
     let started = false;
-    const copied = await copyImage(source, target, {
-      sourceFormat, targetFormat, createTarget: !existing, connections, requests, cache, backing, signal,
-      onProgress: (done, total) => {
-        if (!started) bar.start(total, 'copying');
-        started = true;
-        bar.update(done);
-      },
-    });
-    if (json) out.json(copied);
-    else out.line(`copied ${formatSize(copied.bytes)}: ${formatSize(copied.copied)} of data, ${formatSize(copied.zeroed)} of zeros`);
+    const onProgress: CopyImageOptions['onProgress'] = (done, total) => {
+      if (!started) bars.start(total, 'copying');
+      started = true;
+      bars.update(done);
+    };
+    const startedMs = performance.now();
+    try {
+      const copied = await copyImage(source, target, {
+        sourceFormat, targetFormat, createTarget, connections, requests, chunkBytes: requestSize, cache, backing, signal, onProgress,
+      });
+      const seconds = Math.round(performance.now() - startedMs) / 1000;
+      if (json) out.json({ source, target, ...copied, seconds });
+      else out.line(`copied ${formatSize(copied.bytes)}: ${formatSize(copied.copied)} of data, ${formatSize(copied.zeroed)} of zeros`);
+    } catch (error) {
+      // half a copy looks like a disk
+      if (createTarget && found === undefined && !isNbdName(target)) rmSync(target, { force: true });
+      throw error;
+    }
   },
 });
+
+/** An image that is copied onto itself would be emptied first. */
+function refuseSame(source: string, target: string): void {
+  const [from, to] = [isNbdName(source) ? undefined : statOf(source), isNbdName(target) ? undefined : statOf(target)];
+  const same = source === target || (from !== undefined && to !== undefined && from.ino === to.ino && from.dev === to.dev);
+  if (same) throw new BlockError('INVALID_ARGUMENT', `'${source}' and '${target}' are the same image`);
+}
+
+function statOf(name: string): Stats | undefined {
+  return statSync(name, { throwIfNoEntry: false });
+}
+
+function formatByName(target: string): 'qcow2' | 'raw' {
+  return !isNbdName(target) && target.endsWith('.qcow2') ? 'qcow2' : 'raw';
+}

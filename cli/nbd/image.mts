@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
-  createImage, INTERNAL_SNAPSHOT, openByOptions, parseQemuOpts, type BlockGraph, type BlockNode, type OpenedByName, type OptionTree,
+  BlockError, createImage, INTERNAL_SNAPSHOT, openByOptions, parseQemuOpts, type BlockGraph, type BlockNode, type OpenedByName, type OptionTree,
 } from '../../src/index.js';
-import { ProgramError } from '../program.mjs';
 
 /** Writes go to a file that has no name any more; it is gone with the process. */
 export async function overlayOn(graph: BlockGraph, base: BlockNode): Promise<BlockNode> {
@@ -32,8 +31,8 @@ export async function withSnapshot(
   const found = wanted.startsWith('snapshot.')
     ? snapshots.find((snapshot) => (id === undefined || snapshot.id === id) && (name === undefined || snapshot.name === name))
     : snapshots.find((snapshot) => snapshot.id === wanted) ?? snapshots.find((snapshot) => snapshot.name === wanted);
-  if (node.driver.snapshots === undefined) throw new ProgramError('Failed to load snapshot: Internal snapshots are not supported by the image');
-  if (found === undefined) throw new ProgramError("Failed to load snapshot: Can't find snapshot");
+  if (node.driver.snapshots === undefined) throw new BlockError('NOT_SUPPORTED', 'Failed to load snapshot: Internal snapshots are not supported by the image');
+  if (found === undefined) throw new BlockError('NOT_FOUND', "Failed to load snapshot: Can't find snapshot");
   await graph.remove(node.nodeName);
   return (await open({ [INTERNAL_SNAPSHOT]: found.id })).node;
 }

@@ -1,16 +1,14 @@
 /** Opens the image, listens, and stays until the last client has gone or a signal comes. */
-import { rmSync } from 'node:fs';
 import {
-  addressForListening, BlockExports, BlockGraph, messageOf, openByName, openByOptions, PidFile, type BlockdevContext, type BlockNode,
-  type NbdListenAddress, type OpenedByName, type OptionTree, type TlsCredentials,
+  addressForListening, messageOf, openByName, openByOptions, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
+  type OpenedByName, type OptionTree, type TlsCredentials,
 } from '../../src/index.js';
 import { tellReady } from '../background.mjs';
 import { complain, ProgramError, writeNow } from '../program.mjs';
 import { mayUnmap, type NbdProgramOptions } from './options.mjs';
 import { overlayOn, withSnapshot } from './image.mjs';
 import { parseImageOptions } from './image-options.mjs';
-
-const EXPORT_ID = 'qemu-nbd-export';
+import { cacheOptions, isWritethrough, serveImage } from './session.mjs';
 
 export interface ServeSetting {
   /** A listening socket came with the process. */
@@ -20,41 +18,35 @@ export interface ServeSetting {
 }
 
 export async function serve(options: NbdProgramOptions, setting: ServeSetting): Promise<number> {
-  const stop = stopSignal();
-  const graph = new BlockGraph();
-  const exports = new BlockExports(graph, () => undefined, {
-    onDisconnect: (connections, negotiated) => {
-      if (negotiated && connections === 0 && !options.persistent) stop.now();
-    },
+  await serveImage({
+    address: addressOf(options, setting.activated),
+    tls: setting.tls,
+    maxConnections: options.shared,
+    persistent: options.persistent,
     onProblem: (why) => { if (options.verbose) complain(why); },
+    open: (graph) => openImageOf(graph, options, setting.context),
+    exported: {
+      name: options.exportName ?? '',
+      description: options.description ?? undefined,
+      writable: !options.readOnly,
+      writethrough: isWritethrough(options.cache),
+      bitmaps: options.bitmaps,
+      allocationDepth: options.allocationDepth,
+    },
+    ready: () => {
+      if (options.pidFile !== null) PidFile.write(options.pidFile, process.pid);
+      process.chdir('/');
+      tellReady();
+    },
+    stop: stopSignal(),
   });
-  try {
-    await exports.startServer({ address: addressOf(options, setting.activated), tls: setting.tls, maxConnections: options.shared, held: true });
-    const node = await openImageOf(graph, options, setting.context);
-    await addExport(exports, node, options);
-    exports.admit();
-    if (options.pidFile !== null) PidFile.write(options.pidFile, process.pid);
-    process.chdir('/');
-    tellReady();
-    await stop.promise;
-  } finally {
-    await exports.close();
-    await graph.closeAll();
-    if (options.socket !== null) rmSync(options.socket, { force: true });
-  }
   return 0;
 }
 
-interface Stop {
-  now(): void;
-  readonly promise: Promise<void>;
-}
-
-function stopSignal(): Stop {
-  let now = (): void => undefined;
-  const promise = new Promise<void>((resolve) => { now = resolve; });
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, now);
-  return { now, promise };
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
+  return stop.signal;
 }
 
 function addressOf({ socket, bind, port }: NbdProgramOptions, activated: boolean): NbdListenAddress {
@@ -80,12 +72,10 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
 }
 
 function commonOptions(options: NbdProgramOptions): OptionTree {
-  const cache = options.cache ?? 'writeback';
   return {
     // the image below a temporary overlay is not written
     'read-only': options.readOnly || options.snapshot,
-    'cache.direct': cache === 'none' || cache === 'off' || cache === 'directsync',
-    'cache.no-flush': cache === 'unsafe',
+    ...cacheOptions(options.cache ?? 'writeback'),
     discard: mayUnmap(options) ? 'unmap' : 'ignore',
   };
 }
@@ -93,19 +83,6 @@ function commonOptions(options: NbdProgramOptions): OptionTree {
 function windowOf(graph: BlockGraph, node: BlockNode, { offset, readOnly }: NbdProgramOptions): Promise<BlockNode> {
   if (offset > BigInt(node.length())) throw new ProgramError(`Offset (${offset}) cannot be greater than size of the containing file (${node.length()})`);
   return openByOptions(graph, { driver: 'raw', file: node.nodeName, offset: Number(offset), 'read-only': readOnly }).then((opened) => opened.node);
-}
-
-async function addExport(exports: BlockExports, node: BlockNode, options: NbdProgramOptions): Promise<void> {
-  await exports.add({
-    id: EXPORT_ID,
-    nodeName: node.nodeName,
-    name: options.exportName ?? '',
-    description: options.description ?? undefined,
-    writable: !options.readOnly,
-    writethrough: options.cache === 'writethrough' || options.cache === 'directsync',
-    bitmaps: options.bitmaps,
-    allocationDepth: options.allocationDepth,
-  });
 }
 
 function rawWarning(file: string): string {
