@@ -33,6 +33,7 @@ interface Libc {
   readonly statx: KoffiFunc<(fd: number, path: string, flags: number, mask: number, into: Buffer) => number>;
   readonly preadv2: VectorCall;
   readonly pwritev2: VectorCall;
+  readonly setsockopt: KoffiFunc<(fd: number, level: number, option: number, value: Buffer, bytes: number) => number>;
   readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
   readonly library: LibraryHandle;
@@ -58,6 +59,7 @@ function load(): Libc {
     statx: libc.func('int statx(int fd, const char *path, int flags, uint32_t mask, void *into)'),
     preadv2: libc.func('int64_t preadv2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
+    setsockopt: libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t bytes)'),
     memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
     library: libc,
@@ -312,4 +314,15 @@ export function directIoAlignment(fd: number): number | null {
   const told = (info.readUInt32LE(0) & STATX_DIOALIGN) !== 0;
   const alignment = info.readUInt32LE(156);
   return told && alignment > 0 ? alignment : null;
+}
+
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+
+/** How much a socket takes before its reader has read; the host may grant less. A wish: nothing happens where it cannot be had. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  if (capabilities().whyNot !== null) return;
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(bytes);
+  libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength);
 }

@@ -1,7 +1,8 @@
 /** The client's end of one socket: connects, batches what is sent, and hands on what comes in without keeping it. */
 import { connect, type Socket } from 'node:net';
-import { KiB } from '../base/bytes.js';
+import { KiB, MiB } from '../base/bytes.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
+import { setSendBuffer } from '../base/libc.js';
 import { startTlsClient, type TlsCredentials } from './tls.js';
 
 /** A path that starts with NUL is a name in Linux's abstract namespace. */
@@ -21,6 +22,8 @@ const SHORT_READ = 4 * KiB;
 const STAGING = 64 * KiB;
 /** Payloads up to this are copied beside their header: cheaper than one more element for writev. */
 const COPY_BELOW = 16 * KiB;
+/** So that a whole request leaves in one system call: Linux's default takes several, each with a wait. */
+const SEND_BUFFER = 2 * MiB;
 
 export function addressText(address: NbdAddress): string {
   if (address.type === 'unix') return address.path.startsWith('\0') ? `@${address.path.slice(1)}` : address.path;
@@ -32,6 +35,13 @@ function connectFailure(error: unknown, name: string): BlockError {
   if (errno !== 'ENOTFOUND' && errno !== 'EAI_AGAIN') return wrapHostError(error, `Failed to connect to '${name}'`, { node: name });
   const why = errno === 'ENOTFOUND' ? 'Name or service not known' : 'Temporary failure in name resolution';
   return new BlockError('IO', `address resolution failed for ${name}: ${why}`, { node: name, errno: 'EIO', cause: error });
+}
+
+/** The memory that a socket of this host may fill before its reader has read. The reader then works on while this process does something else. */
+function widen(socket: Socket): void {
+  // no public name exists for it; its absence costs speed only
+  const fd = (socket as unknown as { readonly _handle?: { readonly fd?: unknown } | null })._handle?.fd;
+  if (typeof fd === 'number' && fd >= 0) setSendBuffer(fd, SEND_BUFFER);
 }
 
 export class ClientSocket {
@@ -52,11 +62,14 @@ export class ClientSocket {
   #stagedFrom = 0;
   #stagedTo = 0;
   #flushing = false;
+  /** A Unix socket with the host's default of memory. */
+  #narrow: boolean;
   #detach: () => void = () => {};
 
-  private constructor(name: string, socket: Socket) {
+  private constructor(name: string, socket: Socket, local: boolean) {
     this.name = name;
     this.#socket = socket;
+    this.#narrow = local;
   }
 
   /** Connects. `tls` tells that the socket will be upgraded, which needs Node's own reading. */
@@ -97,7 +110,7 @@ export class ClientSocket {
         settle();
         socket.setNoDelay(true);
         socket.setKeepAlive(true);
-        opened = new ClientSocket(name, socket);
+        opened = new ClientSocket(name, socket, address.type === 'unix' && !tls);
         opened.#listen(tls);
         resolve(opened);
       });
@@ -118,6 +131,11 @@ export class ClientSocket {
   /** Queues bytes; all that is queued in one turn of the event loop leaves in one system call. `bytes` is copied if small, else lent. */
   send(bytes: Uint8Array): void {
     if (bytes.byteLength > COPY_BELOW) {
+      if (this.#narrow) {
+        // not before a large payload is sent: most connections have none, and host calls take a while to load
+        this.#narrow = false;
+        widen(this.#socket);
+      }
       this.#closeStaged();
       this.#pieces.push(bytes);
     } else {

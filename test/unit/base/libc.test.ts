@@ -1,7 +1,9 @@
+import { once } from 'node:events';
 import fs from 'node:fs';
+import net from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import {
-  capabilities, deviceBytes, directIoAlignment, lockedElsewhere, lockShared, preallocate, punchHole, seekData, seekHole, unlock, zeroRange,
+  capabilities, deviceBytes, directIoAlignment, lockedElsewhere, lockShared, preallocate, punchHole, seekData, seekHole, setSendBuffer, unlock, zeroRange,
 } from '../../../src/base/libc.js';
 import { repository, runOk } from '../../support/run.js';
 import { useTmp } from '../../support/tmp.js';
@@ -111,4 +113,18 @@ test('a file is no block device, and tells its O_DIRECT alignment where the kern
     expect(() => deviceBytes(fd)).toThrow(expect.objectContaining({ code: 'ENOTTY' }));
     expect([null, 512, 1024, 2048, 4096]).toContain(directIoAlignment(fd));
   });
+});
+
+test.each([[true, 0], [false, 1]])('a socket takes as much as it was told to before its reader has read: %j', async (widened, left) => {
+  const server = net.createServer({ pauseOnConnect: true }).listen(tmp('socket'));
+  await once(server, 'listening');
+  const accepted = once(server, 'connection') as Promise<[net.Socket]>;
+  const socket = net.connect(tmp('socket'));
+  await once(socket, 'connect');
+  if (widened) setSendBuffer((socket as unknown as { _handle: { fd: number } })._handle.fd, 2 * MiB);
+  socket.write(Buffer.alloc(300 * 1024));
+  expect(Math.min(socket.writableLength, 1)).toBe(left);
+  socket.destroy();
+  (await accepted)[0].destroy();
+  server.close();
 });
