@@ -4,11 +4,17 @@
  */
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { isIP, type Socket } from 'node:net';
 import { join } from 'node:path';
-import tls from 'node:tls';
+import type tls from 'node:tls';
 import { systemClock } from '../base/clock.js';
 import { BlockError, errnoOf, errnoText, messageOf } from '../base/errors.js';
+
+/** Loads at the first use: short commands that speak to plain servers must not pay for it. */
+function nodeTls(): typeof tls {
+  return createRequire(import.meta.url)('node:tls') as typeof tls;
+}
 
 export type TlsEndpoint = 'client' | 'server';
 
@@ -151,7 +157,7 @@ function identityOf(hostname: string | null, verifyPeer: boolean): tls.Connectio
   if (hostname === null || !verifyPeer) return { checkServerIdentity: () => undefined, ...(hostname === null || isIP(hostname) !== 0 ? {} : { servername: hostname }) };
   return {
     ...(isIP(hostname) === 0 ? { servername: hostname } : {}),
-    checkServerIdentity: (_name, certificate) => tls.checkServerIdentity(hostname, certificate),
+    checkServerIdentity: (_name, certificate) => nodeTls().checkServerIdentity(hostname, certificate),
   };
 }
 
@@ -183,7 +189,7 @@ function versionsOf(priority: string | undefined): Pick<tls.SecureContextOptions
 /** Tells of a wrong passphrase or a broken file now, and not at the first connection. */
 function refuseUnusable(dir: string, context: tls.SecureContextOptions): void {
   try {
-    tls.createSecureContext(context);
+    nodeTls().createSecureContext(context);
   } catch (error) {
     throw new BlockError('INVALID_ARGUMENT', `the TLS credentials in '${dir}' cannot be used: ${messageOf(error)}`, { cause: error });
   }
@@ -233,7 +239,7 @@ export function startTlsClient(
   socket: Socket, credentials: TlsCredentials, hostname: string | null, timeoutMs: number = HANDSHAKE_TIMEOUT_MS,
 ): Promise<tls.TLSSocket> {
   return new Promise((resolve, reject) => {
-    const session = tls.connect({ ...credentials.clientOptions(hostname), socket });
+    const session = nodeTls().connect({ ...credentials.clientOptions(hostname), socket });
     // the session tells of errors; the socket below must not tell nobody
     socket.on('error', () => {});
     awaitSession(socket, session, 'secureConnect', timeoutMs, resolve, reject);
@@ -250,7 +256,7 @@ export function startTlsServer(socket: Socket, credentials: TlsCredentials, time
       socket.destroy();
       reject(tlsFailure(error));
     };
-    const server = tls.createServer({ ...credentials.serverOptions(), handshakeTimeout: timeoutMs });
+    const server = nodeTls().createServer({ ...credentials.serverOptions(), handshakeTimeout: timeoutMs });
     server.once('secureConnection', (session) => {
       socket.off('close', closed);
       resolve(session);
