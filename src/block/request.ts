@@ -11,6 +11,8 @@ export const RequestFlag = {
   MAY_UNMAP: 2,
   /** write-zeroes that would have to write the zeros fails with NOT_SUPPORTED instead (NBD_CMD_FLAG_FAST_ZERO). */
   NO_FALLBACK: 4,
+  /** write, write-zeroes: only where this layer has nothing yet (copy on read); what others wrote meanwhile stays. */
+  IF_UNALLOCATED: 8,
 } as const;
 
 export interface BlockRequest {

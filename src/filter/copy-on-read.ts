@@ -5,7 +5,7 @@ import { RangeLock } from '../base/range-lock.js';
 import type { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
-import { makeRequest, type BlockRequest } from '../block/request.js';
+import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js';
 import { FilterDriver } from './filter.js';
 
 /** A copied piece is held in memory, once per request. */
@@ -92,7 +92,7 @@ export class CopyOnReadFilter extends FilterDriver {
   async #copy(offset: number, data: Uint8Array, { ioClass }: BlockRequest): Promise<void> {
     this.file.debugEvent('cor_write');
     const zero = isZero(data);
-    await this.file.submit(makeRequest(zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, 0, ioClass));
+    await this.file.submit(makeRequest(zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, RequestFlag.IF_UNALLOCATED, ioClass));
   }
 
   /** Whether a layer below the top one, down to `bottom`, has the range; the answer holds for `bytes`. */

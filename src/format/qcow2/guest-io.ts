@@ -105,6 +105,24 @@ export class GuestIo {
     }
   }
 
+  /** Writes only what no cluster maps (RequestFlag.IF_UNALLOCATED); decided while nobody else can map it. */
+  async fill(offset: number, data: Uint8Array): Promise<void> {
+    const { clusterSize } = this.#mapping.geometry;
+    const start = alignDown(offset, clusterSize);
+    const end = alignUp(offset + data.byteLength, clusterSize);
+    const { changing } = this.#mapping;
+    const hold = changing.tryAcquire(start, end) ?? await changing.acquire(start, end);
+    try {
+      for (let done = 0; done < data.byteLength;) {
+        const { kind, bytes } = await this.#mapping.find(offset + done, data.byteLength - done);
+        const lacking = kind === ClusterKind.UNALLOCATED;
+        done += lacking ? await this.#allocateAndWrite(offset + done, data.subarray(done, done + bytes)) : bytes;
+      }
+    } finally {
+      changing.release(hold);
+    }
+  }
+
   /**
    * Maps every cluster of a range without writing data: beyond the end of the file they read as zeros. Returns where
    * the last one ends in the file.
@@ -198,20 +216,28 @@ export class GuestIo {
     const { changing } = this.#mapping;
     const hold = changing.tryAcquire(start, end) ?? await changing.acquire(start, end);
     try {
-      const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize));
-      if (placement === null) return 0;
-      const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
-      try {
-        await this.#writeWithCopy(start, placement, offset, data.subarray(0, taken));
-      } catch (error) {
-        if (placement.fresh) await this.#giveBack(placement);
-        throw error;
-      }
-      await this.#image.exclusive(() => this.#link(start, placement));
-      return taken;
+      return await this.#allocateAndWrite(offset, data);
     } finally {
       changing.release(hold);
     }
+  }
+
+  /** The same, under the hold. */
+  async #allocateAndWrite(offset: number, data: Uint8Array): Promise<number> {
+    const { clusterSize } = this.#mapping.geometry;
+    const start = alignDown(offset, clusterSize);
+    const end = alignUp(offset + data.byteLength, clusterSize);
+    const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize));
+    if (placement === null) return 0;
+    const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
+    try {
+      await this.#writeWithCopy(start, placement, offset, data.subarray(0, taken));
+    } catch (error) {
+      if (placement.fresh) await this.#giveBack(placement);
+      throw error;
+    }
+    await this.#image.exclusive(() => this.#link(start, placement));
+    return taken;
   }
 
   /** Host clusters for the run at `start` that is not writable in place; null where there is none. Under the mutex. */

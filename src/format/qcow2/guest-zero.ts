@@ -11,6 +11,8 @@ export interface ZeroOptions {
   readonly hasBacking: boolean;
   /** End of the guest disk: a last, partial cluster counts as whole. */
   readonly diskSize: number;
+  /** See RequestFlag.IF_UNALLOCATED. */
+  readonly onlyUnallocated?: boolean;
 }
 
 /** Version 2 has no zero clusters: where unallocated does not read as zeros, they must be written. */
@@ -73,6 +75,7 @@ function zeroEntry(mapping: Mapping, view: DataView, index: number, options: Zer
   const low = view.getUint32(index * ENTRY_BYTES + 4);
   const kind = clusterKind(high, low);
   const v3 = mapping.image.header.version >= 3;
+  if (options.onlyUnallocated === true && kind !== ClusterKind.UNALLOCATED) return;
   if (kind === ClusterKind.ZERO_PLAIN || (kind === ClusterKind.UNALLOCATED && !options.hasBacking)) return;
   if (kind === ClusterKind.ZERO_ALLOCATED && !options.unmap) return;
   const keep = v3 && ownsCluster(kind) && !options.unmap;
@@ -99,7 +102,7 @@ async function writeExplicitZeroes(mapping: Mapping, io: GuestIo, start: number,
     const extent = await mapping.find(at, Math.min(end - at, 1024 * 1024));
     const zero = extent.kind === ClusterKind.ZERO_PLAIN || extent.kind === ClusterKind.ZERO_ALLOCATED ||
       (extent.kind === ClusterKind.UNALLOCATED && !options.hasBacking);
-    if (!zero) await io.write(at, new Uint8Array(extent.bytes));
+    if (!zero) await (options.onlyUnallocated === true ? io.fill(at, new Uint8Array(extent.bytes)) : io.write(at, new Uint8Array(extent.bytes)));
     at += extent.bytes;
   }
 }

@@ -171,10 +171,12 @@ export class Qcow2Driver implements BlockDriver {
 
   #execute(request: BlockRequest): Promise<void> {
     const { offset, bytes } = request;
+    const onlyUnallocated = (request.flags & RequestFlag.IF_UNALLOCATED) !== 0;
     switch (request.op) {
       case 'read': return this.#io.read(offset, request.buffer!);
-      case 'write': return this.#io.write(offset, request.buffer!);
-      case 'write-zeroes': return writeZeroes(this.#mapping, this.#io, offset, bytes, this.#zeroOptions((request.flags & RequestFlag.MAY_UNMAP) !== 0));
+      case 'write': return onlyUnallocated ? this.#io.fill(offset, request.buffer!) : this.#io.write(offset, request.buffer!);
+      case 'write-zeroes':
+        return writeZeroes(this.#mapping, this.#io, offset, bytes, { ...this.#zeroOptions((request.flags & RequestFlag.MAY_UNMAP) !== 0), onlyUnallocated });
       case 'discard': return discard(this.#mapping, offset, bytes, this.#zeroOptions(true));
       case 'flush': return this.#flush();
     }
