@@ -74,6 +74,11 @@ async function changeChildren({ graph }: StorageDaemon, { parent, child, node }:
   await above.drained(async () => {
     const edge = quorum.addChild(below);
     edge.parent = above;
+    try {
+      await graph.refresh([above]);
+    } catch (error) {
+      quorum.undoAdd(edge);
+      throw error;
+    }
   });
-  await graph.refresh([above]);
 }

@@ -119,6 +119,13 @@ export class QuorumDriver implements BlockDriver {
     return child;
   }
 
+  /** Where its users do not get along with others of the node. Still on the drained node. */
+  undoAdd(child: BlockChild): void {
+    this.#children.splice(this.#children.indexOf(child), 1);
+    this.#nextIndex--;
+    child.node.parents.delete(child);
+  }
+
   /** Takes an edge out; the caller detaches it. On a drained node. */
   removeChild(child: BlockChild): void {
     if (this.#children.length <= this.voteThreshold) {
