@@ -27,5 +27,7 @@ export function selectContexts(all: readonly MetaContext[], queries: readonly st
   if (listing && queries.length === 0) return [...all];
   const exact = new Set(queries);
   const open = listing ? ['base:', 'qemu:', DIRTY_BITMAP].filter((prefix) => exact.has(prefix)) : [];
-  return all.filter(({ name }) => exact.has(name) || open.some((prefix) => name.startsWith(prefix)));
+  // two bitmaps may have one name, each of a node of its own: a name means the first
+  const isFirst = (name: string, index: number): boolean => all.findIndex((other) => other.name === name) === index;
+  return all.filter(({ name }, index) => (exact.has(name) && isFirst(name, index)) || open.some((prefix) => name.startsWith(prefix)));
 }
