@@ -7,7 +7,7 @@ import { ProgramError, print, programName, runProgram } from '../program.mjs';
 import { help, version } from './help.mjs';
 import { list } from './list.mjs';
 import { checkLabel, checkTogether, readOptions, type NbdProgramOptions } from './options.mjs';
-import { serve } from './serve.mjs';
+import { serve, type ServeSetting } from './serve.mjs';
 
 /** systemd's protocol: how many sockets came with the process, from descriptor 3 on. */
 function activatedSockets(): number {
@@ -27,14 +27,12 @@ async function main(argv: readonly string[]): Promise<number> {
   const activated = activatedSockets();
   checkTogether(options, activated);
   const tls = options.tlsCreds === null ? null : credentialsOf(objects, options.tlsCreds, options.action === 'list' ? 'client' : 'server');
-  // clients that somebody meant to keep out are not let in
-  if (options.tlsAuthz !== null) throw new ProgramError('authorization of NBD clients is not available');
   checkLabel(options);
   if (options.action === 'list') return list(options, tls);
   refuseDevices(options);
   if (options.fork && !isBackground) return startInBackground(activated > 0);
   return serve(options, {
-    activated: activated > 0, tls,
+    activated: activated > 0, tls, authorize: authorization(objects, options.tlsAuthz),
     context: { tlsCredentials: (id) => objects.tlsCredentials(id), throttleGroup: (name) => objects.throttleGroup(name) },
   });
 }
@@ -44,6 +42,11 @@ function credentialsOf(objects: ObjectModel, id: string, endpoint: 'client' | 's
   const credentials = objects.tlsCredentials(id) ?? fail(objects.typeOf(id) === undefined
     ? `No TLS credentials with id '${id}'` : `Object with id '${id}' is not TLS credentials`);
   return credentials.endpoint === endpoint ? credentials : fail(`Expecting TLS credentials with a ${endpoint} endpoint`);
+}
+
+/** Asked for each client. Without the object nobody is let in. */
+function authorization(objects: ObjectModel, id: string | null): ServeSetting['authorize'] {
+  return id === null ? null : (subject) => objects.authorizes(id, subject) === true;
 }
 
 /** The kernel's NBD client is not driven from here. */

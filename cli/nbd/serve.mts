@@ -14,13 +14,15 @@ export interface ServeSetting {
   /** A listening socket came with the process. */
   readonly activated: boolean;
   readonly tls: TlsCredentials | null;
+  /** Whether a client with a certificate of this subject may connect. */
+  readonly authorize: ((subject: string) => boolean) | null;
   readonly context: BlockdevContext;
 }
 
 export async function serve(options: NbdProgramOptions, setting: ServeSetting): Promise<number> {
   await serveImage({
     address: addressOf(options, setting.activated),
-    tls: setting.tls,
+    tls: setting.tls, authorize: setting.authorize,
     maxConnections: options.shared,
     persistent: options.persistent,
     onProblem: (why) => { if (options.verbose) complain(why); },

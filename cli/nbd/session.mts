@@ -9,6 +9,8 @@ const EXPORT_ID = 'qemu-nbd-export';
 export interface NbdSession {
   readonly address: NbdListenAddress;
   readonly tls: TlsCredentials | null;
+  /** Whether a client with a certificate of this subject may connect. */
+  readonly authorize?: ((subject: string) => boolean) | null | undefined;
   /** Clients at once; 0 for any number. */
   readonly maxConnections: number;
   /** Stay when the last client has gone. */
@@ -39,7 +41,7 @@ export async function serveImage(session: NbdSession): Promise<void> {
   });
   let listens = false;
   try {
-    const port = await exports.startServer({ address, tls: session.tls, maxConnections: session.maxConnections, held: true });
+    const port = await exports.startServer({ address, tls: session.tls, authorize: session.authorize, maxConnections: session.maxConnections, held: true });
     listens = true;
     const node = await session.open(graph);
     await exports.add({ ...session.exported, id: EXPORT_ID, nodeName: node.nodeName });
