@@ -12,7 +12,8 @@ export const NULL_DRIVERS: readonly DriverDefinition[] = (['null-co', 'null-aio'
     const latencyNs = options.number('latency-ns') ?? 0;
     const readZeroes = options.bool('read-zeroes');
     options.string('filename');
-    if (latencyNs < 0) throw invalid('latency-ns is invalid');
+    // a negative number of the monitor comes as a big one
+    if (latencyNs < 0 || latencyNs >= 2 ** 63) throw invalid('latency-ns is invalid');
     return {
       driver: new NullDriver({ bytes: size ?? GiB, formatName: name, latencyMs: latencyNs / 1e6, readZeroes: readZeroes ?? false }),
       name: common.nodeName,

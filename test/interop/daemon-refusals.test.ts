@@ -55,6 +55,7 @@ const REFUSALS: readonly Request[] = [
   ['job-dismiss', '{"id":"x"}'],
   ['job-finalize', '{"id":"x"}'],
   ['blockdev-add', '{"driver":"null-co"}'],
+  ['blockdev-add', '{"driver":"null-co","node-name":"n0","latency-ns":-1}'],
   ['blockdev-add', '{"driver":"null-co","node-name":"n0","read-zeroes":true}'],
   ['blockdev-add', '{"driver":"null-co","node-name":"n0"}'],
   ['blockdev-add', '{"driver":"null-co","node-name":"1x"}'],
