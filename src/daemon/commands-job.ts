@@ -4,7 +4,6 @@ import { Permission } from '../block/permissions.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import { openBlockdev } from '../image/blockdev.js';
 import type { OptionTree } from '../image/options.js';
-import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { openFileDriver } from '../protocol/file.js';
 import { QmpCommandError } from '../qmp/command-error.js';
@@ -71,7 +70,7 @@ function startCreate(daemon: StorageDaemon, args: JsonDict): void {
     run: async (job) => {
       job.progress(0, 1);
       try {
-        await (driver === 'file' ? createFile(options) : createQcow2Image(daemon.graph, options));
+        await (driver === 'file' ? createFile(options) : createQcow2Image(daemon, options));
       } finally {
         job.progress(1, 1);
       }
@@ -91,8 +90,9 @@ async function createFile(options: JsonDict): Promise<void> {
   }
 }
 
-async function createQcow2Image(graph: BlockGraph, options: JsonDict): Promise<void> {
-  const { node, temporary } = await openReference(graph, options['file']!);
+async function createQcow2Image(daemon: StorageDaemon, options: JsonDict): Promise<void> {
+  const { graph } = daemon;
+  const { node, temporary } = await openReference(daemon, options['file']!);
   try {
     const door = await graph.attach(node, { used: Permission.WRITE | Permission.RESIZE, shared: Permission.ALL });
     try {
@@ -106,11 +106,11 @@ async function createQcow2Image(graph: BlockGraph, options: JsonDict): Promise<v
 }
 
 /** A node by name, or by a definition that is opened for the while. */
-async function openReference(graph: BlockGraph, reference: Json): Promise<{ node: BlockNode; temporary: boolean }> {
+async function openReference({ graph, blockdevContext }: StorageDaemon, reference: Json): Promise<{ node: BlockNode; temporary: boolean }> {
   if (typeof reference === 'string') return { node: graph.lookUp(reference), temporary: false };
   const definition = reference as OptionTree;
   const temporary = definition['node-name'] === undefined;
-  const node = await openBlockdev(graph, temporary ? { ...definition, 'node-name': 'quiesce-create-file' } : definition);
+  const node = await openBlockdev(graph, temporary ? { ...definition, 'node-name': 'quiesce-create-file' } : definition, blockdevContext);
   return { node, temporary: true };
 }
 

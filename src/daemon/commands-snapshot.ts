@@ -53,7 +53,7 @@ export async function prepareNewOverlay(daemon: StorageDaemon, args: JsonDict): 
   if (mode !== 'existing') await makeOverlayFile(below, filename as string, format as string);
   const top = await openBlockdev(graph, {
     driver: format as string, 'node-name': wanted as string, file: { driver: 'file', filename: filename as string }, backing: null,
-    'cache.direct': below.direct, 'cache.no-flush': below.noFlush, discard: below.discardMode, 'detect-zeroes': below.detectZeroes,
+    'cache.direct': below.direct, 'cache.no-flush': below.noFlush, discard: below.discardMode,
   }, daemon.blockdevContext);
   try {
     refuseAsOverlay(top);

@@ -107,7 +107,10 @@ export class StorageDaemon {
 
   #commands(): CommandTable {
     return {
-      quit: () => { setImmediate(() => this.quit()); },
+      quit: () => {
+        this.jobs.dismissEnded();
+        setImmediate(() => this.quit());
+      },
       ...blockCommands(this),
       ...queryCommands(this),
       ...nodeCommands(this),

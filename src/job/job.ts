@@ -241,12 +241,18 @@ export class JobTable {
   /** Newest first. */
   list(): readonly Job[] { return [...this.#jobs.values()].reverse(); }
 
-  /** Cancels what can be, and waits for all. */
+  /** Forgets the jobs that have ended, newest first. */
+  dismissEnded(): void {
+    for (const job of this.list()) if (job.status === 'concluded') job.dismiss();
+  }
+
+  /** Cancels what can be, waits for all, and forgets them. */
   async close(): Promise<void> {
     for (const job of this.list()) {
       if (VERBS.cancel.includes(job.status)) job.cancel();
       await job.ended;
     }
+    this.dismissEnded();
   }
 }
 

@@ -149,6 +149,18 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 
+  test('a new image on top does not detect zeroes because the one below does', async () => {
+    const { ours, theirs } = await both(negotiated(
+      line('blockdev-add', { driver: 'raw', 'node-name': 'z', 'detect-zeroes': 'on', file: { driver: 'file', filename: tmp('r.img') } }),
+      line('blockdev-add', { driver: 'raw', 'node-name': 'user', file: 'z' }),
+      line('blockdev-snapshot-sync', { 'snapshot-file': tmp('overlay.qcow2'), 'node-name': 'z', 'snapshot-node-name': 'top' }),
+      line('query-named-block-nodes', { flat: true }),
+    ));
+    const modes = (messages: readonly string[]): unknown => messages.at(-1)!.match(/"detect_zeroes": "\w+"|"node-name": "\w+"/g);
+    expect(modes(theirs)).toContain('"node-name": "top"');
+    expect(modes(ours)).toEqual(modes(theirs));
+  });
+
   test('to jobs that make images', async () => {
     const create = (id: string, options: object): string => line('blockdev-create', { 'job-id': id, options });
     const verbs = ['job-cancel', 'job-pause', 'job-resume', 'job-complete', 'job-finalize'].map((verb) => line(verb, { id: 'j' }));
@@ -159,8 +171,10 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
       create('j', { driver: 'file', filename: tmp('new.img'), size: 1 }), line('job-dismiss', { id: 'j' }), line('job-dismiss', { id: 'j' }),
       create('f', { driver: 'qcow2', file: 'zz', size: 1_048_576 }), line('query-jobs'), line('job-dismiss', { id: 'f' }),
       create('3', { driver: 'qcow2', file: 'zz', size: 1 }), create('n', { driver: 'null-co' }), create('r', { driver: 'raw', file: 'zz' }),
+      // jobs that nobody dismissed end with the daemon
+      create('g', { driver: 'qcow2', file: 'zz', size: 1_048_576 }), create('h', { driver: 'qcow2', file: 'zz', size: 1_048_576 }), line('quit'),
     ];
-    const events = { 1: 6, 17: 2, 19: 5, 21: 2 };
+    const events = { 1: 6, 17: 2, 19: 5, 21: 2, 25: 5, 26: 5, 27: 3 };
     const { ours, theirs } = await both({ ...negotiated(...lines), replies: events });
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
