@@ -32,6 +32,7 @@ const EFD_NONBLOCK_CLOEXEC = 0x80800;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED_POPULATE = 0x8001;
 const MMAP_ENTRIES = 0x1000_0000;
+const MAP_FAILED = 2n ** 64n - 1n;
 
 /** struct io_uring_params: its size, and where in it the offsets of the two queues begin. */
 const PARAMS_BYTES = 120;
@@ -291,6 +292,7 @@ function setUp(): Uring | null {
   const mapped: [at: unknown, bytes: number][] = [];
   const map = (bytes: number, offset: number): ArrayBuffer => {
     const at = mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, offset);
+    if (at === MAP_FAILED) throw new Error('the queues cannot be mapped');
     mapped.push([at, bytes]);
     return view(at, bytes);
   };

@@ -376,10 +376,10 @@ export class FileDriver implements BlockDriver {
       if (bytes > this.#length) {
         this.#extendTo(bytes);
       } else {
-        this.#length = bytes;
         this.#dataTo = 0;
         this.#growth?.trim(bytes);
         await truncate(this.#fd, bytes);
+        this.#length = bytes;
       }
     } catch (error) {
       throw wrapHostError(error, `Could not resize '${this.#name}' to ${bytes} bytes`, { node: this.#name });

@@ -52,7 +52,7 @@ const CASES: readonly Case[] = [
   ['an unknown option', 'image info --jsno @good', /^unknown option '--jsno' \(did you mean '--json'\?\) \(see quiesce image info --help\)$/],
   ['an unknown option of a snapshot command', 'snapshot list --jsno @good', /^unknown option '--jsno' \(did you mean '--json'\?\)/, 2],
   ['an unknown command', 'snapshot crate @good t', /^unknown command 'snapshot crate' \(did you mean 'snapshot create'\?\)/, 2],
-  ['a command whose first word was left out', 'info @good', /^unknown command 'info' \(did you mean 'image info'\?\)/, 2],
+  ['a command whose first word was left out', 'info @good', /^unknown command 'info' \(did you mean 'image info' or 'nbd info'\?\)/, 2],
   ['no tag', 'snapshot create @good', /^TAG is missing \(see quiesce snapshot create --help\)$/, 2],
   ['a word too many', 'snapshot create @good a b', /^unexpected argument 'b'/, 2],
   ['a snapshot of a raw image', 'snapshot create @raw t', /^'\S+raw' has format raw, which has no internal snapshots; a qcow2 image was expected$/],
