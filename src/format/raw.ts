@@ -1,5 +1,5 @@
 /** The raw format: the disk is the file, byte for byte, or a window of it. */
-import { formatRange } from '../base/bytes.js';
+import { alignUp, formatRange } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
 import { BlockChild } from '../block/child.js';
@@ -47,7 +47,8 @@ export class RawDriver implements BlockDriver {
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
-    return this.#file.blockStatus(offset + this.offset, bytes);
+    const inFile = this.#file.length() - (offset + this.offset);
+    return inFile > 0 ? this.#file.blockStatus(offset + this.offset, Math.min(bytes, inFile)) : { kind: 'zero', bytes };
   }
 
   /** Another window, on the file that will be below: checked now, in force when the function returned is called. */
@@ -70,7 +71,7 @@ export class RawDriver implements BlockDriver {
     if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${name}' cannot be resized`, { node: name });
     if (this.size !== undefined) throw new BlockError('NOT_SUPPORTED', 'Cannot resize fixed-size raw disks', { node: name });
     await node.drained(() => resize.call(node.driver, this.offset + bytes));
-    this.#bytes = bytes;
+    this.#bytes = wholeSectors(node, bytes);
   };
 
   /** O_DIRECT writes whole blocks: the last one may have made the file longer than the disk. */
@@ -91,5 +92,10 @@ function windowBytes(file: BlockNode, offset: number, size: number | undefined):
   }
   if (size !== undefined && size % SECTOR !== 0) refuse('Specified size is not multiple of 512');
   if (!Number.isSafeInteger(offset)) refuse(`${formatRange(offset, 0)} is no place in a file`);
-  return size ?? whole - offset;
+  return size ?? wholeSectors(file, whole - offset);
+}
+
+/** A disk has whole sectors, as in QEMU: what the last one lacks in the file reads as zeros, and a write makes the file longer. */
+function wholeSectors(file: BlockNode, bytes: number): number {
+  return file.driver.growable ? alignUp(bytes, SECTOR) : bytes;
 }
