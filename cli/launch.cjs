@@ -17,12 +17,13 @@ function enableCompileCache() {
 
 /**
  * Runs dist/cli/`entry`.js of this package as `name`. `threads`: how many host calls are in flight at most, unless the
- * user says otherwise. `brief`: it is over within a second, mostly.
+ * user says otherwise. `brief`: it moves much data within a second or so, and is over.
  */
 exports.launch = ({ entry, name, threads, brief }) => {
   process.env.UV_THREADPOOL_SIZE ||= String(threads);
   // In a short run V8's optimiser would compete with the I/O for the processors and come too late to help. Functions
   // that stay hot for longer are still optimised. A Node that drops the flag would complain aloud.
+  // Loading node:v8 costs 5 ms, so only those that gain pay for it.
   if (brief && Number.parseInt(process.versions.node, 10) <= 24) require('node:v8').setFlagsFromString('--interrupt-budget=1000000');
 
   const root = dirname(dirname(realpathSync(__filename)));

@@ -7,8 +7,8 @@
  */
 import { closeSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import net from 'node:net';
 import { constants } from 'node:os';
+import type { Socket } from 'node:net';
 import type { KoffiFunc } from 'koffi';
 import { assert } from './assert.js';
 import { arenaAddress } from './buffer-pool.js';
@@ -185,7 +185,7 @@ class Uring {
 /** Tells the event loop of completions: an eventfd, read as if it were a pipe. Holds the process only while it is ref'd. */
 class WakeHandle {
   readonly #handle: PipeHandle;
-  #socket: net.Socket | null = null;
+  #socket: Socket | null = null;
 
   constructor(eventFd: number) {
     const { Pipe, constants: kinds } = pipeBinding();
@@ -199,7 +199,7 @@ class WakeHandle {
       // longer than the eight bytes that come: a full buffer would be read again at once
       onread: { buffer: Buffer.alloc(16), callback: (): boolean => { woken(); return true; } },
     };
-    this.#socket = new net.Socket(options);
+    this.#socket = new (process.getBuiltinModule('node:net').Socket)(options);
     this.#socket.on('error', () => undefined);
     this.#socket.unref();
   }

@@ -2,7 +2,6 @@
  * A dirty bitmap: which granules (2^n bytes) of a node were written since the bitmap was cleared. It may say "dirty" of
  * what is not, never "clean" of what was written. States and error texts are those of QEMU (docs/interop/bitmaps.rst).
  */
-import { createHash } from 'node:crypto';
 import { assert } from '../base/assert.js';
 import { isPowerOfTwo } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
@@ -222,7 +221,8 @@ export class DirtyBitmap {
 
   /** QEMU's x-debug-block-dirty-bitmap-sha256: over its words of 64 bits, at least one. */
   sha256(): string {
-    const hash = createHash('sha256');
+    // loaded here: commands that only open an image must not pay for it
+    const hash = process.getBuiltinModule('node:crypto').createHash('sha256');
     const total = Math.max(8, Math.ceil(this.#bits.length / 64) * 8);
     for (let at = 0; at < total; at += HASH_STEP_BYTES) {
       const part = new Uint8Array(Math.min(HASH_STEP_BYTES, total - at));

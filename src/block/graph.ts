@@ -2,7 +2,6 @@
  * The graph of one process: its nodes by name, who holds them, and the changes that must be all or nothing. A change of
  * uses is planned and checked as a whole, then prepared (locks, descriptors), then made in one synchronous step.
  */
-import { randomInt } from 'node:crypto';
 import { BlockError } from '../base/errors.js';
 import { Mutex } from '../base/mutex.js';
 import { BlockBackend } from './backend.js';
@@ -33,7 +32,7 @@ export class BlockGraph {
   #generated = 0;
 
   constructor(options: BlockGraphOptions = {}) {
-    this.#randomBelow = options.randomBelow ?? ((limit) => randomInt(limit));
+    this.#randomBelow = options.randomBelow ?? ((limit) => process.getBuiltinModule('node:crypto').randomInt(limit));
   }
 
   /** All nodes, oldest first. */
