@@ -13,7 +13,8 @@ const inCi = process.env.CI === 'true';
 
 /** Debian package → a program of it. */
 const PEERS = {
-  'qemu-utils': 'qemu-img', 'qemu-system-x86': 'qemu-system-x86_64', fio: 'fio', nbdkit: 'nbdkit', 'libnbd-bin': 'nbdinfo', blktrace: 'blkparse',
+  'qemu-utils': 'qemu-img', 'qemu-system-x86': 'qemu-system-x86_64', 'qemu-system-common': 'qemu-storage-daemon', fio: 'fio', nbdkit: 'nbdkit',
+  'libnbd-bin': 'nbdinfo', blktrace: 'blkparse', openssl: 'openssl',
 };
 
 function run(command, args, env = {}) {
