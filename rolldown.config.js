@@ -4,7 +4,7 @@ export default {
   cwd: import.meta.dirname,
   platform: 'node',
   // koffi is native; the others stay outside because only the commands that need them may pay for loading them
-  external: ['koffi', 'yargs', 'fs-extra', /^fs-extra\//, 'cli-progress', /^node:/],
+  external: ['koffi', 'yargs', 'fs-extra', /^fs-extra\//, 'cli-progress', 'pino', /^node:/],
   // modules of this package do nothing when imported, so what is not used may go
   treeshake: { moduleSideEffects: (id) => id.includes('/node_modules/') },
   resolve: { extensionAlias: { '.js': ['.ts', '.js'], '.mjs': ['.mts', '.mjs'] } },

@@ -27,5 +27,6 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'nbd info': { summary: 'show what an NBD server offers', quick: true, load: () => import('./commands/nbd-info.mjs') },
   'nbd copy': { summary: 'copy a disk between files and exports', quick: true, load: () => import('./commands/nbd-copy.mjs') },
   'nbd serve': { summary: 'serve an image over NBD', quick: true, load: () => import('./commands/nbd-serve.mjs') },
+  daemon: { summary: 'hold many disks, export them, obey QMP', quick: true, load: () => import('./commands/daemon.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },
 };

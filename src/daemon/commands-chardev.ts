@@ -20,10 +20,7 @@ export function chardevCommands(daemon: StorageDaemon): CommandTable {
       label: chardev.id, filename: chardev.filename(), 'frontend-open': chardev.frontend !== null,
     })),
     'query-chardev-backends': () => BACKEND_NAMES.map((name) => ({ name })),
-    'chardev-add': async ({ id, backend }) => {
-      if (chardevs.find(id as string) !== undefined) throw new BlockError('EXISTS', `Chardev with id '${id as string}' already exists`);
-      await chardevs.add(id as string, chardevConfig(id as string, backend as JsonDict));
-    },
+    'chardev-add': (args) => addChardev(daemon, args),
     'chardev-change': async ({ id, backend }) => {
       const old = chardevs.find(id as string);
       if (old === undefined) throw new BlockError('NOT_FOUND', `Chardev '${id as string}' does not exist`);
@@ -40,6 +37,12 @@ export function chardevCommands(daemon: StorageDaemon): CommandTable {
     },
     'chardev-remove': ({ id }) => chardevs.remove(id as string),
   };
+}
+
+/** `options`: the arguments of `chardev-add`, checked by the schema. */
+export async function addChardev({ chardevs }: StorageDaemon, { id, backend }: JsonDict): Promise<void> {
+  if (chardevs.find(id as string) !== undefined) throw new BlockError('EXISTS', `Chardev with id '${id as string}' already exists`);
+  await chardevs.add(id as string, chardevConfig(id as string, backend as JsonDict));
 }
 
 function encoding(format: unknown): 'utf8' | 'base64' {

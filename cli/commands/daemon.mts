@@ -1,0 +1,62 @@
+import packageJson from '../../package.json' with { type: 'json' };
+import { PidFile, StorageDaemon } from '../../src/index.js';
+import { defineCommand } from '../command.mjs';
+import { readConfig, type ConfigStep } from '../daemon/config.mjs';
+import { openLog } from '../daemon/log.mjs';
+import { makePlaces, type Places } from '../daemon/places.mjs';
+import { refuseLiveSocket } from '../live-socket.mjs';
+
+const QMP = 'quiesce-qmp';
+
+export const command = defineCommand({
+  description: 'Holds many disks open, exports them over NBD, and obeys QMP on $XDG_RUNTIME_DIR/quiesce/qmp.sock (without XDG_RUNTIME_DIR: in the state ' +
+    'directory, $XDG_STATE_HOME/quiesce). It logs JSON lines to standard error. It ends with Ctrl-C, SIGTERM or QMP quit; all that clients have ' +
+    'written is in the images then.',
+  positionals: {},
+  options: {
+    config: {
+      type: 'string', alias: 'c', value: 'FILE',
+      help: 'JSON object of what to set up first: blockdevs, objects, nbd-server, exports, monitors, each the arguments of blockdev-add, object-add, ' +
+        'nbd-server-start, block-export-add, chardev-add',
+    },
+  },
+  examples: [
+    { line: 'quiesce daemon', does: 'empty, to be steered over QMP' },
+    { line: 'quiesce daemon --config lab.json', does: 'with the disks and exports of a file' },
+  ],
+  run: async ({ config }, { signal }) => {
+    const steps = config === undefined ? [] : readConfig(config);
+    const places = makePlaces();
+    await refuseLiveSocket(places.qmpSocket, 'another daemon');
+    const pidFile = PidFile.write(places.pidFile, process.pid);
+    try {
+      await serve(steps, places, signal, config ?? null);
+    } finally {
+      pidFile.remove();
+    }
+  },
+});
+
+/** Resolves when all is closed. A signal ends it at any time, also while it sets up. */
+async function serve(steps: readonly ConfigStep[], { qmpSocket }: Places, signal: AbortSignal, config: string | null): Promise<void> {
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` } });
+  const log = await openLog();
+  if (signal.aborted) daemon.quit();
+  signal.addEventListener('abort', () => daemon.quit(), { once: true });
+  let started = false;
+  try {
+    for (const step of steps) {
+      if (signal.aborted) return;
+      await step.apply(daemon);
+    }
+    await daemon.chardevs.add(QMP, { kind: 'socket', address: { type: 'unix', path: qmpSocket }, server: true, wait: false, reconnectSeconds: 0 });
+    daemon.addMonitor(QMP);
+    log.info({ qmp: qmpSocket, config, steps: steps.map(({ where }) => where) }, 'ready');
+    started = true;
+    await daemon.ended;
+    log.info({ by: signal.aborted ? 'signal' : 'quit' }, 'closing');
+  } finally {
+    await daemon.close();
+    if (started) log.info('closed');
+  }
+}
