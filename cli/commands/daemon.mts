@@ -16,7 +16,7 @@ export const command = defineCommand({
   options: {
     config: {
       type: 'string', alias: 'c', value: 'FILE',
-      help: 'JSON object of what to set up first: blockdevs, objects, nbd-server, exports, monitors, each the arguments of blockdev-add, object-add, ' +
+      help: 'JSON object of what to set up first: objects, blockdevs, nbd-server, exports, monitors, each the arguments of object-add, blockdev-add, ' +
         'nbd-server-start, block-export-add, chardev-add',
     },
   },

@@ -16,8 +16,8 @@ interface Section {
 
 /** In the order in which they take effect. */
 const SECTIONS: readonly Section[] = [
-  { key: 'blockdevs', list: true, command: 'blockdev-add', apply: addBlockdev },
   { key: 'objects', list: true, command: 'object-add', apply: (daemon, args) => { daemon.objects.add(args); } },
+  { key: 'blockdevs', list: true, command: 'blockdev-add', apply: addBlockdev },
   { key: 'nbd-server', list: false, command: 'nbd-server-start', apply: startServer },
   { key: 'exports', list: true, command: 'block-export-add', apply: addExport },
   { key: 'monitors', list: true, command: 'chardev-add', apply: addMonitor },

@@ -84,7 +84,7 @@ test('what is wrong with the file is one line that names it', async () => {
   const refused = (value: unknown, message: string): Promise<void> => expectRefused(['daemon', '--config', config(value)], `'${tmp('lab.json')}': ${message}`);
   await refused('{"blockdevs": [', 'JSON parse error');
   await refused([], 'a JSON object is wanted');
-  await refused({ disks: [] }, "'disks' is none of blockdevs, objects, nbd-server, exports, monitors");
+  await refused({ disks: [] }, "'disks' is none of objects, blockdevs, nbd-server, exports, monitors");
   await refused({ exports: {} }, "'exports' is not a list");
   await refused({ blockdevs: [{ driver: 'nope', 'node-name': 'd' }] }, "blockdevs[0]: Parameter 'driver' does not accept value 'nope'");
   await refused({ blockdevs: [{ driver: 'file', 'node-name': 'd', filename: tmp('none') }] }, 'blockdevs[0]: Could not open');
