@@ -13,6 +13,7 @@ import type { KoffiFunc } from 'koffi';
 import { assert } from './assert.js';
 import { arenaAddress } from './buffer-pool.js';
 import { capabilities, hostLibrary } from './libc.js';
+import { ioStep } from './polling.js';
 
 /** Requests in flight at most; the kernel makes its queue of completions twice as long, so that cannot overflow. */
 const ENTRIES = 256;
@@ -135,6 +136,7 @@ class Uring {
   /** Hands what this turn queued to the kernel. Never waits. */
   readonly #submit = (): void => {
     this.#scheduled = false;
+    ioStep();
     const taken = this.#enter(SYS_ENTER, this.#queues.fd, this.#pending, 0, 0, 0, 0);
     if (taken > 0) this.#pending -= taken;
     if (this.#pending > 0) this.#submitRest(taken);
@@ -161,6 +163,7 @@ class Uring {
   #reap(): void {
     const { ring, completeHead, completeTail, completions, completionMask } = this.#queues;
     let head = ring[completeHead]!;
+    if (head !== Atomics.load(ring, completeTail)) ioStep();
     while (head !== Atomics.load(ring, completeTail)) {
       const at = completions + (head & completionMask) * COMPLETION_WORDS;
       const index = ring[at]!;

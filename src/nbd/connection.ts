@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
+import { ioStep } from '../base/polling.js';
 import { moveConnection } from './direct-socket.js';
 import type { ExportUser, ServedExport } from './export.js';
 import { ServerHandshake, type HandshakeContext, type Negotiated, type Outcome } from './handshake-server.js';
@@ -174,6 +175,7 @@ export class Connection implements ExportUser, Watched {
 
   #take(transmission: Transmission, bytes: Uint8Array): number {
     const replies = this.#replies!;
+    ioStep();
     replies.gather();
     const taken = transmission.receive(bytes, 0);
     replies.sendGathered();
