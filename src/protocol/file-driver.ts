@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { assert } from '../base/assert.js';
 import { alignDown, alignUp, formatRange } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
-import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
+import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
 import type { RingUser } from '../base/uring.js';
@@ -84,8 +84,8 @@ export class FileDriver implements BlockDriver {
   #flushesCovered = 0;
   #syncing: Promise<void> | null = null;
   #access: FileAccess | null;
-  /** What a reopen that is prepared will make of it: a user that comes with it is to find that. */
-  #coming: FileAccess | null = null;
+  /** What a reopen that is prepared will make of it, and how the descriptor it has opened is replaced by a better one. */
+  #coming: { readonly access: FileAccess; readonly replace: (opened: PreparedUse) => void } | null = null;
   /** The descriptor is open for writing. */
   #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
@@ -195,22 +195,39 @@ export class FileDriver implements BlockDriver {
   async #prepareUse(following: Following, { used, shared }: EdgeUse): Promise<PreparedUse> {
     const locked = following.locks?.prepare(this.#fd, this.#name, used, Permission.ALL & ~shared);
     const writes = (used & (Permission.WRITE | Permission.WRITE_UNCHANGED)) !== 0;
-    const { later, direct } = this.#coming ?? this.#access!;
-    if (!writes || this.#writable || !later) return { commit: () => locked?.commit(), abort: () => locked?.abort() };
+    const opened: PreparedUse[] = [];
     try {
-      const opened = await this.#prepareDescriptor(following, { readOnly: false, direct });
-      return {
-        commit: () => {
-          opened.commit();
-          locked?.commit();
-        },
-        abort: () => {
-          locked?.abort();
-          opened.abort();
-        },
-      };
+      if (writes && !this.#writable) opened.push(...await this.#prepareWriting(following));
     } catch (error) {
       locked?.abort();
+      throw error;
+    }
+    return {
+      commit: () => {
+        for (const one of opened) one.commit();
+        locked?.commit();
+      },
+      abort: () => {
+        locked?.abort();
+        for (const one of opened) one.abort();
+      },
+    };
+  }
+
+  /**
+   * For the first user that writes: a descriptor of the present access, and of the one that a reopen is about to bring.
+   * Whether the user came with that reopen or beside it, and whether it then commits or not, there is one that fits.
+   */
+  async #prepareWriting(following: Following): Promise<PreparedUse[]> {
+    const coming = this.#coming;
+    const now = this.#access!.later ? await this.#prepareDescriptor(following, { readOnly: false, direct: this.#access!.direct }) : null;
+    const fits = now !== null && coming?.access.direct === this.#access!.direct;
+    if (coming === null || !coming.access.later || fits) return now === null ? [] : [now];
+    try {
+      const next = await this.#prepareDescriptor(following, { readOnly: false, direct: coming.access.direct });
+      return [...now === null ? [] : [now], { commit: () => coming.replace(next), abort: () => next.abort() }];
+    } catch (error) {
+      now?.abort();
       throw error;
     }
   }
@@ -219,12 +236,20 @@ export class FileDriver implements BlockDriver {
   async #prepareAccess(following: Following, access: FileAccess): Promise<PreparedUse> {
     const readOnly = access.readOnly || (access.later && !this.#writable);
     const same = readOnly === !this.#writable && access.direct === this.#access!.direct;
-    const opened = same ? null : await this.#prepareDescriptor(following, { readOnly, direct: access.direct });
-    this.#coming = access;
+    let opened = same ? null : await this.#prepareDescriptor(following, { readOnly, direct: access.direct });
+    let forWriting = !readOnly;
+    this.#coming = {
+      access,
+      replace: (better) => {
+        opened?.abort();
+        opened = better;
+        forWriting = true;
+      },
+    };
     return {
       commit: () => {
-        // The first user that writes came with it: there is a better descriptor by now
-        if (access.later && readOnly && this.#writable) opened?.abort();
+        // A user that writes came meanwhile: the descriptor at hand is the better one
+        if (access.later && !forWriting && this.#writable) opened?.abort();
         else opened?.commit();
         this.#access = access;
         this.#coming = null;
@@ -238,6 +263,10 @@ export class FileDriver implements BlockDriver {
 
   async #prepareDescriptor({ open, locks }: Following, how: { readonly readOnly: boolean; readonly direct: boolean }): Promise<PreparedUse> {
     const { fd, limits, growAhead, quickFor } = await open(how);
+    await this.#settleErrors().catch((error: unknown) => {
+      fs.closeSync(fd);
+      throw error;
+    });
     return {
       commit: () => {
         locks?.copyTo(fd);
@@ -251,6 +280,18 @@ export class FileDriver implements BlockDriver {
       },
       abort: () => fs.closeSync(fd),
     };
+  }
+
+  /**
+   * The kernel tells a lost write once to each descriptor that was open by then. What was lost before the new one was
+   * opened is asked of the old one while it is there.
+   */
+  async #settleErrors(): Promise<void> {
+    if (!this.#writable) return;
+    await this.#flush().catch((error: unknown) => {
+      const errno = errnoOf(error);
+      throw new BlockError('IO', `Error flushing drive: ${errnoText(errno)}`, { node: this.#name, errno, cause: error });
+    });
   }
 
   async allocatedBytes(): Promise<number> {

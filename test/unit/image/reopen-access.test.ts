@@ -1,11 +1,16 @@
 /** A file that is reopened together with the node above: whatever changes at once, the descriptor fits the users afterwards. */
-import { statSync } from 'node:fs';
-import { afterEach, expect, test } from '@jest/globals';
+import fs, { statSync, writeFileSync } from 'node:fs';
+import { afterEach, describe, expect, jest, test } from '@jest/globals';
+import type { BlockBackend } from '../../../src/block/backend.js';
+import type { BlockNode } from '../../../src/block/node.js';
+import { Permission } from '../../../src/block/permissions.js';
+import { makeRequest } from '../../../src/block/request.js';
 import { BlockGraph } from '../../../src/block/graph.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
 import { createImage } from '../../../src/image/open.js';
 import type { OptionTree } from '../../../src/image/options.js';
 import { reopenBlockdevs } from '../../../src/image/reopen.js';
+import { FileDriver, type FileAccess } from '../../../src/protocol/file-driver.js';
 import { useTmp } from '../../support/tmp.js';
 
 const tmp = useTmp();
@@ -49,4 +54,69 @@ test('room made ahead of growing writes is given back when the file becomes read
   expect(statSync(path).size).toBeLessThan(13 * MiB);
   await graph.closeAll();
   expect(statSync(path).size).toBeLessThan(13 * MiB);
+});
+
+describe('a user that attaches while a reopen is prepared', () => {
+  const all = { used: Permission.CONSISTENT_READ | Permission.WRITE, shared: Permission.ALL };
+
+  /** Whether the reopen went through, with a writer that attached once the file was ready for it. */
+  async function reopenBeside(next: OptionTree): Promise<{ node: BlockNode; door: BlockBackend; outcome: string }> {
+    const path = tmp('beside.raw');
+    writeFileSync(path, Buffer.alloc(MiB));
+    const graph = new BlockGraph();
+    graphs.push(graph);
+    const file = { driver: 'file', 'node-name': 'f', filename: path, 'auto-read-only': true };
+    const node = await openBlockdev(graph, file);
+    const { driver } = node;
+    if (!(driver instanceof FileDriver)) throw new Error('no file');
+    const prepare = driver.prepareAccess!.bind(driver);
+    const doors: BlockBackend[] = [];
+    Object.assign(driver, {
+      prepareAccess: async (access: FileAccess) => {
+        const ready = await prepare(access);
+        doors.push(await graph.attach(node, all));
+        return ready;
+      },
+    });
+    const outcome = await reopenBlockdevs(graph, [{ ...file, ...next }]).then(() => 'done', (error: unknown) => (error as Error).message);
+    return { node, door: doors[0]!, outcome };
+  }
+
+  test.each([
+    ['read-only, which that refuses', { 'auto-read-only': false, 'read-only': true }, "Read-only block node 'f' cannot support read-write users"],
+    ['the same', {}, 'done'],
+    ['past the page cache', { cache: { direct: true } }, 'done'],
+    ['writable', { 'auto-read-only': false }, 'done'],
+  ] as [string, OptionTree, string][])('can write, where the file becomes %s', async (_what, next, expected) => {
+    const { node, door, outcome } = await reopenBeside(next);
+    if (outcome.includes('O_DIRECT')) return; // the file system decides
+    expect(outcome).toBe(expected);
+    await door.submit(makeRequest('write', 4096, 4096, Buffer.alloc(4096, 7)));
+    await door.submit(makeRequest('write', 100, 50, Buffer.alloc(50, 8)));
+    const found = Buffer.alloc(50);
+    await node.read(100, found);
+    expect(found.equals(Buffer.alloc(50, 8))).toBe(true);
+    expect(node.direct).toBe(outcome === 'done' && next['cache'] !== undefined);
+  });
+});
+
+test('a write that was lost is told before another descriptor takes over, and not forgotten', async () => {
+  const path = tmp('lost.raw');
+  writeFileSync(path, Buffer.alloc(MiB));
+  const graph = new BlockGraph();
+  graphs.push(graph);
+  const file = { driver: 'file', 'node-name': 'f', filename: path };
+  const node = await openBlockdev(graph, file);
+  await node.write(0, Buffer.alloc(4096, 7));
+  // the kernel tells it once, and only to a descriptor that was open when it happened
+  const flush = jest.spyOn(fs, 'fdatasync').mockImplementationOnce((...args: unknown[]) => {
+    setImmediate(args.at(-1) as (error: Error) => void, Object.assign(new Error('EIO'), { code: 'EIO' }));
+  });
+  try {
+    const outcome = await reopenBlockdevs(graph, [{ ...file, 'read-only': true }]).then(() => 'done', (error: unknown) => (error as Error).message);
+    expect(outcome).toBe('Error flushing drive: Input/output error');
+    await expect(node.flush()).rejects.toMatchObject({ code: 'IO', errno: 'EIO' });
+  } finally {
+    flush.mockRestore();
+  }
 });
