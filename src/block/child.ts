@@ -53,8 +53,7 @@ export class BlockChild implements NodeUser {
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
-    while (this.#node.draining) await this.#node.resumed();
-    return this.#node.submit(request);
+    return (await this.settled()).submit(request);
   }
 
   read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
@@ -77,7 +76,16 @@ export class BlockChild implements NodeUser {
     return this.submit(makeRequest('flush', 0, 0, null));
   }
 
-  blockStatus(offset: number, bytes: number): Promise<BlockStatus> { return this.#node.blockStatus(offset, bytes); }
+  /** Waits for the end of a drained section, as requests do. */
+  async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
+    return (await this.settled()).blockStatus(offset, bytes);
+  }
+
+  /** The node below, outside of drained sections. */
+  async settled(): Promise<BlockNode> {
+    while (this.#node.draining) await this.#node.resumed();
+    return this.#node;
+  }
 
   /** Why this edge is used now (`l2-alloc`, `cow`, …), for a trace. */
   cause(cause: string, offset: number, bytes: number): void {

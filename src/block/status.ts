@@ -11,8 +11,9 @@ export interface ChainStatus extends BlockStatus {
 }
 
 /** What an unallocated range defers to: the backing node or, for a filter, the node that it filters. */
-function layerBelow(node: BlockNode): BlockNode | null {
-  return node.backing ?? node.children.find(({ role }) => role === 'filtered')?.node ?? null;
+async function layerBelow(node: BlockNode): Promise<BlockNode | null> {
+  const edge = node.driver.backing ?? node.children.find(({ role }) => role === 'filtered');
+  return edge === undefined ? null : edge.settled();
 }
 
 /** Status of a range through the backing chain: `unallocated` means that no layer has it, so it reads as zeros. */
@@ -25,7 +26,7 @@ export async function chainStatus(top: BlockNode, offset: number, bytes: number)
     const status: BlockStatus = await node.blockStatus(offset, inside);
     span = status.bytes;
     if (status.kind !== 'unallocated') return { ...status, depth, node };
-    node = layerBelow(node);
+    node = await layerBelow(node);
     if (node === null) return { kind: 'unallocated', bytes: span, depth, node: null };
   }
   return { kind: 'unallocated', bytes: span, depth: 0, node: null };

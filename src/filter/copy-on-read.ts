@@ -102,6 +102,7 @@ export class CopyOnReadFilter extends FilterDriver {
       const layer = topLayer(node);
       const inside = Math.min(bytes, layer.length() - offset);
       if (inside > 0) {
+        while (layer.draining) await layer.resumed();
         const status = await layer.blockStatus(offset, inside);
         bytes = status.bytes;
         if (status.kind !== 'unallocated') return { allocated: true, bytes };

@@ -95,7 +95,7 @@ export class QuorumDriver implements BlockDriver {
     let zeros = bytes;
     let data = 0;
     for (const child of this.#children) {
-      const status = await chainStatus(child.node, offset, bytes).catch((error: unknown) => {
+      const status = await child.settled().then((node) => chainStatus(node, offset, bytes)).catch((error: unknown) => {
         this.#reportBad('read', child, offset, bytes, error);
         return { kind: 'data', bytes } as const;
       });

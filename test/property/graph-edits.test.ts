@@ -6,6 +6,7 @@ import type { BlockBackend } from '../../src/block/backend.js';
 import { BlockNode } from '../../src/block/node.js';
 import { Permission } from '../../src/block/permissions.js';
 import { makeRequest, type BlockRequest } from '../../src/block/request.js';
+import { ThrottleGroup } from '../../src/block/throttle.js';
 import { openBlockdev } from '../../src/image/blockdev.js';
 import { putOverlay, type Overlaid } from '../../src/daemon/overlay.js';
 import { bypassFilter, insertFilter } from '../../src/image/graph-edit.js';
@@ -64,12 +65,20 @@ class Worker {
   }
 }
 
+const FILTER_OPTIONS = {
+  preallocate: (file: string) => ({ file }),
+  blkdebug: (image: string) => ({ image, align: 512 }),
+  'copy-on-read': (file: string) => ({ file }),
+  throttle: (file: string) => ({ file, 'throttle-group': 'slow' }),
+} as const;
+
 /** What stands between the door and the first image: the top of it takes the users. */
 class Editor {
   readonly #graph: BlockGraph;
   readonly #door: BlockBackend;
   readonly #random: Random;
   readonly #filters: BlockNode[] = [];
+  readonly #slow = new ThrottleGroup('slow', { 'iops-total': 2000 });
   images = 1;
   #names = 0;
 
@@ -97,8 +106,8 @@ class Editor {
   async #insert(): Promise<void> {
     const below = this.#random.chance(0.5) ? this.#door.node : this.image();
     const name = `filter${this.#names++}`;
-    const driver = this.#random.pick(['preallocate', 'blkdebug', 'copy-on-read'] as const);
-    const filter = await openBlockdev(this.#graph, { driver, 'node-name': name, ...(driver === 'blkdebug' ? { image: below.nodeName, align: 512 } : { file: below.nodeName }) });
+    const driver = this.#random.pick(['preallocate', 'blkdebug', 'copy-on-read', 'throttle'] as const);
+    const filter = await openBlockdev(this.#graph, { driver, 'node-name': name, ...FILTER_OPTIONS[driver](below.nodeName) }, { throttleGroup: () => this.#slow });
     await insertFilter(this.#graph, below, filter);
     this.#filters.push(filter);
   }
