@@ -48,7 +48,7 @@ export const command = defineCommand({
       const options = { 'read-only': readOnly, ...cacheOptions(cache), discard: 'unmap' };
       const openWith = (more: OptionTree): Promise<OpenedByName> => openByName(graph, image, format ?? null, { ...options, ...more });
       const { node, guessedRaw } = await openWith({});
-      if (guessedRaw && !readOnly) warn(`'${image}' is taken as raw; a client could write the header of another format into it (--format raw says that it is)`);
+      if (guessedRaw !== null && !readOnly) warn(`'${image}' is taken as raw; clients cannot write the header of another format into it (--format raw lets them)`);
       return snapshot === undefined ? node : withSnapshot(graph, node, snapshot, openWith);
     };
     await serveImage({

@@ -64,7 +64,7 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
     ? openByOptions(graph, { ...common, ...parseImageOptions(options.file), ...more }, context)
     : openByName(graph, options.file, options.format, { ...common, ...more }, context);
   const opened = await open({}).catch((error: unknown) => { throw new ProgramError(`Failed to blk_new_open '${options.file}': ${messageOf(error)}`); });
-  if (opened.guessedRaw && !options.readOnly) writeNow(2, rawWarning(options.file));
+  if (opened.guessedRaw !== null && !options.readOnly && !options.snapshot) writeNow(2, rawWarning(opened.guessedRaw));
   let { node } = opened;
   if (options.snapshot) node = await overlayOn(graph, node);
   if (options.offset > 0n) node = await windowOf(graph, node, options);
@@ -89,6 +89,6 @@ function windowOf(graph: BlockGraph, node: BlockNode, { offset, readOnly }: NbdP
 
 function rawWarning(file: string): string {
   return `WARNING: Image format was not specified for '${file}' and probing guessed raw.\n` +
-    '         The guest could write a header of another format into the image, which then would be believed when it is opened again.\n' +
-    "         Name the format with -f raw.\n";
+    '         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n' +
+    "         Specify the 'raw' format explicitly to remove the restrictions.\n";
 }

@@ -1,11 +1,13 @@
 /** The raw format: the disk is the file, byte for byte, or a window of it. */
 import { alignUp, formatRange } from '../base/bytes.js';
+import { rejected } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
 import { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
+import { looksFormatted } from './signatures.js';
 
 const SECTOR = 512;
 
@@ -19,7 +21,7 @@ export interface RawOptions {
 export class RawDriver implements BlockDriver {
   readonly kind = 'format';
   readonly formatName = 'raw';
-  readonly limits: BlockLimits = NO_LIMITS;
+  limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
   readonly children: readonly BlockChild[];
   offset: number;
@@ -27,6 +29,7 @@ export class RawDriver implements BlockDriver {
   size: number | undefined;
   readonly #file: BlockChild;
   #bytes: number;
+  #guarded = false;
 
   constructor(file: BlockNode, { offset = 0, size }: RawOptions = {}) {
     this.offset = offset;
@@ -40,7 +43,17 @@ export class RawDriver implements BlockDriver {
     return this.#bytes;
   }
 
+  /**
+   * The format was only guessed: from here on the first sector cannot be made to look like another one. The limits are
+   * others then.
+   */
+  guardFirstSector(): void {
+    this.#guarded = true;
+    this.limits = { ...NO_LIMITS, requestAlignment: SECTOR }; // so that a write has all of the sector, or nothing
+  }
+
   submit(request: BlockRequest): Promise<void> {
+    if (this.#guarded && request.op === 'write' && request.offset === 0 && looksFormatted(request.buffer!)) return rejected(this.#refusal());
     if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
     const { op, offset, bytes, buffer, flags, ioClass } = request;
     return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass));
@@ -49,6 +62,12 @@ export class RawDriver implements BlockDriver {
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
     const inFile = this.#file.length() - (offset + this.offset);
     return inFile > 0 ? this.#file.blockStatus(offset + this.offset, Math.min(bytes, inFile)) : { kind: 'zero', bytes };
+  }
+
+  #refusal(): BlockError {
+    return new BlockError('INVALID_ARGUMENT',
+      `'${this.#file.name}' was guessed to be raw, and would look like another format: raw has to be named as its format for that`,
+      { node: this.#file.name, offset: 0, bytes: SECTOR, errno: 'EPERM' });
   }
 
   /** Another window, on the file that will be below: checked now, in force when the function returned is called. */

@@ -6,17 +6,22 @@ import { stat } from 'node:fs/promises';
 import { BlockError } from '../base/errors.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
+import { RawDriver } from '../format/raw.js';
 import { isNbdName } from '../nbd/name.js';
 import { parseJson } from '../qobject/parser.js';
 import { isDict } from '../qobject/value.js';
 import { openBlockdev, type BlockdevContext } from './blockdev.js';
+import { nodeFilename } from './filename.js';
 import { probeFormat, PROBE_BYTES } from './formats.js';
 import type { OptionTree } from './options.js';
 
 export interface OpenedByName {
   readonly node: BlockNode;
-  /** The format was not told, and nothing of a known one was found: writes could make it look like another. */
-  readonly guessedRaw: boolean;
+  /**
+   * The file's name where the format was not told, and nothing of a known one was found. Writes cannot make it look like
+   * another one.
+   */
+  readonly guessedRaw: string | null;
 }
 
 /** `options` are BlockdevOptions without file and driver; `format` null probes. The node is pinned: remove it, or close the graph. */
@@ -25,10 +30,10 @@ export async function openByName(
 ): Promise<OpenedByName> {
   const tree = name.startsWith('json:') ? jsonTree(name) : null;
   if (tree !== null) return openByOptions(graph, { ...options, ...tree, ...(format === null ? {} : { driver: format }) }, context);
-  const file = { driver: await protocolOf(name), filename: name };
+  const file = await protocolOptions(name);
   if (format !== null) {
     const protocol = format === file.driver;
-    return { node: await open(graph, protocol ? { ...options, ...file } : { ...options, driver: format, file }, context), guessedRaw: false };
+    return { node: await open(graph, protocol ? { ...options, ...file } : { ...options, driver: format, file }, context), guessedRaw: null };
   }
   return probeOn(graph, file, options, context);
 }
@@ -36,8 +41,8 @@ export async function openByName(
 /** A tree of options; where it tells no driver, the format of its `file` is probed. */
 export async function openByOptions(graph: BlockGraph, tree: OptionTree, context: BlockdevContext = {}): Promise<OpenedByName> {
   const { file, driver, ...options } = tree;
-  if (driver !== undefined) return { node: await open(graph, await withProtocols(tree), context), guessedRaw: false };
-  if (typeof file === 'string') return { node: graph.lookUp(file), guessedRaw: false };
+  if (driver !== undefined) return { node: await open(graph, await withProtocols(tree), context), guessedRaw: null };
+  if (typeof file === 'string') return { node: graph.lookUp(file), guessedRaw: null };
   if (typeof file !== 'object' || file === null) throw new BlockError('INVALID_ARGUMENT', 'Must specify either driver or file');
   const definition = file as OptionTree;
   const filename = definition['filename'];
@@ -59,7 +64,10 @@ async function probeOn(graph: BlockGraph, file: OptionTree, options: OptionTree,
   try {
     const found = await probe(below);
     const node = await open(graph, { ...options, driver: found, file: below.nodeName }, context);
-    return { node, guessedRaw: found === 'raw' };
+    if (!(node.driver instanceof RawDriver)) return { node, guessedRaw: null };
+    node.driver.guardFirstSector();
+    node.refreshLimits();
+    return { node, guessedRaw: nodeFilename(below) };
   } finally {
     // from here on only the node above holds it
     below.pinned = false;
@@ -77,9 +85,16 @@ async function probe(file: BlockNode): Promise<'raw' | 'qcow2'> {
   return probeFormat(start);
 }
 
+const PROTOCOL_PREFIX = /^(?:file|host_device):/;
+
+async function protocolOptions(name: string): Promise<{ readonly driver: string; readonly filename: string }> {
+  const driver = await protocolOf(name);
+  return { driver, filename: driver === 'nbd' ? name : name.replace(PROTOCOL_PREFIX, '') };
+}
+
 async function protocolOf(name: string): Promise<string> {
   if (isNbdName(name)) return 'nbd';
-  const found = await stat(name.replace(/^(file|host_device):/, '')).catch(() => null);
+  const found = await stat(name.replace(PROTOCOL_PREFIX, '')).catch(() => null);
   return found !== null && (found.isBlockDevice() || found.isCharacterDevice()) ? 'host_device' : 'file';
 }
 

@@ -75,7 +75,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
   try {
     const format = options.format ?? await probe(file);
     const common = { readOnly, writethrough: mode.writethrough, trace: options.trace ?? null };
-    if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: new RawDriver(file), ...common });
+    if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: rawDriver(file, options.format === undefined && !readOnly), ...common });
     const qcow2 = await openQcow2(file, {
       ...options, readOnly,
       openBacking: options.noBacking === true ? undefined : (name, backingFormat) => openBacking(filename, name, backingFormat, options, chain),
@@ -85,6 +85,12 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     await file.close().catch(() => {});
     throw error;
   }
+}
+
+function rawDriver(file: BlockNode, guessed: boolean): RawDriver {
+  const driver = new RawDriver(file);
+  if (guessed) driver.guardFirstSector();
+  return driver;
 }
 
 /** Loads what speaks NBD only now: most programs open files. */

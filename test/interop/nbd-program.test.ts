@@ -1,5 +1,5 @@
 /** quiesce-nbd serves images to the real clients, and comes and goes as qemu-nbd does. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
 import { appears, disappears, standIn, whileRunning } from '../support/programs.js';
@@ -117,18 +117,6 @@ peers('qemu-img', 'qemu-io', 'nbdinfo', 'nbdcopy')('quiesce-nbd', () => {
       await io(uri(), 'read -P 3 0 64k');
       await stop();
     }
-  });
-
-  test('a raw image that was not called so is served with a warning', async () => {
-    writeFileSync(tmp('raw.img'), Buffer.alloc(1_048_576));
-    const child = start(nbdLauncher, ['-k', tmp('s'), tmp('raw.img')]);
-    let said = '';
-    child.stderr!.on('data', (text: Buffer) => { said += text.toString(); });
-    await appears(tmp('s'));
-    const ended = new Promise((resolve) => { child.once('close', resolve); });
-    await runOk('nbdinfo', ['--size', uri()]);
-    await ended;
-    expect(said).toMatch(/^WARNING: Image format was not specified for '.*raw\.img' and probing guessed raw\.\n/);
   });
 
   test('a listening socket may come with the process', async () => {
