@@ -39,6 +39,8 @@ export interface OpenImageOptions {
   readonly forCheck?: boolean | undefined;
   /** Connections to an NBD server that allows several. Default 1. */
   readonly connections?: number | undefined;
+  /** Gives an NBD server up, also later: what is under way then fails with CANCELLED. */
+  readonly signal?: AbortSignal | undefined;
   readonly trace?: TraceSink | null | undefined;
 }
 
@@ -68,7 +70,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     return openNamedTree(filename, options, readOnly);
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
-  const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections }) : await openFileDriver(filename, {
+  const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections, signal: options.signal }) : await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
   const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });
@@ -94,7 +96,7 @@ function rawDriver(file: BlockNode, guessed: boolean): RawDriver {
 }
 
 /** Loads what speaks NBD only now: most programs open files. */
-async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined }): Promise<BlockDriver> {
+async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined; readonly signal?: AbortSignal | undefined }): Promise<BlockDriver> {
   const { openNbdName } = await import('../protocol/nbd.js');
   return openNbdName(name, options);
 }
@@ -115,8 +117,8 @@ async function openBacking(
   if (format !== null && !FORMATS.some((known) => known.name === format)) {
     throw new BlockError('NOT_SUPPORTED', `the backing file of '${overlay}' has format '${format.slice(0, 64)}', which this engine does not have`, { node: overlay });
   }
-  const { cache, locking, forceShare, backing, l2CacheSize, trace } = options;
-  return openAt(filename, { cache, locking, forceShare, backing, l2CacheSize, trace, format: (format ?? undefined) as FormatName | undefined, readOnly: true },
+  const { cache, locking, forceShare, backing, l2CacheSize, signal, trace } = options;
+  return openAt(filename, { cache, locking, forceShare, backing, l2CacheSize, signal, trace, format: (format ?? undefined) as FormatName | undefined, readOnly: true },
     [...chain, resolved]);
 }
 

@@ -66,13 +66,13 @@ export interface CopyImageOptions extends CopyOptions {
 
 /** As copyNode, between files and NBD exports by their names. */
 export async function copyImage(source: string, target: string, options: CopyImageOptions = {}): Promise<CopyResult> {
-  const { connections = 4, cache, backing } = options;
-  const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections });
+  const { connections = 4, cache, backing, signal } = options;
+  const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections, signal });
   try {
     const targetFormat = options.targetFormat ?? 'raw';
     const create = !isNbdName(target) && (options.createTarget ?? true);
     if (create) await createImage(target, { format: targetFormat, size: from.length() });
-    const to = await openImage(target, { format: targetFormat, cache, backing, connections, discard: 'unmap' });
+    const to = await openImage(target, { format: targetFormat, cache, backing, connections, signal, discard: 'unmap' });
     try {
       const result = await copyNode(from, to, options);
       await to.close();
@@ -134,14 +134,14 @@ class Copy {
     const requests = Math.max(1, Math.min(this.#options.requests ?? 16, Math.ceil(this.#bytes / this.#chunk)));
     const pool = new BufferPool(requests * this.#chunk);
     await Promise.all(Array.from({ length: requests }, () => this.#work(pool)));
-    if (this.#failed) throw this.#error;
+    if (this.#failed) throw this.#options.signal?.aborted === true ? this.#cancelled() : this.#error;
   }
 
   async #work(pool: BufferPool): Promise<void> {
     const lease = await pool.lease(this.#chunk);
     try {
       while (!this.#failed) {
-        if (this.#options.signal?.aborted === true) throw new BlockError('CANCELLED', `copying '${this.#source.name}' was cancelled`, { cause: this.#options.signal.reason });
+        if (this.#options.signal?.aborted === true) throw this.#cancelled();
         if (this.#position >= this.#bytes) return;
         // a server's answer waits behind the data that was asked for before: ask long before it is needed
         if (this.#knownTo < this.#bytes && this.#knownTo - this.#position < ASK_AHEAD) this.#asking ??= this.#ask();
@@ -174,6 +174,10 @@ class Copy {
     } finally {
       this.#asking = null;
     }
+  }
+
+  #cancelled(): BlockError {
+    return new BlockError('CANCELLED', `copying '${this.#source.name}' was cancelled`, { cause: this.#options.signal?.reason });
   }
 
   #fail(error: unknown): void {

@@ -27,6 +27,8 @@ export interface PoolOptions extends Omit<ConnectOptions, 'timeoutMs'> {
   readonly openTimeoutMs?: number | undefined;
   /** Default 10 s, for the connection and again for the negotiation. */
   readonly handshakeTimeoutMs?: number | undefined;
+  /** Ends opening; later, fails all that is under way with CANCELLED and leaves the server: a server may be silent for ever. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -61,6 +63,7 @@ export class ClientPool {
     this.name = first.name;
     this.info = first.info;
     this.#adopt(first);
+    options.signal?.addEventListener('abort', this.#cancel, { once: true });
   }
 
   static async open(options: PoolOptions): Promise<ClientPool> {
@@ -68,6 +71,7 @@ export class ClientPool {
     const first = await attempts(options, expires, options.signal);
     const pool = new ClientPool(options, first);
     await pool.#openMore();
+    if (pool.#failure !== null) throw pool.#failure;
     return pool;
   }
 
@@ -93,12 +97,18 @@ export class ClientPool {
 
   /** Nothing may be in flight. */
   async close(): Promise<void> {
+    this.#options.signal?.removeEventListener('abort', this.#cancel);
     this.#failure ??= new BlockError('CLOSED', `the NBD client of '${this.name}' is closed`, { node: this.name });
     this.#abort.abort();
     await this.#reconnecting;
     this.#rejectQueue(this.#failure);
     await Promise.all(this.#live.splice(0).map((connection) => connection.close()));
   }
+
+  readonly #cancel = (): void => {
+    this.#abort.abort();
+    this.#giveUp(new BlockError('CANCELLED', `what was asked of '${this.name}' was cancelled`, { node: this.name, cause: this.#options.signal?.reason }), []);
+  };
 
   #dispatch(request: NbdRequest): void {
     if (this.#failure !== null) return request.reject(this.#failure);

@@ -238,4 +238,20 @@ describe('opening', () => {
     setTimeout(() => again.abort(), 30);
     await expect(silent).rejects.toMatchObject({ code: 'CANCELLED' });
   });
+
+  test('a signal that comes later fails all that a silent server was asked for, and what waits for a lost one', async () => {
+    await listen(tmp('socket'), async (peer, index) => {
+      if (index > 0) return;
+      await peer.serve();
+      for (let count = 0; count < 3; count++) await peer.request();
+      await new Promise(() => undefined);
+    });
+    const stop = new AbortController();
+    const client = await open({ signal: stop.signal, reconnectDelayMs: 60_000 });
+    const asked = [client.read(0, filled(512, 0)), client.write(0, filled(512, 1)), client.flush()].map((one) => expect(one).rejects.toMatchObject({ code: 'CANCELLED' }));
+    setTimeout(() => stop.abort(), 50);
+    await Promise.all(asked);
+    await expect(client.read(0, filled(512, 0))).rejects.toMatchObject({ code: 'CANCELLED' });
+    await client.close();
+  });
 });
