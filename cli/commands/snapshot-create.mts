@@ -33,6 +33,7 @@ export const command = defineCommand({
     { line: 'quiesce snapshot create disk.qcow2 paused --vm-state unix:/run/ram.sock', does: 'then, in QEMU: stop; migrate unix:/run/ram.sock' },
     { line: 'quiesce snapshot create disk.qcow2 running --vm-state qmp:/run/vm.qmp', does: 'a running machine: stop, migrate, snapshot all disks, cont' },
     { line: 'quiesce snapshot create --daemon /run/quiesce.qmp disk0 t --vm-state qmp:/run/vm.qmp', does: 'a running machine on an export of ours' },
+    { line: 'quiesce snapshot create --daemon /run/quiesce.qmp disk0 t --also disk1', does: 'two live disks at the same moment, both or none' },
     { line: 'quiesce snapshot create a.qcow2 t --vm-state ram.bin --also b.qcow2', does: 'two disks, all or none' },
   ],
   run: async ({ image, tag, vmState, daemon, replace, chunkSize, depth, cache, vmClock, icount, backing, json, also }, { signal, out, warn, hint, progress }) => {
@@ -43,9 +44,8 @@ export const command = defineCommand({
       onReady: (source: string) => { if (source.startsWith('unix:')) hint(`waiting for the RAM state; in QEMU: stop, then migrate unix:${resolve(source.slice('unix:'.length))}`); },
     };
     if (daemon !== undefined) {
-      const inVain = [cache === undefined ? [] : ['--cache'], also.length === 0 ? [] : ['--also']].flat()[0];
-      if (inVain !== undefined) throw new UsageError(`${inVain}: has no effect together with --daemon, which has the disk open already`);
-      tellLive(image, await createOnDaemon({ ...common, daemon, nodeName: image }), json, out);
+      if (cache !== undefined) throw new UsageError('--cache: has no effect together with --daemon, which has the disk open already');
+      tellLive([image, ...also], await createOnDaemon({ ...common, daemon, nodeName: image, also }), json, out);
       return;
     }
     const request: CreateSnapshotRequest = { ...common, image, cache, backing, also, onWarning: warn };
@@ -61,15 +61,22 @@ export const command = defineCommand({
   },
 });
 
-function tellLive(node: string, { snapshot, vmStateSize, pauseMs, stoppedMs }: DaemonSnapshot, json: boolean | undefined, out: Output): void {
+function tellLive(nodes: readonly string[], { snapshot, also, vmStateSize, pauseMs, stoppedMs }: DaemonSnapshot, json: boolean | undefined, out: Output): void {
   const ms = (value: number): number => Math.round(value * 100) / 100;
+  const made = [snapshot, ...also];
   if (json === true) {
-    out.json({ 'vm-state-size': vmStateSize, 'pause-ms': ms(pauseMs), ...stoppedMs === null ? {} : { 'stopped-ms': ms(stoppedMs) }, images: [{ node, ...snapshot }] });
+    out.json({
+      'vm-state-size': vmStateSize, 'pause-ms': ms(pauseMs), ...stoppedMs === null ? {} : { 'stopped-ms': ms(stoppedMs) },
+      images: nodes.map((node, index) => ({ node, ...made[index] })),
+    });
     return;
   }
-  const state = vmStateSize > 0 ? `, ${formatSize(vmStateSize)} of RAM state` : '';
-  const stopped = stoppedMs === null ? '' : `, the machine stood still for ${ms(stoppedMs)} ms`;
-  out.line(`snapshot '${String(snapshot['name'])}' of node '${node}' is durable (id ${String(snapshot['id'])}${state}); writes waited ${ms(pauseMs)} ms${stopped}`);
+  for (const [index, node] of nodes.entries()) {
+    const state = index === 0 && vmStateSize > 0 ? `, ${formatSize(vmStateSize)} of RAM state` : '';
+    const stopped = stoppedMs === null ? '' : `, the machine stood still for ${ms(stoppedMs)} ms`;
+    const waited = index === 0 ? `; writes waited ${ms(pauseMs)} ms${stopped}` : '';
+    out.line(`snapshot '${String(made[index]!['name'])}' of node '${node}' is durable (id ${String(made[index]!['id'])}${state})${waited}`);
+  }
 }
 
 function u64(what: string, text: string | undefined): bigint | undefined {

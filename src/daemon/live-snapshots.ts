@@ -1,7 +1,7 @@
 /** Our commands for snapshots of live disks: with RAM state, in place of older ones, and with the length of the pause. */
-import { BlockError, messageOf } from '../base/errors.js';
+import { BlockError } from '../base/errors.js';
 import type { BlockBackend } from '../block/backend.js';
-import type { SnapshotInfo, SnapshotTable, VmStateArea } from '../block/driver.js';
+import type { VmStateArea } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
 import { snapshotInfo } from '../image/info.js';
@@ -10,6 +10,7 @@ import type { Session } from '../qmp/session.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
 import { IncomingState } from './incoming-state.js';
+import { createSnapshotSet, type SnapshotTarget } from './snapshot-set.js';
 
 interface Incoming {
   readonly state: IncomingState;
@@ -22,9 +23,7 @@ interface Incoming {
   dropping: Promise<void> | null;
 }
 
-interface Target {
-  readonly node: BlockNode;
-  readonly table: SnapshotTable;
+interface Target extends SnapshotTarget {
   readonly area: VmStateArea;
 }
 
@@ -55,7 +54,7 @@ export class LiveSnapshots {
 
   /** Asks before minutes of RAM are taken in vain whatever the snapshot would be refused for. */
   async #receive(args: JsonDict, owner: Session): Promise<JsonDict> {
-    const { node, area } = this.#target(args);
+    const [{ node, area }] = this.#targets(args);
     this.refuseWhileReceiving(node);
     const door = await this.#daemon.graph.attach(node, { used: 0, shared: Permission.ALL });
     try {
@@ -116,18 +115,23 @@ export class LiveSnapshots {
 
   async #snapshot(args: JsonDict, vmStateSize: number): Promise<JsonDict> {
     const { clock } = this.#daemon;
-    const { node, table } = this.#target(args);
-    const name = args['name'] as string;
-    const older = table.list().filter((snapshot) => snapshot.name === name);
-    await node.flush(); // what can be written before the pause need not be written in it
     const now = clock.wallMs();
-    const pauses = new Pauses(clock);
-    const created = await pauses.drained(node, () => table.create({
-      name, vmStateSize, dateSeconds: Math.floor(now / 1000), dateNanoseconds: Math.floor((now % 1000) * 1e6),
+    const { snapshots: [first, ...also], pauseNs } = await createSnapshotSet(this.#targets(args), {
+      name: args['name'] as string, vmStateSize, dateSeconds: Math.floor(now / 1000), dateNanoseconds: Math.floor((now % 1000) * 1e6),
       vmClockNs: optionalBigint(args['vm-clock-nsec']), icount: optionalBigint(args['icount']),
-    }));
-    await deleteAll(older, created, (id) => pauses.drained(node, () => table.delete(id)));
-    return { snapshot: snapshotInfo(created), 'pause-nsec': pauses.longestNs };
+    }, clock);
+    return { snapshot: snapshotInfo(first!), ...args['also'] === undefined ? {} : { also: also.map(snapshotInfo) }, 'pause-nsec': pauseNs };
+  }
+
+  /** The node itself, then those that are to have the same snapshot. */
+  #targets(args: JsonDict): [Target, ...Target[]] {
+    const also = (args['also'] ?? []) as readonly string[];
+    const targets: [Target, ...Target[]] = [this.#target(args), ...also.map((name) => this.#target({ ...args, 'node-name': name }))];
+    for (const [index, { node }] of targets.entries()) {
+      if (targets.findIndex((other) => other.node === node) !== index) throw new BlockError('INVALID_ARGUMENT', `Node '${node.nodeName}' is named twice`);
+      if (index > 0) this.refuseWhileReceiving(node);
+    }
+    return targets;
   }
 
   #target({ 'node-name': nodeName, name, replace }: JsonDict): Target {
@@ -142,34 +146,6 @@ export class LiveSnapshots {
       throw new BlockError('EXISTS', `Node '${node.nodeName}' already has a snapshot '${name as string}'`);
     }
     return { node, table, area };
-  }
-}
-
-/** How long new requests had to wait: the longest of the drained sections. */
-class Pauses {
-  longestNs = 0;
-  readonly #clock: StorageDaemon['clock'];
-
-  constructor(clock: StorageDaemon['clock']) {
-    this.#clock = clock;
-  }
-
-  async drained<T>(node: BlockNode, section: () => Promise<T>): Promise<T> {
-    const begin = this.#clock.monotonicMs();
-    try {
-      return await node.drained(section);
-    } finally {
-      this.longestNs = Math.max(this.longestNs, Math.round((this.#clock.monotonicMs() - begin) * 1e6));
-    }
-  }
-}
-
-/** The new one is durable: what fails now must not look as if it were not there. */
-async function deleteAll(older: readonly SnapshotInfo[], created: SnapshotInfo, remove: (id: string) => Promise<void>): Promise<void> {
-  try {
-    for (const { id } of older) await remove(id);
-  } catch (error) {
-    throw new BlockError('IO', `snapshot '${created.name}' was made and is durable (id ${created.id}), but the older one stayed: ${messageOf(error)}`, { cause: error });
   }
 }
 

@@ -16,6 +16,8 @@ export interface DaemonSnapshotRequest {
   /** The daemon's QMP socket. */
   readonly daemon: string;
   readonly nodeName: string;
+  /** More nodes, which get the same snapshot at the same moment, or none of them does. */
+  readonly also?: readonly string[] | undefined;
   readonly tag: string;
   /** A path, `-`, `unix:PATH`, or `qmp:PATH` of a running machine whose disk is the node; left out = disk only. */
   readonly vmState?: string | undefined;
@@ -32,6 +34,8 @@ export interface DaemonSnapshotRequest {
 export interface DaemonSnapshot {
   /** QEMU's SnapshotInfo, as the daemon sent it. */
   readonly snapshot: JsonObject;
+  /** The same of the other nodes, in their order. */
+  readonly also: readonly JsonObject[];
   readonly vmStateSize: number;
   /** How long writes to the disk had to wait. */
   readonly pauseMs: number;
@@ -62,11 +66,11 @@ class Daemon {
     this.#request = request;
   }
 
-  /** The file below the node, where it has one. */
-  async filename(): Promise<string | null> {
+  /** The files below the nodes, where they have any. */
+  async filenames(): Promise<string[]> {
     const nodes = expectList('query-named-block-nodes', await this.#execute('query-named-block-nodes', { flat: true }));
-    const node = nodes.find((candidate) => candidate['node-name'] === this.#request.nodeName);
-    return typeof node?.['file'] === 'string' ? node['file'] : null;
+    const wanted = [this.#request.nodeName, ...this.#request.also ?? []];
+    return nodes.filter((node) => wanted.includes(String(node['node-name']))).map(({ file }) => file).filter((file) => typeof file === 'string');
   }
 
   /** The path of a socket that waits for the RAM state. */
@@ -100,9 +104,9 @@ class Daemon {
       ...vmClockNs === undefined ? {} : { 'vm-clock-nsec': vmClockNs },
       ...icount === undefined ? {} : { icount },
     }));
-    const { snapshot } = reply;
-    if (!isObject(snapshot)) throw new BlockError('PROTOCOL', `'${this.#qmp.path}' made a snapshot and did not describe it`);
-    return { snapshot, vmStateSize: Number(snapshot['vm-state-size']), pauseMs: Number(reply['pause-nsec']) / 1e6, stoppedMs: null };
+    const { snapshot, also = [] } = reply;
+    if (!isObject(snapshot) || !Array.isArray(also) || !also.every(isObject) || also.length !== (this.#request.also ?? []).length) throw new BlockError('PROTOCOL', `'${this.#qmp.path}' made a snapshot and did not describe it`);
+    return { snapshot, also, vmStateSize: Number(snapshot['vm-state-size']), pauseMs: Number(reply['pause-nsec']) / 1e6, stoppedMs: null };
   }
 
   async #cancel(cause: unknown): Promise<unknown> {
@@ -112,8 +116,8 @@ class Daemon {
   }
 
   #names(): JsonObject {
-    const { nodeName, tag, replace } = this.#request;
-    return { 'node-name': nodeName, name: tag, ...replace === true ? { replace } : {} };
+    const { nodeName, also = [], tag, replace } = this.#request;
+    return { 'node-name': nodeName, ...also.length > 0 ? { also } : {}, name: tag, ...replace === true ? { replace } : {} };
   }
 
   async #execute(command: string, args: JsonObject): Promise<unknown> {
@@ -129,8 +133,7 @@ class Daemon {
 
 async function withStream(spec: string, daemon: Daemon, request: DaemonSnapshotRequest): Promise<DaemonSnapshot> {
   const { signal, onProgress } = request;
-  const filename = await daemon.filename();
-  if (filename !== null) await refuseImageAsState(spec, [filename]);
+  await refuseImageAsState(spec, await daemon.filenames());
   const input = await openVmStateInput(spec, { signal });
   try {
     return await daemon.withState(async (path) => {
@@ -150,11 +153,11 @@ async function withStream(spec: string, daemon: Daemon, request: DaemonSnapshotR
 }
 
 /** The machine's disk is the daemon's, so it holds no lock that would be in the way, and the state goes right into the image. */
-async function ofRunningMachine(path: string, daemon: Daemon, { signal, nodeName }: DaemonSnapshotRequest): Promise<DaemonSnapshot> {
+async function ofRunningMachine(path: string, daemon: Daemon, { signal, nodeName, also = [] }: DaemonSnapshotRequest): Promise<DaemonSnapshot> {
   const machine = await QmpClient.connect(path, { signal });
   try {
     const { running } = await checkSettled(machine);
-    await refuseOtherDisks(machine, nodeName);
+    await refuseOtherDisks(machine, [nodeName, ...also]);
     let since = 0;
     const done = await whileStopped(machine, () => {
       since = systemClock.monotonicMs();
@@ -171,9 +174,10 @@ async function ofRunningMachine(path: string, daemon: Daemon, { signal, nodeName
 }
 
 /** What is reverted without one of its disks would be another machine. */
-async function refuseOtherDisks(machine: QmpClient, nodeName: string): Promise<void> {
+async function refuseOtherDisks(machine: QmpClient, nodeNames: readonly string[]): Promise<void> {
   const disks = await writableDisks(machine);
-  if (disks.length === 1 && /^(json:.*"nbd"|nbd[+:])/.test(disks[0]!.file)) return;
-  const names = disks.map((disk) => `'${disk.name}' (${disk.driver}, ${disk.file})`).join(', ');
-  throw new BlockError('NOT_SUPPORTED', `the machine at '${machine.path}' must write to one disk, an export of node '${nodeName}', and writes to: ${names === '' ? 'none' : names}`);
+  if (disks.length === nodeNames.length && disks.every(({ file }) => /^(json:.*"nbd"|nbd[+:])/.test(file))) return;
+  const found = disks.map((disk) => `'${disk.name}' (${disk.driver}, ${disk.file})`).join(', ');
+  const wanted = nodeNames.length === 1 ? `one disk, an export of node '${nodeNames[0]!}'` : `${nodeNames.length} disks, exports of nodes ${nodeNames.map((name) => `'${name}'`).join(', ')}`;
+  throw new BlockError('NOT_SUPPORTED', `the machine at '${machine.path}' must write to ${wanted}, and writes to: ${found === '' ? 'none' : found}`);
 }
