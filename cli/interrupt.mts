@@ -8,12 +8,19 @@ export interface Interrupt {
   readonly exitCode: () => number | undefined;
 }
 
-/** The first signal asks the command to end cleanly; the second calls `endNow`. */
+let patient = false;
+
+/** From here on no second signal cuts the end short: others would pay for it. */
+export function endInOrder(): void {
+  patient = true;
+}
+
+/** The first signal asks the command to end cleanly; the second calls `endNow`, unless `endInOrder` was called. */
 export function listenForInterrupt(endNow: (exitCode: number) => void): Interrupt {
   const controller = new AbortController();
   let exitCode: number | undefined;
   const interrupt = (code: number, why: string): void => {
-    if (exitCode !== undefined) return endNow(code);
+    if (exitCode !== undefined) return patient ? undefined : endNow(code);
     exitCode = code;
     controller.abort(new BlockError('CANCELLED', why));
   };

@@ -36,6 +36,7 @@ export { parseChardevOptions, type ParsedChardev } from './daemon/chardev-option
 export { addBlockdev } from './daemon/commands-block.js';
 export { addChardev } from './daemon/commands-chardev.js';
 export { addExport, startNbdServer } from './daemon/commands-export.js';
+export type { DaemonLog } from './daemon/log.js';
 export { StorageDaemon, type StorageDaemonOptions } from './daemon/daemon.js';
 export { BlockExports, type BlockExportInfo, type NbdExportRequest, type StartNbdServer } from './daemon/exports.js';
 export { parseQemuOpts, type QemuOpts } from './daemon/qemu-opts.js';

@@ -1,9 +1,11 @@
 import packageJson from '../../package.json' with { type: 'json' };
-import { PidFile, StorageDaemon } from '../../src/index.js';
+import type { Logger } from 'pino';
+import { BlockError, PidFile, StorageDaemon } from '../../src/index.js';
 import { defineCommand } from '../command.mjs';
 import { readConfig, type ConfigStep } from '../daemon/config.mjs';
-import { openLog } from '../daemon/log.mjs';
+import { LOG_LEVELS, openLog } from '../daemon/log.mjs';
 import { makePlaces, type Places } from '../daemon/places.mjs';
+import { endInOrder } from '../interrupt.mjs';
 import { refuseLiveSocket } from '../live-socket.mjs';
 
 const QMP = 'quiesce-qmp';
@@ -19,28 +21,42 @@ export const command = defineCommand({
       help: 'JSON object of what to set up first: objects, blockdevs, nbd-server, exports, monitors, each the arguments of object-add, blockdev-add, ' +
         'nbd-server-start, block-export-add, chardev-add',
     },
+    'log-level': {
+      type: 'string', choices: LOG_LEVELS, default: 'info', value: 'LEVEL',
+      help: 'info: clients, monitors and exports that come and go, and errors of disks; debug: also the QMP commands that change something',
+    },
   },
   examples: [
     { line: 'quiesce daemon', does: 'empty, to be steered over QMP' },
     { line: 'quiesce daemon --config lab.json', does: 'with the disks and exports of a file' },
   ],
-  run: async ({ config }, { signal }) => {
+  run: async ({ config, logLevel }, { signal }) => {
+    endInOrder();
     const steps = config === undefined ? [] : readConfig(config);
     const places = makePlaces();
     await refuseLiveSocket(places.qmpSocket, 'another daemon');
-    const pidFile = PidFile.write(places.pidFile, process.pid);
+    const pidFile = lockPlaces(places);
     try {
-      await serve(steps, places, signal, config ?? null);
+      await serve(steps, places, signal, config ?? null, await openLog(logLevel));
     } finally {
       pidFile.remove();
     }
   },
 });
 
+/** One daemon only, from before its socket is there until it has gone. */
+function lockPlaces({ pidFile }: Places): PidFile {
+  try {
+    return PidFile.write(pidFile, process.pid);
+  } catch (error) {
+    if (error instanceof BlockError && error.code === 'LOCKED') throw new BlockError('BUSY', `another daemon has '${pidFile}' already`, { cause: error });
+    throw error;
+  }
+}
+
 /** Resolves when all is closed. A signal ends it at any time, also while it sets up. */
-async function serve(steps: readonly ConfigStep[], { qmpSocket }: Places, signal: AbortSignal, config: string | null): Promise<void> {
-  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` } });
-  const log = await openLog();
+async function serve(steps: readonly ConfigStep[], { qmpSocket }: Places, signal: AbortSignal, config: string | null, log: Logger): Promise<void> {
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, log });
   if (signal.aborted) daemon.quit();
   signal.addEventListener('abort', () => daemon.quit(), { once: true });
   let started = false;

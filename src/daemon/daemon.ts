@@ -3,7 +3,7 @@
  * over all of them. It neither prints nor ends the process.
  */
 import { systemClock, type Clock } from '../base/clock.js';
-import { BlockError } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
 import type { BlockdevContext } from '../image/blockdev.js';
 import type { NbdServerOptions } from '../nbd/server.js';
@@ -22,6 +22,7 @@ import { nodeCommands } from './commands-node.js';
 import { queryCommands } from './commands-query.js';
 import { snapshotCommands } from './commands-snapshot.js';
 import { BlockExports } from './exports.js';
+import { isWorthTelling, SILENT, tellable, type DaemonLog } from './log.js';
 import { transactionCommands } from './transaction.js';
 import { WriteThresholds } from './write-threshold.js';
 
@@ -29,6 +30,7 @@ export interface StorageDaemonOptions {
   readonly version: QmpVersion;
   readonly clock?: Clock | undefined;
   readonly nbd?: NbdServerOptions | undefined;
+  readonly log?: DaemonLog | undefined;
 }
 
 export class StorageDaemon {
@@ -45,10 +47,12 @@ export class StorageDaemon {
   readonly qmp: QmpServer;
   /** Resolves when a client said `quit`, or `quit` was called. */
   readonly ended: Promise<void>;
+  readonly #log: DaemonLog;
   #end: () => void = () => undefined;
   #closing: Promise<void> | null = null;
 
-  constructor({ version, clock = systemClock, nbd }: StorageDaemonOptions) {
+  constructor({ version, clock = systemClock, nbd, log = SILENT }: StorageDaemonOptions) {
+    this.#log = log;
     this.clock = clock;
     this.objects = new ObjectModel(clock);
     this.chardevs = new Chardevs(this.objects);
@@ -57,16 +61,17 @@ export class StorageDaemon {
       throttleGroup: (name) => this.objects.throttleGroup(name),
       onQuorumEvent: ({ event, data }) => this.emit(event, data),
     };
-    this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd);
+    this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd, log);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
     this.thresholds = new WriteThresholds((nodeName, exceeded, threshold) => this.emit('BLOCK_WRITE_THRESHOLD', {
       'node-name': nodeName, 'amount-exceeded': exceeded, 'write-threshold': threshold,
     }));
     this.ended = new Promise((resolve) => { this.#end = resolve; });
-    this.qmp = new QmpServer({ commands: this.#commands(), version, clock });
+    this.qmp = new QmpServer({ commands: this.#logged(this.#commands()), version, clock });
   }
 
   emit(event: string, data: JsonDict): void {
+    if (event.startsWith('QUORUM_')) this.#log.warn({ event, ...data }, 'quorum');
     this.qmp.emit(event, data);
   }
 
@@ -84,7 +89,11 @@ export class StorageDaemon {
     if (chardev === undefined) throw new BlockError('NOT_FOUND', `chardev "${chardevId}" not found`);
     if (mode === 'readline') throw new BlockError('NOT_SUPPORTED', 'Only QMP is supported');
     if (chardev.frontend !== null) throw new BlockError('BUSY', `Device '${chardevId}' is in use`);
-    chardev.setFrontend((stream) => { this.qmp.attach(stream, { pretty }); });
+    chardev.setFrontend((stream) => {
+      const session = this.qmp.attach(stream, { pretty });
+      this.#log.info({ monitor: chardevId }, 'monitor connected');
+      void session.ended.then(() => this.#log.info({ monitor: chardevId }, 'monitor gone'));
+    });
   }
 
   /** Ends exports, lets clients read their last replies, and closes every node: all that was written is on its way to the disk. */
@@ -103,6 +112,21 @@ export class StorageDaemon {
     await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
     this.chardevs.close();
     if (errors.length > 0) throw errors[0];
+  }
+
+  /** Those that change something are told in the log. */
+  #logged(commands: CommandTable): CommandTable {
+    return Object.fromEntries(Object.entries(commands).map(([name, command]) => [name, !isWorthTelling(name) ? command : async (args, session) => {
+      const told = { command: name, arguments: tellable(name, args) };
+      try {
+        const reply = await command(args, session);
+        this.#log.debug(told, 'command');
+        return reply;
+      } catch (error) {
+        this.#log.debug({ ...told, error: messageOf(error) }, 'command failed');
+        throw error;
+      }
+    }]));
   }
 
   #commands(): CommandTable {

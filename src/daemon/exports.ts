@@ -1,14 +1,17 @@
 /** The exports of one process, by id, and the NBD server that serves them. */
+import { systemClock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
 import type { BlockBackend } from '../block/backend.js';
 import type { DirtyBitmap } from '../block/dirty-bitmap.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
+import type { NbdExport } from '../nbd/export.js';
 import type { NbdListenAddress } from '../nbd/listen.js';
 import { NbdServer, type NbdServerOptions } from '../nbd/server.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import { isWellFormedId } from './ids.js';
+import { FailureLog, SILENT, type DaemonLog } from './log.js';
 
 const MAX_STRING = 4096;
 
@@ -57,12 +60,14 @@ export class BlockExports {
   readonly #graph: BlockGraph;
   readonly #onDeleted: (id: string) => void;
   readonly #serverOptions: NbdServerOptions;
+  readonly #log: DaemonLog;
   readonly #exports = new Map<string, Export>();
   #server: NbdServer | null = null;
   #maxConnections = 0;
 
   /** `onDeleted` hears of an export that nobody uses any more. */
-  constructor(graph: BlockGraph, onDeleted: (id: string) => void, serverOptions: NbdServerOptions = {}) {
+  constructor(graph: BlockGraph, onDeleted: (id: string) => void, serverOptions: NbdServerOptions = {}, log: DaemonLog = SILENT) {
+    this.#log = log;
     this.#graph = graph;
     this.#onDeleted = onDeleted;
     this.#serverOptions = serverOptions;
@@ -73,8 +78,11 @@ export class BlockExports {
   /** Resolves with the TCP port, null for other sockets. */
   async startServer({ address, tls, authorize, maxConnections = 0, held }: StartNbdServer): Promise<number | null> {
     if (this.#server !== null) throw new BlockError('EXISTS', 'NBD server already running');
-    const server = new NbdServer({ ...this.#serverOptions, tls, authorize, maxConnections, held });
+    const server = new NbdServer({
+      onProblem: (why) => this.#log.warn({ why }, 'client lost'), ...this.#serverOptions, tls, authorize, maxConnections, held,
+    });
     const port = await server.listen(address);
+    this.#log.info({ ...address, ...port === null ? {} : { port }, tls: tls?.kind ?? null }, 'nbd server listens');
     this.#server = server;
     this.#maxConnections = maxConnections;
     return port;
@@ -90,6 +98,7 @@ export class BlockExports {
     const server = this.#runningServer();
     this.#server = null;
     await server.close();
+    this.#log.info({}, 'nbd server stopped');
     for (const exported of this.#newestFirst()) await this.#finish(exported);
   }
 
@@ -115,9 +124,11 @@ export class BlockExports {
       server.addExport({
         name, description: description ?? null, backend, readOnly: !writable, multiConn: this.#maxConnections !== 1, bitmaps,
         allocationDepth: request.allocationDepth ?? false,
+        ...this.#toLog(id, name, node.nodeName),
       });
       for (const bitmap of bitmaps) bitmap.busy = true;
       this.#exports.set(id, { id, name, backend, bitmaps, shuttingDown: false });
+      this.#log.info({ export: id, 'export-name': name, node: nodeName, writable }, 'export added');
     } catch (error) {
       await this.#graph.detach(backend);
       throw error;
@@ -145,6 +156,15 @@ export class BlockExports {
     if (this.#server !== null) await this.stopServer();
   }
 
+  #toLog(id: string, name: string, node: string): Pick<NbdExport, 'onConnect' | 'onDisconnect' | 'onFailure'> {
+    const failures = new FailureLog(this.#log, this.#serverOptions.clock ?? systemClock, { export: id, node });
+    return {
+      onConnect: (client) => this.#log.info({ export: id, 'export-name': name, ...client }, 'client connected'),
+      onDisconnect: (client) => this.#log.info({ export: id, 'export-name': name, ...client }, 'client gone'),
+      onFailure: (failure) => failures.add(failure),
+    };
+  }
+
   #newestFirst(): Export[] {
     return [...this.#exports.values()].reverse();
   }
@@ -153,6 +173,7 @@ export class BlockExports {
     for (const bitmap of exported.bitmaps) bitmap.busy = false;
     this.#exports.delete(exported.id);
     await this.#graph.detach(exported.backend);
+    this.#log.info({ export: exported.id, 'export-name': exported.name }, 'export removed');
     this.#onDeleted(exported.id);
   }
 

@@ -5,7 +5,7 @@ import type { Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import { ioStep } from '../base/polling.js';
 import { moveConnection } from './direct-socket.js';
-import type { ExportUser, ServedExport } from './export.js';
+import type { ClientFacts, ExportUser, ServedExport } from './export.js';
 import { ServerHandshake, type HandshakeContext, type Negotiated, type Outcome } from './handshake-server.js';
 import type { MemoryShare } from './memory-share.js';
 import { greeting } from './option-replies.js';
@@ -52,12 +52,15 @@ export class Connection implements ExportUser, Watched {
   #socketClosed = false;
   #gone = false;
   #chunks = 0;
+  readonly #peer: string;
+  #secured = false;
   readonly #timeout = new AbortController();
   readonly #closed: Promise<void>;
   #resolveClosed: () => void = () => undefined;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#peer = peerOf(options.socket);
     this.#socket = (options.tls === null ? this.#move(options.socket) : null) ?? options.socket;
     this.#closed = new Promise((resolve) => { this.#resolveClosed = resolve; });
     this.#handshake = new ServerHandshake(this.#contextOf(options.tls === null ? 'none' : 'required'));
@@ -66,6 +69,8 @@ export class Connection implements ExportUser, Watched {
     this.#socket.write(greeting());
     if (options.handshakeTimeoutMs > 0) void this.#limitHandshake();
   }
+
+  get facts(): ClientFacts { return { peer: this.#peer, tls: this.#secured }; }
 
   /** Ends it at once, whatever is under way. */
   drop(): Promise<void> {
@@ -233,6 +238,7 @@ export class Connection implements ExportUser, Watched {
       const session = await startTlsServer(plain, this.#options.tls!, this.#options.handshakeTimeoutMs);
       this.#authorize(session);
       handshake.secured();
+      this.#secured = true;
       this.#handshake = handshake;
       this.#socket = session;
       session.on('data', this.#onData).on('end', this.#onEnd).on('error', this.#onError).on('drain', this.#onDrain);
@@ -285,4 +291,9 @@ export class Connection implements ExportUser, Watched {
 /** Node's lines in the one line that GnuTLS, and so QEMU's authz objects, make of them: `C=GB,O=Example,CN=host`. */
 function subjectOf(lines: string): string {
   return lines.split('\n').map((line) => line.replace(/^emailAddress=/, 'EMAIL=')).join(',');
+}
+
+function peerOf({ remoteAddress: address, remotePort: port }: Socket): string {
+  if (address === undefined) return 'unix';
+  return `${address.includes(':') ? `[${address}]` : address}:${port ?? 0}`;
 }

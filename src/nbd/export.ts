@@ -18,6 +18,22 @@ export interface ExportBitmap {
   nextClean(offset: number, end: number): number;
 }
 
+/** Who a client is, for a log. */
+export interface ClientFacts {
+  /** `unix`, or the address and port of the other end. */
+  readonly peer: string;
+  readonly tls: boolean;
+}
+
+/** A request that the node could not carry out, for a log. */
+export interface FailedRequest {
+  /** As the client was told it. */
+  readonly what: string;
+  readonly offset: number;
+  readonly bytes: number;
+  readonly error: unknown;
+}
+
 export interface NbdExport {
   /** At most 4096 bytes of UTF-8; the empty name is the default export. */
   readonly name: string;
@@ -32,12 +48,14 @@ export interface NbdExport {
   /** Offer `qemu:allocation-depth`. */
   readonly allocationDepth: boolean;
   /** A client chose this export, or is gone again. */
-  onConnect?(): void;
-  onDisconnect?(): void;
+  onConnect?(client: ClientFacts): void;
+  onDisconnect?(client: ClientFacts): void;
+  onFailure?(failure: FailedRequest): void;
 }
 
 /** What a client of an export hangs on to. */
 export interface ExportUser {
+  readonly facts: ClientFacts;
   /** Ends the connection at once; resolves when nothing of it touches the backend any more. */
   drop(): Promise<void>;
 }
@@ -83,11 +101,11 @@ export class ServedExport {
 
   join(user: ExportUser): void {
     this.users.add(user);
-    this.source.onConnect?.();
+    this.source.onConnect?.(user.facts);
   }
 
   leave(user: ExportUser): void {
-    if (this.users.delete(user)) this.source.onDisconnect?.();
+    if (this.users.delete(user)) this.source.onDisconnect?.(user.facts);
   }
 }
 

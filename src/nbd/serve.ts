@@ -64,6 +64,8 @@ export function refuse(request: NbdRequest, message: string): void {
 }
 
 function fail(request: NbdRequest, error: unknown, message: string): void {
+  const { owner, offset, bytes } = request;
+  owner.negotiated.export.source.onFailure?.({ what: message, offset, bytes, error });
   replyError(request, wireErrorOf(error), message);
 }
 

@@ -1,5 +1,5 @@
 import { afterEach, expect, jest, test } from '@jest/globals';
-import { listenForInterrupt } from '../../../cli/interrupt.mjs';
+import { endInOrder, listenForInterrupt } from '../../../cli/interrupt.mjs';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -18,4 +18,15 @@ test('the first signal aborts, the second ends at once', () => {
   process.emit('SIGTERM');
   expect(endNow).toHaveBeenCalledWith(143);
   expect(exitCode()).toBe(130);
+});
+
+test('a command that must end in order is not cut short by a second signal', () => {
+  const endNow = jest.fn();
+  const { signal } = listenForInterrupt(endNow);
+  endInOrder();
+  process.emit('SIGTERM');
+  process.emit('SIGTERM');
+  process.emit('SIGINT');
+  expect(signal.aborted).toBe(true);
+  expect(endNow).not.toHaveBeenCalled();
 });
