@@ -9,7 +9,8 @@ import { openFileDriver } from '../protocol/file.js';
 import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { Json, JsonDict } from '../qobject/value.js';
-import type { Job, JobTable } from '../job/job.js';
+import type { Job } from '../job/job.js';
+import type { BlockJob, BlockJobs } from '../job/block-job.js';
 import type { StorageDaemon } from './daemon.js';
 
 export function jobCommands(daemon: StorageDaemon): CommandTable {
@@ -23,7 +24,7 @@ export function jobCommands(daemon: StorageDaemon): CommandTable {
     'job-complete': verb((job) => job.complete()),
     'job-finalize': verb((job) => job.finalize()),
     'job-dismiss': verb((job) => job.dismiss()),
-    ...blockJobCommands(jobs),
+    ...blockJobCommands(daemon.blockJobs),
     'blockdev-create': (args) => startCreate(daemon, args),
     'x-blockdev-amend': (args) => startAmend(daemon, args),
   };
@@ -37,25 +38,34 @@ function jobInfo(job: Job): JsonDict {
 }
 
 /** The verbs of block jobs: those that work on a node. Jobs of other kinds are none of them. */
-function blockJobCommands(jobs: JobTable): CommandTable {
-  const find = (id: Json | undefined): Job => {
-    const job = jobs.list().find((candidate) => candidate.id === id && BLOCK_JOBS.includes(candidate.type));
-    if (job === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${id as string}' not found`);
-    return job;
+function blockJobCommands(blockJobs: BlockJobs): CommandTable {
+  const find = (id: Json | undefined): BlockJob => {
+    const found = blockJobs.find(id as string);
+    if (found === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${id as string}' not found`);
+    return found;
   };
   return {
-    'query-block-jobs': () => [],
-    'block-job-set-speed': ({ device }) => { find(device); },
-    'block-job-cancel': ({ device }) => find(device).cancel(),
-    'block-job-pause': ({ device }) => find(device).pause(),
-    'block-job-resume': ({ device }) => find(device).resume(),
-    'block-job-complete': ({ device }) => find(device).complete(),
-    'block-job-dismiss': ({ id }) => find(id).dismiss(),
-    'block-job-finalize': ({ id }) => find(id).finalize(),
+    'query-block-jobs': () => blockJobs.list().map(blockJobInfo),
+    'block-job-set-speed': ({ device, speed }) => find(device).setSpeed(Number(speed)),
+    'block-job-cancel': ({ device, force = false }) => {
+      const { job } = find(device);
+      if (job.userPaused && force !== true) throw new BlockError('INVALID_ARGUMENT', `The block job for device '${device as string}' is currently paused`);
+      job.cancel(force === true);
+    },
+    'block-job-pause': ({ device }) => find(device).job.pause(),
+    'block-job-resume': ({ device }) => find(device).job.resume(),
+    'block-job-complete': ({ device }) => find(device).job.complete(),
+    'block-job-dismiss': ({ id }) => find(id).job.dismiss(),
+    'block-job-finalize': ({ id }) => find(id).job.finalize(),
   };
 }
 
-const BLOCK_JOBS: readonly string[] = ['commit', 'stream', 'mirror', 'backup'];
+function blockJobInfo(blockJob: BlockJob): JsonDict {
+  const { ioStatus, autoFinalize, autoDismiss, error, ...same } = blockJob.info();
+  return {
+    ...same, 'io-status': ioStatus, 'auto-finalize': autoFinalize, 'auto-dismiss': autoDismiss, ...(error === null ? {} : { error }),
+  };
+}
 
 const CREATABLE: readonly string[] = ['file', 'qcow2'];
 

@@ -8,7 +8,8 @@ import { BlockGraph } from '../block/graph.js';
 import type { BlockdevContext } from '../image/blockdev.js';
 import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
-import { JobTable } from '../job/job.js';
+import { BlockJobs } from '../job/block-job.js';
+import { JobTable } from '../job/job-table.js';
 import type { JsonDict } from '../qobject/value.js';
 import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';
@@ -38,6 +39,7 @@ export class StorageDaemon {
   readonly chardevs: Chardevs;
   readonly exports: BlockExports;
   readonly jobs: JobTable;
+  readonly blockJobs: BlockJobs;
   readonly thresholds: WriteThresholds;
   readonly clock: Clock;
   readonly objects: ObjectModel;
@@ -63,6 +65,7 @@ export class StorageDaemon {
     };
     this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd, log);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
+    this.blockJobs = new BlockJobs(this.jobs, { emit: (event, data) => this.emit(event, data) }, clock);
     this.thresholds = new WriteThresholds((nodeName, exceeded, threshold) => this.emit('BLOCK_WRITE_THRESHOLD', {
       'node-name': nodeName, 'amount-exceeded': exceeded, 'write-threshold': threshold,
     }));

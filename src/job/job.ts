@@ -1,64 +1,73 @@
 /**
- * Jobs as QEMU has them: which states follow which, which verbs each state takes, and who hears of it. What a job does
- * is its `run`; it asks `pausePoint` now and then, where it may be paused or cancelled.
+ * One job as QEMU has them. What it does is its `run`, which asks `pausePoint` or `sleep` now and then: there it may be
+ * paused or cancelled. How it ends is decided together with the other jobs of its transaction (`JobTransaction`).
  */
+import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
-
-export type JobStatus =
-  | 'undefined' | 'created' | 'running' | 'paused' | 'ready' | 'standby' | 'waiting' | 'pending' | 'aborting' | 'concluded' | 'null';
-
-export type JobVerb = 'cancel' | 'pause' | 'resume' | 'set-speed' | 'complete' | 'finalize' | 'dismiss';
-
-export const TRANSITIONS: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
-  undefined: ['created'],
-  created: ['running', 'aborting', 'null'],
-  running: ['paused', 'ready', 'waiting', 'aborting'],
-  paused: ['running'],
-  ready: ['standby', 'waiting', 'aborting'],
-  standby: ['ready'],
-  waiting: ['pending', 'aborting'],
-  pending: ['aborting', 'concluded'],
-  aborting: ['aborting', 'concluded'],
-  concluded: ['null'],
-  null: [],
-};
-
-const ALIVE: readonly JobStatus[] = ['created', 'running', 'paused', 'ready', 'standby'];
-
-export const VERBS: Readonly<Record<JobVerb, readonly JobStatus[]>> = {
-  cancel: [...ALIVE, 'waiting', 'pending'],
-  pause: ALIVE,
-  resume: ALIVE,
-  'set-speed': ALIVE,
-  complete: ['ready', 'standby'],
-  finalize: ['pending'],
-  dismiss: ['concluded'],
-};
+import { JobTransaction } from './job-transaction.js';
+import { TRANSITIONS, VERBS, type JobStatus, type JobVerb } from './job-states.js';
 
 /** What a job's work can do to its job. */
 export interface JobContext {
-  /** How far it is, in units of its own. */
+  /** How far it is, in units of its own (bytes for block jobs). */
   progress(current: number, total: number): void;
-  /** Resolves at once, or when the job is resumed; throws where it was cancelled. */
+  /** Resolves at once, or when the job is resumed; throws where it was cancelled for good. */
   pausePoint(): Promise<void>;
-  /** Nothing is left but to be told to complete: resolves then. */
+  /** A pause point after so long; Infinity waits for a kick. Pause, resume, cancel and `kick` end it early. */
+  sleep(ms: number): Promise<void>;
+  /** Nothing is left to do but to keep up, until it is told to complete. */
+  becomeReady(): void;
+  /** Becomes ready, and resolves when it is told to complete. */
   ready(): Promise<void>;
+  /** To end at once, and take back what was done. */
   readonly cancelled: boolean;
+  /** To end somehow: `cancelled`, or a soft cancel of a job that is ready. */
+  readonly cancelRequested: boolean;
+  /** Aborted when the job is cancelled. */
+  readonly signal: AbortSignal;
 }
 
-export interface JobOptions {
-  readonly id: string;
-  /** QAPI's JobType. */
-  readonly type: string;
-  /** Default true: what the job did takes effect without being asked. */
-  readonly autoFinalize?: boolean;
-  /** Default true: a job that ended is forgotten without being asked. */
-  readonly autoDismiss?: boolean;
+/** What a kind of job does; QEMU's JobDriver. */
+export interface JobWork {
   run(context: JobContext): Promise<void>;
+  /** All jobs of the transaction have run: the last moment to fail. */
+  prepare?(): Promise<void>;
   /** Makes what was done take effect. */
   commit?(): Promise<void>;
   /** Takes it back. */
   abort?(): Promise<void>;
+  /** After `commit` or `abort`: lets go of what the job held. */
+  clean?(): Promise<void>;
+  /** Told to complete. Default: only `JobContext.ready` hears of it. */
+  complete?(): void;
+  /** Without it the job cannot be completed by hand. Default true where there is `complete` or the job waits in `ready`. */
+  readonly completable?: boolean;
+  /** Asked to end; returns whether that is for good. Default: always. */
+  cancel?(force: boolean): boolean;
+  /** A client resumes what it, or an error, had paused. */
+  userResumed?(): void;
+}
+
+/** What is told of a job besides its status, at the places where QEMU's block jobs tell it. */
+export interface JobEvents {
+  ready?(): void;
+  pending?(): void;
+  /** It was started and has ended; `cancelled` for good, not softly. */
+  ended?(cancelled: boolean): void;
+}
+
+export interface JobOptions extends JobWork {
+  readonly id: string;
+  /** QAPI's JobType. */
+  readonly type: string;
+  /** Default true: what the job did takes effect without being asked. */
+  readonly autoFinalize?: boolean | undefined;
+  /** Default true: a job that ended is forgotten without being asked. */
+  readonly autoDismiss?: boolean | undefined;
+  /** The jobs it ends with; default: none. */
+  readonly transaction?: JobTransaction | undefined;
+  readonly events?: JobEvents | undefined;
+  readonly clock?: Clock | undefined;
 }
 
 export interface JobInfo {
@@ -74,186 +83,262 @@ export class Job {
   readonly id: string;
   readonly type: string;
   readonly #options: JobOptions;
+  readonly #clock: Clock;
   readonly #onStatus: (job: Job) => void;
+  readonly #transaction: JobTransaction;
+  readonly #abort = new AbortController();
   #status: JobStatus = 'undefined';
   #current = 0;
   #total = 0;
-  #error: string | null = null;
-  #cancelled = false;
+  #error: unknown = null;
+  #cancel: 'no' | 'soft' | 'force' = 'no';
   #userPaused = false;
-  #wake: () => void = () => undefined;
-  #complete: () => void = () => undefined;
-  #finalize: () => void = () => undefined;
-  #ended: Promise<void> = Promise.resolve();
+  #pauses = 0;
+  /** Not at a pause point. */
+  #busy = false;
+  #wake: (() => void) | null = null;
+  #completed: () => void = () => undefined;
+  #ran = false;
+  #started = false;
+  readonly #ranWaiters: (() => void)[] = [];
+  readonly #ended: Promise<void>;
+  #end: () => void = () => undefined;
 
   constructor(options: JobOptions, onStatus: (job: Job) => void) {
     this.id = options.id;
     this.type = options.type;
     this.#options = options;
+    this.#clock = options.clock ?? systemClock;
     this.#onStatus = onStatus;
-    this.#become('created');
+    this.#ended = new Promise((resolve) => { this.#end = resolve; });
+    this.#transaction = options.transaction ?? new JobTransaction();
+    this.#transaction.add(this);
+    this.become('created');
   }
 
   get status(): JobStatus { return this.#status; }
   /** Resolves when the job has concluded, however it went. */
   get ended(): Promise<void> { return this.#ended; }
+  get autoFinalize(): boolean { return this.#options.autoFinalize ?? true; }
+  get autoDismiss(): boolean { return this.#options.autoDismiss ?? true; }
+  get paused(): boolean { return this.#pauses > 0; }
+  get userPaused(): boolean { return this.#userPaused; }
+  get busy(): boolean { return this.#busy; }
+  get isReady(): boolean { return this.#status === 'ready' || this.#status === 'standby'; }
+  /** `run` is over. */
+  get ran(): boolean { return this.#ran; }
+  get failed(): boolean { return this.#error !== null; }
+  get error(): string | null { return this.#error === null ? null : messageOf(this.#error); }
+  get cancelled(): boolean { return this.#cancel === 'force'; }
+  get cancelRequested(): boolean { return this.#cancel !== 'no'; }
 
   info(): JobInfo {
     return {
-      id: this.id, type: this.type, status: this.#status, currentProgress: this.#current, totalProgress: this.#total, error: this.#error,
+      id: this.id, type: this.type, status: this.#status, currentProgress: this.#current, totalProgress: this.#total, error: this.error,
     };
   }
 
   start(): void {
-    this.#become('running');
-    this.#ended = this.#work();
+    this.#started = true;
+    this.#busy = true;
+    this.become('running');
+    void this.#work();
   }
 
-  /** Ends the job at its next pause point; what it did is taken back. */
-  cancel(): void {
-    this.#apply('cancel');
-    this.#cancelled = true;
-    this.#userPaused = false;
-    this.#wake();
-    this.#complete();
-    this.#finalize();
+  /** Ends the job at its next pause point; what it did is taken back. A job that is ready may end softly: what it did stays, and nothing else happens. */
+  cancel(force = true): void {
+    this.apply('cancel');
+    if (this.#transaction.finalizing) return; // it is about to take effect
+    this.cancelNow(force);
+    if (!this.#started || (this.#ran && this.cancelled)) void this.#transaction.abort(this);
+  }
+
+  /** As `cancel`, by the transaction: whatever the status is, and without its end. */
+  cancelNow(force: boolean): void {
+    const forGood = this.#options.cancel?.(force) ?? true;
+    if (this.#userPaused) {
+      this.#options.userResumed?.();
+      this.#userPaused = false;
+      this.#pauses--;
+    }
+    // a job whose work is done cannot end softly any more
+    if (forGood || !this.#ran) this.#cancel = forGood || this.cancelled ? 'force' : 'soft';
+    if (this.cancelled) this.#abort.abort(cancellation());
+    this.kick();
+    this.#completed();
   }
 
   pause(): void {
-    this.#apply('pause');
+    this.apply('pause');
     if (this.#userPaused) throw invalid('Job is already paused');
+    this.pauseByUser();
+  }
+
+  /** An error stops the job as a client would; it goes on when a client says so. */
+  pauseByUser(): void {
+    if (this.#userPaused) return;
     this.#userPaused = true;
+    this.holdPaused();
   }
 
   resume(): void {
     if (!this.#userPaused) throw invalid("Can't resume a job that was not paused");
-    this.#apply('resume');
+    this.apply('resume');
+    this.#options.userResumed?.();
     this.#userPaused = false;
-    this.#wake();
+    this.releasePaused();
+  }
+
+  /** Pauses the job from inside, as often as it is called; each needs its `releasePaused`. */
+  holdPaused(): void {
+    this.#pauses++;
+    this.kick();
+  }
+
+  releasePaused(): void {
+    if (--this.#pauses === 0) this.kick();
   }
 
   complete(): void {
-    this.#apply('complete');
-    if (this.#cancelled) throw invalid(`The active block job '${this.id}' cannot be completed`);
-    this.#complete();
+    this.apply('complete');
+    if (this.cancelRequested || this.#options.completable === false) throw invalid(`The active block job '${this.id}' cannot be completed`);
+    this.#options.complete?.();
+    this.#completed();
+    this.kick();
   }
 
   finalize(): void {
-    this.#apply('finalize');
-    this.#finalize();
+    this.apply('finalize');
+    void this.#transaction.finalize();
   }
 
   dismiss(): void {
-    this.#apply('dismiss');
-    this.#become('null');
+    this.apply('dismiss');
+    this.become('null');
+  }
+
+  /** Ends a sleep. */
+  kick(): void {
+    this.#wake?.();
+  }
+
+  /** Throws where the job's status does not take the verb. */
+  apply(verb: JobVerb): void {
+    if (VERBS[verb].includes(this.#status)) return;
+    throw invalid(`Job '${this.id}' in state '${this.#status}' cannot accept command verb '${verb}'`);
+  }
+
+  /** For the transaction. */
+  become(next: JobStatus): void {
+    if (!TRANSITIONS[this.#status].includes(next)) throw new Error(`job '${this.id}': ${next} does not follow ${this.#status}`);
+    if (next === this.#status) return;
+    const before = this.#status;
+    this.#status = next;
+    this.#onStatus(this);
+    if (next === 'ready' && before === 'running') this.#options.events?.ready?.();
+    if (next === 'pending' && !this.autoFinalize) this.#options.events?.pending?.();
+  }
+
+  /** For the transaction: a failure becomes known, a cancelled job has failed. */
+  settle(error: unknown = null): void {
+    this.#error ??= error ?? (this.cancelled ? cancellation() : null);
+    if (this.failed) this.become('aborting');
+  }
+
+  /** For the transaction: the last step that may fail. */
+  async prepare(): Promise<void> {
+    await this.#options.prepare?.();
+  }
+
+  /** For the transaction: what was done takes effect or is taken back; the job is told to have ended. */
+  async conclude(): Promise<void> {
+    this.settle();
+    try {
+      await (this.failed ? this.#options.abort?.() : this.#options.commit?.());
+    } catch (error) {
+      if (!this.failed) this.settle(error);
+    }
+    await this.#options.clean?.().catch(() => undefined);
+    if (this.#started) this.#options.events?.ended?.(this.cancelled);
+    this.become('concluded');
+    if (this.autoDismiss || !this.#started) this.dismiss();
+    this.#end();
+  }
+
+  /** Resolves when `run` is over. */
+  whenRan(): Promise<void> {
+    return this.#ran || !this.#started ? Promise.resolve() : new Promise((resolve) => { this.#ranWaiters.push(resolve); });
   }
 
   async #work(): Promise<void> {
+    let failure: unknown = null;
     try {
+      await this.#pausePoint();
       await this.#options.run(this.#context());
-      if (this.#cancelled) throw new BlockError('CANCELLED', 'Operation canceled');
-      this.#become('waiting');
-      this.#become('pending');
-      if (this.#options.autoFinalize === false) await this.#untilFinalized();
-      await this.#options.commit?.();
-      this.#become('concluded');
     } catch (error) {
-      this.#error ??= error instanceof Error ? error.message : String(error);
-      this.#become('aborting');
-      await this.#options.abort?.().catch(() => undefined);
-      this.#become('concluded');
+      failure = error ?? new Error('unknown error');
     }
-    if (this.#options.autoDismiss !== false) this.dismiss();
-  }
-
-  async #untilFinalized(): Promise<void> {
-    await new Promise<void>((resolve) => { this.#finalize = resolve; });
-    if (this.#cancelled) throw new BlockError('CANCELLED', 'Operation canceled');
+    this.#ran = true;
+    this.#busy = true;
+    if (failure !== null) this.#error ??= failure;
+    for (const resolve of this.#ranWaiters.splice(0)) resolve();
+    await this.#transaction.jobRan(this);
   }
 
   #context(): JobContext {
-    const isCancelled = (): boolean => this.#cancelled;
+    const isCancelled = (): boolean => this.cancelled;
+    const isRequested = (): boolean => this.cancelRequested;
     return {
       progress: (current, total) => {
         this.#current = current;
         this.#total = total;
       },
       pausePoint: () => this.#pausePoint(),
-      ready: () => this.#becomeReady(),
+      sleep: (ms) => this.#sleep(ms),
+      becomeReady: () => this.become('ready'),
+      ready: async () => {
+        this.become('ready');
+        await new Promise<void>((resolve) => { this.#completed = resolve; });
+        await this.#pausePoint();
+      },
       get cancelled() { return isCancelled(); },
+      get cancelRequested() { return isRequested(); },
+      signal: this.#abort.signal,
     };
   }
 
   async #pausePoint(): Promise<void> {
-    while (this.#userPaused) {
+    if (this.paused && !this.cancelled) {
       const before = this.#status;
-      this.#become(before === 'ready' ? 'standby' : 'paused');
-      await new Promise<void>((resolve) => { this.#wake = resolve; });
-      this.#become(before);
+      this.become(before === 'ready' ? 'standby' : 'paused');
+      while (this.paused && !this.cancelled) await this.#wait(Infinity);
+      this.become(before);
     }
-    if (this.#cancelled) throw new BlockError('CANCELLED', 'Operation canceled');
+    if (this.cancelled) throw cancellation();
   }
 
-  async #becomeReady(): Promise<void> {
-    this.#become('ready');
-    await new Promise<void>((resolve) => { this.#complete = resolve; });
+  async #sleep(ms: number): Promise<void> {
+    if (!this.paused && !this.cancelled) await this.#wait(ms);
     await this.#pausePoint();
   }
 
-  #apply(verb: JobVerb): void {
-    if (VERBS[verb].includes(this.#status)) return;
-    throw invalid(`Job '${this.id}' in state '${this.#status}' cannot accept command verb '${verb}'`);
-  }
-
-  #become(next: JobStatus): void {
-    if (!TRANSITIONS[this.#status].includes(next)) throw new Error(`job '${this.id}': ${next} does not follow ${this.#status}`);
-    this.#status = next;
-    this.#onStatus(this);
+  async #wait(ms: number): Promise<void> {
+    this.#busy = false;
+    const timer = new AbortController();
+    const kicked = new Promise<void>((resolve) => { this.#wake = resolve; });
+    await (ms === Infinity ? kicked : Promise.race([kicked, this.#clock.sleep(ms, timer.signal)]));
+    timer.abort();
+    this.#wake = null;
+    this.#busy = true;
   }
 }
 
-/** The jobs of one process, by id. */
-export class JobTable {
-  readonly #jobs = new Map<string, Job>();
-  readonly #onStatus: (job: Job) => void;
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
 
-  constructor(onStatus: (job: Job) => void) {
-    this.#onStatus = onStatus;
-  }
-
-  create(options: JobOptions): Job {
-    if (!/^[A-Za-z][A-Za-z0-9._-]*$/.test(options.id)) throw invalid(`Invalid job ID '${options.id}'`);
-    if (this.#jobs.has(options.id)) throw new BlockError('EXISTS', `Job ID '${options.id}' already in use`);
-    const job = new Job(options, (changed) => {
-      if (changed.status === 'null') this.#jobs.delete(changed.id);
-      this.#onStatus(changed);
-    });
-    this.#jobs.set(job.id, job);
-    return job;
-  }
-
-  get(id: string): Job {
-    const job = this.#jobs.get(id);
-    if (job === undefined) throw new BlockError('NOT_FOUND', 'Job not found');
-    return job;
-  }
-
-  /** Newest first. */
-  list(): readonly Job[] { return [...this.#jobs.values()].reverse(); }
-
-  /** Forgets the jobs that have ended, newest first. */
-  dismissEnded(): void {
-    for (const job of this.list()) if (job.status === 'concluded') job.dismiss();
-  }
-
-  /** Cancels what can be, waits for all, and forgets them. */
-  async close(): Promise<void> {
-    for (const job of this.list()) {
-      if (VERBS.cancel.includes(job.status)) job.cancel();
-      await job.ended;
-    }
-    this.dismissEnded();
-  }
+function cancellation(): BlockError {
+  return new BlockError('CANCELLED', 'Operation canceled', { errno: 'ECANCELED' });
 }
 
 function invalid(message: string): BlockError {

@@ -1,5 +1,7 @@
 import { expect, test } from '@jest/globals';
-import { JobTable, TRANSITIONS, VERBS, type Job, type JobContext, type JobOptions, type JobStatus } from '../../../src/job/job.js';
+import { type Job, type JobContext, type JobOptions } from '../../../src/job/job.js';
+import { TRANSITIONS, VERBS, type JobStatus } from '../../../src/job/job-states.js';
+import { JobTable } from '../../../src/job/job-table.js';
 
 /** A table that writes down each change. */
 function table(): { readonly jobs: JobTable; readonly seen: string[] } {
