@@ -22,6 +22,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'snapshot delete': { summary: 'delete a snapshot', load: () => import('./commands/snapshot-delete.mjs') },
   'image create': { summary: 'make an empty image', quick: true, load: () => import('./commands/image-create.mjs') },
   'image info': { summary: 'show what an image is', quick: true, load: () => import('./commands/image-info.mjs') },
+  'image resize': { summary: 'make the disk of an image larger or smaller', quick: true, load: () => import('./commands/image-resize.mjs') },
   'image bitmap': { summary: 'change the persistent dirty bitmaps of an image', quick: true, load: () => import('./commands/image-bitmap.mjs') },
   'image check': { summary: 'check the consistency of an image', quick: true, load: () => import('./commands/image-check.mjs') },
   'nbd info': { summary: 'show what an NBD server offers', quick: true, load: () => import('./commands/nbd-info.mjs') },

@@ -8,7 +8,7 @@ export { Random, systemClock, type Clock } from './base/clock.js';
 export { BlockBackend } from './block/backend.js';
 export { BlockChild, type ChildRole } from './block/child.js';
 export type {
-  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, InfoValue, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, CreateSnapshot, InfoValue, Preallocation, SnapshotInfo, SnapshotTable, VmStateArea, VmStateSource,
 } from './block/driver.js';
 export {
   addBitmap, clearBitmap, disableBitmap, enableBitmap, findBitmap, mergeBitmaps, prepareRemoveBitmap, removeBitmap,
@@ -19,6 +19,7 @@ export { DirtyBitmaps, type BitmapStore, type WriteObserver } from './block/dirt
 export { BlockGraph, type GraphChange } from './block/graph.js';
 export { Permission, permissionNames, type EdgeUse, type NodeUser } from './block/permissions.js';
 export { BlockNode, type DetectZeroes } from './block/node.js';
+export { resizeNode } from './block/resize.js';
 export { makeRequest, RequestFlag, type BlockRequest } from './block/request.js';
 export { chainStatus, type ChainStatus } from './block/status.js';
 export { ThrottleGroup, type ThrottleMember } from './block/throttle.js';

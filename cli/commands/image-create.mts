@@ -1,4 +1,4 @@
-import { BlockError, createImage, formatSize, parseSize, type CreateImageOptions } from '../../src/index.js';
+import { BlockError, createImage, formatSize, parseSize, type CreateImageOptions, type Preallocation } from '../../src/index.js';
 import { BACKING, FORMAT_CHOICES } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 
@@ -63,10 +63,7 @@ function fromOptions(format: CreateImageOptions['format'], texts: readonly strin
     values.set(name, value);
   }
   const size = (name: string): number | undefined => (values.has(name) ? parseSize(values.get(name)!, name) : undefined);
-  const preallocation = values.get('preallocation');
-  if (preallocation !== undefined && preallocation !== 'off' && preallocation !== 'metadata') {
-    throw new BlockError('INVALID_ARGUMENT', `preallocation: expected off or metadata, got '${preallocation}'`);
-  }
+  const preallocation = preallocationMode(values.get('preallocation'));
   return {
     format,
     version: compat(values.get('compat')),
@@ -78,6 +75,11 @@ function fromOptions(format: CreateImageOptions['format'], texts: readonly strin
     backingFile: values.get('backing_file'),
     backingFormat: values.get('backing_fmt'),
   };
+}
+
+function preallocationMode(text: string | undefined): Preallocation | undefined {
+  if (text === undefined || text === 'off' || text === 'metadata' || text === 'falloc' || text === 'full') return text;
+  throw new BlockError('INVALID_ARGUMENT', `preallocation: expected off, metadata, falloc or full, got '${text}'`);
 }
 
 function compat(text: string | undefined): 2 | 3 | undefined {

@@ -27,6 +27,9 @@ export interface BlockLimits {
 
 export const NO_LIMITS: BlockLimits = { requestAlignment: 1, memoryAlignment: 1, maxTransfer: Infinity };
 
+/** How much of new space is there from the start (QEMU's PreallocMode): tables that map it, space on the host, zeros written. */
+export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
+
 /** What a range is in *this* layer: `unallocated` defers to the backing node (zeros where there is none). */
 export interface BlockStatus {
   readonly kind: 'data' | 'zero' | 'unallocated';
@@ -75,7 +78,8 @@ export interface BlockDriver {
   /** A drained section of the node, or of one above it, begins: what waits on policy goes now, until `drainEnd`. They nest. */
   readonly drainBegin?: () => void;
   readonly drainEnd?: () => void;
-  readonly resize?: (bytes: number) => Promise<void>;
+  /** Another length; `preallocation` tells how much of what it gains is there from the start. On a drained node. */
+  readonly resize?: (bytes: number, preallocation?: Preallocation) => Promise<void>;
   readonly snapshots?: SnapshotTable | undefined;
   readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */

@@ -1,7 +1,9 @@
 /** QMP: jobs, and those that make images. */
 import { BlockError } from '../base/errors.js';
 import { Permission } from '../block/permissions.js';
-import { createQcow2 } from '../format/qcow2/create.js';
+import type { Preallocation } from '../block/driver.js';
+import { checkQcow2Options, createQcow2 } from '../format/qcow2/create.js';
+import { preallocateQcow2 } from '../format/qcow2/qcow2.js';
 import { openBlockdev } from '../image/blockdev.js';
 import type { OptionTree } from '../image/options.js';
 import type { BlockNode } from '../block/node.js';
@@ -89,12 +91,9 @@ function startCreate(daemon: StorageDaemon, args: JsonDict): void {
 }
 
 async function createFile(options: JsonDict): Promise<void> {
-  if (options['preallocation'] !== undefined && options['preallocation'] !== 'off') {
-    throw new BlockError('NOT_SUPPORTED', `preallocation '${options['preallocation'] as string}' is not available`);
-  }
   const driver = await openFileDriver(options['filename'] as string, { create: true });
   try {
-    await driver.resize?.(Number(options['size']));
+    await driver.resize?.(Number(options['size']), options['preallocation'] as Preallocation | undefined);
   } finally {
     await driver.close();
   }
@@ -102,11 +101,15 @@ async function createFile(options: JsonDict): Promise<void> {
 
 async function createQcow2Image(daemon: StorageDaemon, options: JsonDict): Promise<void> {
   const { graph } = daemon;
-  const { node, temporary } = await openReference(daemon, options['file']!);
+  const reference = options['file']!;
+  const { node, temporary } = typeof reference === 'string' ? { node: graph.lookUp(reference), temporary: false } : await openDefined(daemon, reference as OptionTree);
   try {
+    const create = qcow2Options(options);
+    checkQcow2Options(create);
     const door = await graph.attach(node, { used: Permission.WRITE | Permission.RESIZE, shared: Permission.ALL });
     try {
-      await createQcow2(node, qcow2Options(options));
+      await createQcow2(node, create);
+      await preallocateQcow2(node, create.preallocation);
     } finally {
       await graph.detach(door);
     }
@@ -115,10 +118,8 @@ async function createQcow2Image(daemon: StorageDaemon, options: JsonDict): Promi
   }
 }
 
-/** A node by name, or by a definition that is opened for the while. */
-async function openReference({ graph, blockdevContext }: StorageDaemon, reference: Json): Promise<{ node: BlockNode; temporary: boolean }> {
-  if (typeof reference === 'string') return { node: graph.lookUp(reference), temporary: false };
-  const definition = reference as OptionTree;
+/** A node that is opened for the while. */
+async function openDefined({ graph, blockdevContext }: StorageDaemon, definition: OptionTree): Promise<{ node: BlockNode; temporary: boolean }> {
   const temporary = definition['node-name'] === undefined;
   const node = await openBlockdev(graph, temporary ? { ...definition, 'node-name': 'quiesce-create-file' } : definition, blockdevContext);
   return { node, temporary: true };
@@ -135,6 +136,7 @@ function qcow2Options(options: JsonDict): Parameters<typeof createQcow2>[1] {
     ...pick(options, 'backing-file', 'backingFile'),
     ...pick(options, 'backing-fmt', 'backingFormat'),
     ...pick(options, 'cluster-size', 'clusterSize'),
+    ...pick(options, 'preallocation', 'preallocation'),
     ...pick(options, 'lazy-refcounts', 'lazyRefcounts'),
     ...pick(options, 'refcount-bits', 'refcountBits'),
   };

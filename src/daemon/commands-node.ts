@@ -1,7 +1,7 @@
 /** QMP: changes of single nodes. */
 import { BlockError } from '../base/errors.js';
-import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
+import { resizeNode } from '../block/resize.js';
 import { QuorumDriver } from '../filter/quorum.js';
 import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -37,19 +37,10 @@ async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
   if (bytes < 0) throw new BlockError('INVALID_ARGUMENT', "Parameter 'size' expects a >0 size");
   const door = await graph.attach(node, { used: Permission.RESIZE, shared: Permission.ALL });
   try {
-    await node.drained(() => resizeNode(node, bytes));
+    await resizeNode(node, bytes);
   } finally {
     await graph.detach(door);
   }
-}
-
-async function resizeNode(node: BlockNode, bytes: number): Promise<void> {
-  const { driver } = node;
-  if (driver.formatName === 'qcow2' && bytes % 512 !== 0) throw new BlockError('INVALID_ARGUMENT', 'The new size must be a multiple of 512');
-  if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', 'Image format driver does not support resize');
-  node.bitmaps.checkResize();
-  await driver.resize(bytes);
-  node.bitmaps.resize(node.length());
 }
 
 /** Adds a child to a quorum, or takes one away. */

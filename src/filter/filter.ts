@@ -1,7 +1,7 @@
 /** What all filters share that show the node below as it is: each of them overrides what it is there for. */
 import { BlockError } from '../base/errors.js';
 import { BlockChild } from '../block/child.js';
-import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type SnapshotTable, type VmStateArea } from '../block/driver.js';
+import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation, type SnapshotTable, type VmStateArea } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
 
@@ -53,11 +53,11 @@ export abstract class FilterDriver implements BlockDriver {
 
   get vmState(): VmStateArea | undefined { return this.file.node.driver.vmState; }
 
-  readonly resize = async (bytes: number): Promise<void> => {
+  readonly resize = async (bytes: number, preallocation?: Preallocation): Promise<void> => {
     const { node } = this.file;
     const { driver } = node;
     if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${node.name}' cannot be resized`, { node: node.name, errno: 'ENOTSUP' });
-    await node.drained(() => driver.resize!(bytes));
+    await node.drained(() => driver.resize!(bytes, preallocation));
   };
 
   async close(): Promise<void> {}

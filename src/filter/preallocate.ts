@@ -5,7 +5,7 @@
 import { alignUp, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import type { BlockChild } from '../block/child.js';
-import type { PreparedUse } from '../block/driver.js';
+import type { Preallocation, PreparedUse } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js';
@@ -74,13 +74,13 @@ export class PreallocateFilter extends FilterDriver {
     if (!await this.#extend(request.offset, end, asPreallocated)) await this.forward(request);
   }
 
-  override readonly resize = async (bytes: number): Promise<void> => {
+  override readonly resize = async (bytes: number, preallocation?: Preallocation): Promise<void> => {
     const { node } = this.file;
     const { driver } = node;
     if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${node.name}' cannot be resized`, { node: node.name, errno: 'ENOTSUP' });
     if (bytes > this.length()) await this.dropPreallocation();
     this.#ends = null;
-    await node.drained(() => driver.resize!(bytes));
+    await node.drained(() => driver.resize!(bytes, preallocation));
   };
 
   /** Cuts off what no write has reached. On a drained node. */

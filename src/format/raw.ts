@@ -2,7 +2,7 @@
 import { alignUp, formatRange } from '../base/bytes.js';
 import { rejected } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
-import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../block/driver.js';
+import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation } from '../block/driver.js';
 import { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
@@ -84,12 +84,12 @@ export class RawDriver implements BlockDriver {
   readonly childUse = (_child: BlockChild, { used, shared }: EdgeUse): EdgeUse =>
     ({ used, shared: this.#file.role === 'data' ? shared & ~Permission.RESIZE : shared });
 
-  readonly resize = async (bytes: number): Promise<void> => {
+  readonly resize = async (bytes: number, preallocation?: Preallocation): Promise<void> => {
     const { node, name } = this.#file;
     const { resize } = node.driver;
     if (resize === undefined) throw new BlockError('NOT_SUPPORTED', `'${name}' cannot be resized`, { node: name });
     if (this.size !== undefined) throw new BlockError('NOT_SUPPORTED', 'Cannot resize fixed-size raw disks', { node: name });
-    await node.drained(() => resize.call(node.driver, this.offset + bytes));
+    await node.drained(() => resize.call(node.driver, this.offset + bytes, preallocation));
     this.#bytes = wholeSectors(node, bytes);
   };
 

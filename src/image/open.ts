@@ -8,7 +8,7 @@ import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './formats.js';
 import { createQcow2 } from '../format/qcow2/create.js';
 import type { Qcow2CreateOptions } from '../format/qcow2/options.js';
-import { openQcow2 } from '../format/qcow2/qcow2.js';
+import { openQcow2, preallocateQcow2 } from '../format/qcow2/qcow2.js';
 import { RawDriver } from '../format/raw.js';
 import { CACHE_MODES, type CacheModeName } from '../protocol/cache-mode.js';
 import { openFileDriver } from '../protocol/file.js';
@@ -135,13 +135,9 @@ export async function createImage(filename: string, options: CreateImageOptions)
   const driver = await openFileDriver(filename, { create: true });
   const file = new BlockNode({ name: filename, driver });
   try {
-    if (options.format === 'raw') await file.driver.resize?.(size);
+    if (options.format === 'raw') await file.driver.resize?.(size, options.preallocation);
     else await createQcow2(file, { ...options, size });
-    if (options.format === 'qcow2' && options.preallocation === 'metadata') {
-      const image = await openQcow2(file, { lazyRefcounts: false });
-      await image.preallocate();
-      await image.close();
-    }
+    if (options.format === 'qcow2') await preallocateQcow2(file, options.preallocation);
   } finally {
     await file.close();
   }

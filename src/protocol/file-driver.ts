@@ -7,10 +7,11 @@ import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
 import type { RingUser } from '../base/uring.js';
-import type { BlockDriver, BlockLimits, BlockStatus, PreparedUse } from '../block/driver.js';
+import type { BlockDriver, BlockLimits, BlockStatus, Preallocation, PreparedUse } from '../block/driver.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
 import type { FollowingLocks } from './image-lock.js';
+import { allocateTail } from './allocate-tail.js';
 import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
 import type { QuickIo } from './quick-io.js';
 
@@ -64,7 +65,7 @@ export class FileDriver implements BlockDriver {
   readonly formatName: 'file' | 'host_device';
   limits: BlockLimits;
   readonly growable: boolean;
-  readonly resize?: (bytes: number) => Promise<void>;
+  readonly resize?: (bytes: number, preallocation?: Preallocation) => Promise<void>;
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
   readonly prepareAccess?: (access: FileAccess) => Promise<PreparedUse>;
   /** Of discards alone, as QEMU counts them. */
@@ -112,7 +113,7 @@ export class FileDriver implements BlockDriver {
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
     if (!ioctl) this.#lacking.add('device discard');
-    if (!options.isDevice) this.resize = (bytes) => this.#resize(bytes);
+    if (!options.isDevice) this.resize = (bytes, preallocation) => this.#resize(bytes, preallocation);
     const { following } = options;
     this.#access = following?.access ?? null;
     this.#writable = following !== null && !following.access.readOnly && !following.access.later;
@@ -410,12 +411,29 @@ export class FileDriver implements BlockDriver {
     this.#length = end;
   }
 
+  async #extendAllocated(mode: 'falloc' | 'full', end: number): Promise<void> {
+    const from = this.#length;
+    this.#growth?.trim(from);
+    try {
+      await allocateTail(this.#fd, mode, from, end, this.limits.requestAlignment);
+    } catch (error) {
+      await truncate(this.#fd, from).catch(() => {});
+      throw error;
+    }
+    this.#length = end;
+  }
+
   /** Call it on a drained node: shrinking would cut off a growing write in flight. */
-  async #resize(bytes: number): Promise<void> {
+  async #resize(bytes: number, preallocation: Preallocation = 'off'): Promise<void> {
     this.#refuse('write');
+    if (preallocation === 'metadata') throw new BlockError('NOT_SUPPORTED', 'Unsupported preallocation mode: metadata', { node: this.#name });
+    if (preallocation !== 'off' && bytes < this.#length) {
+      throw new BlockError('INVALID_ARGUMENT', "Preallocation can't be used for shrinking files", { node: this.#name });
+    }
     try {
       if (bytes > this.#length) {
-        this.#extendTo(bytes);
+        if (preallocation === 'off') this.#extendTo(bytes);
+        else await this.#extendAllocated(preallocation, bytes);
       } else {
         this.#dataTo = 0;
         this.#growth?.trim(bytes);

@@ -121,6 +121,8 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     const lines = [
       qcow2, raw, line('block_resize', { 'node-name': 'n', size: 2_097_152 }), line('block_resize', { 'node-name': 'n', size: -1 }), line('block_resize', { size: 1 }),
       line('block_resize', { device: 'n', size: 1 }), line('block_resize', { 'node-name': 'x', size: 1 }), line('block_resize', { 'node-name': 'n', size: 1000 }),
+      line('block_resize', { 'node-name': 'n', size: 65_536 }), line('block_resize', { 'node-name': 'n', size: 0 }), line('block_resize', { 'node-name': 'n', size: 1_048_576 }),
+      line('block_resize', { 'node-name': 'r', size: 65_536 }), line('query-named-block-nodes', { flat: true }),
       line('block-set-write-threshold', { 'node-name': 'n', 'write-threshold': 65_536 }), line('block-set-write-threshold', { 'node-name': 'x', 'write-threshold': 1 }),
       snapshot('n', 's'), snapshot('n', 's'), snapshot('n', ''), snapshot('x', 's'), snapshot('r', 's'),
       remove({ device: 'n' }), remove({ device: 'n', name: 'z' }), remove({ device: 'n', id: '1', name: 'z' }), remove({ device: 'x', id: '1' }),
@@ -176,6 +178,17 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     ];
     const events = { 1: 6, 17: 2, 19: 5, 21: 2, 25: 5, 26: 5, 27: 3 };
     const { ours, theirs } = await both({ ...negotiated(...lines), replies: events });
+    expect(ours.slice(1)).toEqual(theirs.slice(1));
+  });
+
+  test('to jobs that preallocate', async () => {
+    const file = (id: string, preallocation: string): string => line('blockdev-create', { 'job-id': id, options: { driver: 'file', filename: tmp('new.img'), size: 1_048_576, preallocation } });
+    const image = (id: string, more: object): string => line('blockdev-create', { 'job-id': id, options: { driver: 'qcow2', file: 'rf', size: 1_048_576, ...more } });
+    const lines = [
+      raw, file('a', 'off'), file('b', 'metadata'), file('c', 'falloc'), file('d', 'full'), file('e', 'most'),
+      image('f', { preallocation: 'metadata', 'backing-file': 'x' }), image('g', { preallocation: 'full', 'backing-file': 'x' }), image('h', { preallocation: 'falloc' }), line('query-jobs'),
+    ];
+    const { ours, theirs } = await both({ ...negotiated(...lines), replies: { 2: 6, 3: 5, 4: 6, 5: 6, 7: 5, 8: 5, 9: 6 } });
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 

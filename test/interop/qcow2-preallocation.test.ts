@@ -1,7 +1,7 @@
 /** Preallocated images: every cluster is mapped, reads as zeros, and is written in place. */
 import { statSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { createImage, Random } from '../../src/index.js';
+import { createImage, Random, resizeNode } from '../../src/index.js';
 import { allAgree, weFindNothing, withImage } from '../support/agree.js';
 import { peers } from '../support/peers.js';
 import { runOk } from '../support/run.js';
@@ -25,6 +25,42 @@ peers('qemu-img', 'qemu-io')('preallocation', () => {
     await stepsByQemu(path, steps);
     for (const step of steps) twin.apply(step, clusterSize);
     await allAgree(path, twin);
+  });
+
+  test.each(['falloc', 'full'] as const)('%s by us, of new images and of those that grow', async (preallocation) => {
+    const size = 5 * MiB + 512;
+    const path = tmp('ours.qcow2');
+    await createImage(path, { format: 'qcow2', size, preallocation });
+    const twin = new Twin(tmp('twin.raw'), size);
+    await allAgree(path, twin);
+    expect(statSync(path).blocks * 512).toBeGreaterThan(size);
+    const before = statSync(path).blocks;
+    const grown = new Twin(tmp('grown.raw'), 9 * MiB);
+    await withImage(path, {}, async (node) => {
+      await stepsByUs(node, [{ op: 'write', offset: 3 * MiB, bytes: 2 * MiB, seed: 1 }, { op: 'discard', offset: 3 * MiB, bytes: MiB, seed: 0 }]);
+      await resizeNode(node, 9 * MiB, preallocation);
+    });
+    await withImage(path, { readOnly: true }, async (node) => {
+      const tail = new Uint8Array(4 * MiB - 512);
+      await node.read(size, tail);
+      expect(tail.every((byte) => byte === 0)).toBe(true); // also where it took over what had been freed
+      const whole = new Uint8Array(grown.size);
+      await node.read(0, whole);
+      grown.write(0, Buffer.from(whole));
+    });
+    await allAgree(path, grown);
+    expect((statSync(path).blocks - before) * 512).toBeGreaterThan(2.5 * MiB);
+  });
+
+  test.each(['falloc', 'full'] as const)('%s of a raw image by us, made and grown', async (preallocation) => {
+    const path = tmp('ours.raw');
+    await createImage(path, { format: 'raw', size: 3 * MiB + 512, preallocation });
+    expect(statSync(path)).toMatchObject({ size: 3 * MiB + 512 });
+    expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(3 * MiB);
+    await withImage(path, { format: 'raw' }, (node) => resizeNode(node, 5 * MiB, preallocation));
+    expect(statSync(path)).toMatchObject({ size: 5 * MiB });
+    expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(5 * MiB);
+    await withImage(path, { format: 'raw' }, (node) => expect(resizeNode(node, 6 * MiB, 'metadata')).rejects.toThrow('Unsupported preallocation mode: metadata'));
   });
 
   test.each(['metadata', 'falloc', 'full'])('%s by QEMU', async (mode) => {

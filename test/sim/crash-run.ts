@@ -55,6 +55,7 @@ export class CrashRun {
     const disk = new Uint8Array(create.size);
     disk.set((backing ?? disk).subarray(0, create.size));
     const guest = new Guest(disk);
+    guest.backingName = create.backingFile ?? null;
     for (let round = 1; round <= rounds; round++) {
       const survivor = await this.#untilPowerCut(await fileBytes(storage), guest);
       await this.#hooks.onSurvivor?.(survivor, this.#scenario);

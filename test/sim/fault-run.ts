@@ -173,6 +173,10 @@ class FaultyWork {
       ['resize', () => guest.resize(guest.size + 256 * 1024)],
       ['write at the end', () => guest.write(guest.size - 4096, this.#bytes(4096))],
       ['flush', () => guest.flush()],
+      ['shrink', () => guest.resize(24 * 1024)],
+      ['write after shrink', () => guest.write(4096, this.#bytes(8192))],
+      ['grow again', () => guest.resize(64 * 1024)],
+      ['flush', () => guest.flush()],
       ['delete', () => guest.delete(this.#anySnapshot())],
     ];
     // Where the point is that the refcount table grows: all the rest is elsewhere

@@ -33,6 +33,11 @@ export class GuestBitmaps {
     this.models.set(name, { granularity, baseline: disk.slice(), enabled: true, unrecorded: new Set(), inconsistent: false, stored: true });
   }
 
+  /** The disk became `size` long: what it lost reads as zeros if it comes back, and no bitmap tells of that. */
+  resized(size: number): void {
+    for (const model of this.models.values()) model.baseline = model.baseline.slice(0, size);
+  }
+
   /** Before a request changes the disk. */
   writing(offset: number, bytes: number): void {
     for (const { enabled, granularity, unrecorded } of this.models.values()) {

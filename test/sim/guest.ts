@@ -17,7 +17,8 @@ export type Pending =
   | { readonly kind: 'create'; readonly name: string; readonly saved: Saved }
   | { readonly kind: 'apply'; readonly name: string }
   | { readonly kind: 'delete'; readonly name: string }
-  | { readonly kind: 'resize'; readonly size: number };
+  | { readonly kind: 'resize'; readonly size: number }
+  | { readonly kind: 'rename backing'; readonly name: string };
 
 const ZEROS = new Uint8Array(SECTOR_BYTES);
 
@@ -26,6 +27,8 @@ export class Guest {
   readonly snapshots = new Map<string, Saved>();
   readonly bitmaps = new GuestBitmaps();
   pending: Pending | null = null;
+  /** What the image calls its backing file; null = it has none. */
+  backingName: string | null = null;
   node!: BlockNode;
   driver!: Qcow2Driver;
   #tick = 0;
@@ -194,15 +197,34 @@ export class Guest {
       await this.#refused('CORRUPT', () => this.driver.resize(size));
       return;
     }
+    if (this.snapshots.size > 0 && this.driver.header.version < 3) {
+      await this.#refused('NOT_SUPPORTED', () => this.driver.resize(size));
+      return;
+    }
     this.pending = { kind: 'resize', size };
     await this.node.drained(() => this.driver.resize(size));
     this.pending = null;
-    this.history.extendTo(size);
+    this.bitmaps.resized(size);
+    if (size < this.size) this.history.forgetFrom(size);
+    else this.history.extendTo(size);
+  }
+
+  /** Another name for the backing file in the image. Returns false where the header has no room for it. */
+  async renameBacking(name: string): Promise<boolean> {
+    this.pending = { kind: 'rename backing', name };
+    try {
+      await this.node.drained(() => this.driver.changeBackingFile(name, 'raw'));
+      this.backingName = name;
+    } catch (error) {
+      if (!(error instanceof BlockError) || error.code !== 'NO_SPACE') throw error;
+    }
+    this.pending = null;
+    return this.backingName === name;
   }
 
   async #refused(code: string, verb: () => Promise<void>): Promise<false> {
     const answer = await this.node.drained(verb).then(() => 'done', (error: unknown) => (error instanceof BlockError ? error.code : String(error)));
-    if (answer !== code) throw new Error(`bitmaps should forbid it, but: ${answer}`);
+    if (answer !== code) throw new Error(`it should be refused, but: ${answer}`);
     return false;
   }
 
@@ -222,6 +244,7 @@ export class Guest {
     if (pending?.kind === 'create' && names.includes(pending.name)) this.snapshots.set(pending.name, pending.saved);
     if (pending?.kind === 'delete' && !names.includes(pending.name)) this.snapshots.delete(pending.name);
     this.pending = null;
+    this.backingName = this.driver.header.backingFile;
     this.history.reset(disk);
   }
 }

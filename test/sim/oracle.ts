@@ -38,10 +38,12 @@ export async function verifySurvivor(storage: MemoryDriver, guest: Guest, option
   const { node, driver } = await openOn(storage, options);
   expectSoundReferences(await fileBytes(storage), 'after opening');
   const names = expectSnapshotList(driver, guest);
+  expectBackingName(driver, guest);
   const disk = new Uint8Array(node.length());
   await node.read(0, disk);
   expectPossibleDisk(disk, guest);
   guest.bitmaps.expectHonest(crashed, disk);
+  guest.attach(node, driver);
   guest.adopt(disk, names);
   guest.bitmaps.adopt(node);
   await expectSnapshots(storage, driver, guest, options);
@@ -56,6 +58,7 @@ export async function verifyClosed(storage: MemoryDriver, guest: Guest, options:
   const disk = new Uint8Array(node.length());
   await node.read(0, disk);
   expectSame(disk, guest.history.current, 'the disk after closing');
+  expectBackingName(driver, guest);
   guest.bitmaps.expectHonest(await fileBytes(storage), disk);
   if (GuestBitmaps.sums(node) !== sums) throw new Error(`the bitmaps after closing: ${GuestBitmaps.sums(node)}\nbefore: ${sums}`);
   await expectSnapshots(storage, driver, guest, options);
@@ -73,6 +76,13 @@ function expectSnapshotList(driver: Qcow2Driver, guest: Guest): string[] {
     throw new Error(`the snapshots are [${actual.join()}] instead of ${allowed.map((names) => `[${names.join()}]`).join(' or ')}`);
   }
   return actual;
+}
+
+function expectBackingName(driver: Qcow2Driver, { backingName, pending }: Guest): void {
+  const { backingFile, backingFormat } = driver.header;
+  const renamed = pending?.kind === 'rename backing' && backingFile === pending.name;
+  if (backingFile !== backingName && !renamed) throw new Error(`the backing file is called ${backingFile} instead of ${backingName}`);
+  if (backingFile !== null && backingFormat !== 'raw') throw new Error(`the backing format is ${backingFormat}`);
 }
 
 function expectPossibleDisk(disk: Uint8Array, guest: Guest): void {

@@ -53,7 +53,8 @@ export class Workload {
     if (this.#looking > 0 || random.chance(0.5)) await this.#settle();
     if (kind < 84) return this.#stateWithoutSnapshot();
     if (kind < 91) return this.#create();
-    if (kind < 92) return this.#resize();
+    if (kind < 92 && this.#guest.backingName !== null && random.chance(0.4)) return this.#renameBacking();
+    if (kind < 93) return this.#resize();
     const names = [...this.#guest.snapshots.keys()];
     if (names.length === 0) return;
     const name = random.pick(names);
@@ -131,9 +132,18 @@ export class Workload {
   }
 
   async #resize(): Promise<void> {
-    const size = this.#guest.size + SECTOR_BYTES * (1 + this.#random.below(100));
+    const random = this.#random;
+    const sectors = this.#guest.size / SECTOR_BYTES;
+    const size = SECTOR_BYTES * (random.chance(0.5) ? sectors + 1 + random.below(100) : Math.max(1, random.below(sectors)));
     this.#log(`resize to ${size}`);
     await this.#guest.resize(size);
+  }
+
+  /** Of any length: the new name needs a place beside the old one. */
+  async #renameBacking(): Promise<void> {
+    const name = `${'./'.repeat(this.#random.below(this.#random.chance(0.2) ? 120 : 30))}backing.raw`;
+    this.#log(`call the backing file by ${name.length} characters`);
+    if (!await this.#guest.renameBacking(name)) this.#log('refused');
   }
 
   async addBitmap(): Promise<void> {

@@ -19,6 +19,7 @@ export class KeptOpen implements BlockDriver {
   length() { return this.#driver.length(); }
   submit(request: Parameters<BlockDriver['submit']>[0]) { return this.#driver.submit(request); }
   blockStatus(offset: number, bytes: number) { return this.#driver.blockStatus(offset, bytes); }
+  async resize(bytes: number) { await this.#driver.resize!(bytes); }
   async close() {}
 }
 

@@ -50,6 +50,21 @@ export class SectorHistory {
     this.#durable = resized(this.#durable, capacity);
   }
 
+  /** Makes it shorter. What was cut off reads as zeros where it becomes longer again, and may survive as it was until a flush. */
+  cutTo(write: Write, length: number): void {
+    if (length >= this.#length) return;
+    this.zero(write, length, this.#length - length);
+    this.#length = length;
+  }
+
+  /** The sectors from `length` on were never written. */
+  forgetFrom(length: number): void {
+    for (const sector of [...this.#versions.keys()]) if (sector * SECTOR_BYTES >= length) this.#versions.delete(sector);
+    this.#current.fill(0, length);
+    this.#durable.fill(0, length);
+    this.#length = Math.min(this.#length, length);
+  }
+
   read(offset: number, into: Uint8Array): void {
     const part = this.#current.subarray(Math.min(offset, this.#length), Math.min(offset + into.byteLength, this.#length));
     into.set(part);

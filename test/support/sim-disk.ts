@@ -48,7 +48,7 @@ export class SimDisk implements BlockDriver {
   #dead = false;
   #cut: () => void = () => {};
   /** Ends of writes since the last flush: how long the file may be after a cut. */
-  #ends: { write: Write; end: number }[] = [];
+  #ends: { write: Write; end: number; cut: boolean }[] = [];
   #durableLength: number;
 
   constructor(options: SimDiskOptions) {
@@ -88,6 +88,19 @@ export class SimDisk implements BlockDriver {
     return { kind: 'data', bytes, hostOffset: offset };
   }
 
+  /** Shorter, on a drained node: until a flush the cut may be undone, whole or in part. */
+  async resize(bytes: number): Promise<void> {
+    if (this.#step()) return new Promise<void>(() => {});
+    await this.#later();
+    const write: Write = { completedAt: Infinity };
+    const cut = bytes < this.length();
+    if (cut) this.#history.cutTo(write, bytes);
+    else this.#history.extendTo(bytes);
+    this.#ends.push({ write, end: bytes, cut });
+    if (this.#random.chance(0.5)) await this.#later();
+    write.completedAt = ++this.#tick;
+  }
+
   async close(): Promise<void> {}
 
   /** Lets the power go after so many steps from now, if not earlier. */
@@ -118,7 +131,8 @@ export class SimDisk implements BlockDriver {
       if (!fate.has(write)) fate.set(write, random.chance(chance));
       return fate.get(write)!;
     };
-    const left = new Uint8Array(Math.ceil(this.#history.length / SECTOR_BYTES) * SECTOR_BYTES);
+    const longest = Math.max(this.#history.length, this.#durableLength);
+    const left = new Uint8Array(Math.ceil(longest / SECTOR_BYTES) * SECTOR_BYTES);
     let length = this.#survivingLength(random);
     for (let sector = 0; sector * SECTOR_BYTES < left.byteLength; sector++) {
       const version = this.#history.versions(sector).findLast(({ write }) => survives(write));
@@ -129,8 +143,9 @@ export class SimDisk implements BlockDriver {
   }
 
   #survivingLength(random: Random): number {
-    const candidates = [this.#durableLength, ...this.#ends.map(({ end }) => end)];
-    return Math.max(this.#durableLength, random.pick(candidates));
+    let length = this.#durableLength;
+    for (const { end, cut } of this.#ends) if (random.chance(0.5)) length = cut ? end : Math.max(length, end);
+    return length;
   }
 
   async #change(request: BlockRequest): Promise<void> {
@@ -150,13 +165,15 @@ export class SimDisk implements BlockDriver {
     if (bytes === 0) return;
     if (op === 'write') this.#history.write(write, offset, buffer!);
     else this.#history.zero(write, offset, bytes);
-    if (offset + bytes > this.#durableLength) this.#ends.push({ write, end: offset + bytes });
+    this.#ends.push({ write, end: offset + bytes, cut: false });
   }
 
   #flush(submitted: number): void {
     this.#history.flush(submitted);
-    for (const { write, end } of this.#ends) if (write.completedAt < submitted) this.#durableLength = Math.max(this.#durableLength, end);
-    this.#ends = this.#ends.filter(({ end }) => end > this.#durableLength);
+    for (const { write, end, cut } of this.#ends) {
+      if (write.completedAt < submitted) this.#durableLength = cut ? end : Math.max(this.#durableLength, end);
+    }
+    this.#ends = this.#ends.filter(({ write }) => write.completedAt >= submitted);
   }
 
   /** Waits for this request's turn; requests in flight take turns in random order. */

@@ -215,7 +215,7 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
       const table = await readTable(image.file, entry, image.geometry, new ReadBudget(image.file)).catch(() => null);
       if (table !== null) runs.push(...referencedClusters(entry, table, clusterSize));
     }
-    await image.releaseNow(runs);
+    await image.releaseNow(runs, 'other');
     await image.barrier();
   }
 }

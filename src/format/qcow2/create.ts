@@ -22,7 +22,7 @@ export async function createQcow2(file: BlockNode, options: Qcow2CreateOptions):
   const clusterSize = options.clusterSize ?? DEFAULT_CLUSTER_SIZE;
   const clusterBits = checkClusterSize(clusterSize);
   const refcountBits = options.refcountBits ?? DEFAULT_REFCOUNT_BITS;
-  validate(options, version, refcountBits);
+  checkQcow2Options(options);
   const geometry = makeGeometry(clusterBits, Math.log2(refcountBits));
   const size = alignUp(options.size, SECTOR);
   const l1Entries = l1EntriesFor(geometry, size);
@@ -68,12 +68,16 @@ function plan(clusterSize: number, blockEntries: number, l1Entries: number): Pla
   return { refcountTableClusters, blocks, l1Clusters };
 }
 
-function validate(options: Qcow2CreateOptions, version: number, refcountBits: number): void {
+/** Throws, in QEMU's words, where the options contradict each other. */
+export function checkQcow2Options(options: Qcow2CreateOptions): void {
+  const { version = 3, refcountBits = DEFAULT_REFCOUNT_BITS } = options;
   const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why); };
   if (!Number.isSafeInteger(options.size) || options.size < 0) refuse(`Image size must be a non-negative number of bytes, got ${options.size}`);
   if (!isPowerOfTwo(refcountBits) || refcountBits > 64) refuse(`Refcount width must be a power of two and may not exceed 64 bits, got ${refcountBits}`);
   if (version === 2 && refcountBits !== 16) refuse('Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)');
   if (version === 2 && options.lazyRefcounts === true) refuse('Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)');
   if (options.backingFormat !== undefined && options.backingFile === undefined) refuse('A backing format needs a backing file');
-  if (options.backingFile !== undefined && options.preallocation === 'metadata') refuse('Backing file and preallocation cannot be used at the same time');
+  if (options.backingFile !== undefined && (options.preallocation ?? 'off') !== 'off') {
+    refuse('Backing file and preallocation can only be used at the same time if extended_l2 is on');
+  }
 }

@@ -5,11 +5,13 @@
 import { alignDown, alignUp } from '../../base/bytes.js';
 import { DONE, rejected } from '../../base/done.js';
 import type { BlockChild } from '../../block/child.js';
+import type { Preallocation } from '../../block/driver.js';
 import { TaskPool } from '../../base/task-pool.js';
 import { readCompressedCluster } from './compress.js';
 import type { Qcow2Image } from './image.js';
 import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry, type CompressedExtent } from './layout.js';
 import type { Extent, Mapping } from './mapping.js';
+import { prepareSpace } from './preallocate.js';
 import type { CachedTable } from './table-cache.js';
 
 const PARALLEL_EXTENTS = 8;
@@ -123,19 +125,22 @@ export class GuestIo {
     }
   }
 
-  /**
-   * Maps every cluster of a range without writing data: beyond the end of the file they read as zeros. Returns where
-   * the last one ends in the file.
-   */
-  async preallocate(offset: number, bytes: number): Promise<number> {
+  /** Maps every whole cluster of a range to a new one that reads as zeros. Returns where the last one ends in the file. */
+  async preallocate(offset: number, bytes: number, mode: Preallocation): Promise<number> {
     let fileEnd = 0;
     const { clusterSize, bytesPerSlice } = this.#mapping.geometry;
-    for (let at = offset; at < offset + bytes;) {
+    for (let at = alignUp(offset, clusterSize); at < offset + bytes;) {
       const end = Math.min(offset + bytes, alignDown(at, bytesPerSlice) + bytesPerSlice);
       const clusters = Math.ceil((end - at) / clusterSize);
       await this.#image.exclusive(async () => {
         await this.#mapping.editable(at);
         const hostOffset = await this.#image.refcounts.allocate(clusters);
+        try {
+          await prepareSpace(this.#image.file, hostOffset, clusters * clusterSize, mode);
+        } catch (error) {
+          await this.#image.refcounts.adjust(hostOffset / clusterSize, clusters, -1);
+          throw error;
+        }
         await this.#link(at, { hostOffset, clusters, fresh: true, virgin: true });
         fileEnd = Math.max(fileEnd, hostOffset + clusters * clusterSize);
       });
@@ -320,7 +325,7 @@ export class GuestIo {
       const span = Math.min(placement.clusters - done, sliceEntries - index);
       this.#image.l2.markDirty(slice);
       for (let i = 0; i < span; i++) {
-        if (placement.fresh) this.#image.deferFreeEntry(slice.view.getUint32((index + i) * ENTRY_BYTES), slice.view.getUint32((index + i) * ENTRY_BYTES + 4));
+        if (placement.fresh) this.#image.deferFreeEntry(slice.view.getUint32((index + i) * ENTRY_BYTES), slice.view.getUint32((index + i) * ENTRY_BYTES + 4), 'never');
         setEntry(slice.view, index + i, placement.hostOffset + (done + i) * clusterSize, HIGH_COPIED, 0);
       }
       done += span;

@@ -83,7 +83,7 @@ function zeroEntry(mapping: Mapping, view: DataView, index: number, options: Zer
     setEntry(view, index, hostOffsetOf(high, low), high & HIGH_COPIED, LOW_ZERO);
     return;
   }
-  mapping.image.deferFreeEntry(high, low);
+  mapping.image.deferFreeEntry(high, low, 'request');
   setEntry(view, index, 0, 0, v3 ? LOW_ZERO : 0);
 }
 
@@ -92,7 +92,7 @@ function discardEntry(mapping: Mapping, view: DataView, index: number, hasBackin
   const low = view.getUint32(index * ENTRY_BYTES + 4);
   const kind = clusterKind(high, low);
   if (kind === ClusterKind.ZERO_PLAIN || (kind === ClusterKind.UNALLOCATED && !hasBacking)) return;
-  mapping.image.deferFreeEntry(high, low);
+  mapping.image.deferFreeEntry(high, low, 'request');
   setEntry(view, index, 0, 0, mapping.image.header.version >= 3 ? LOW_ZERO : 0);
 }
 

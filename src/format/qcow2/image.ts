@@ -35,6 +35,16 @@ export interface ClusterRun {
   count: number;
 }
 
+/** Why clusters are given back: whether they are punched out of the file depends on it. */
+export type FreeCause = 'request' | 'snapshot' | 'other' | 'always' | 'never';
+
+/** Which of them are (QEMU's pass-discard options). */
+export type PassDiscard = Readonly<Record<'request' | 'snapshot' | 'other', boolean>>;
+
+interface DeferredRun extends ClusterRun {
+  readonly cause: FreeCause;
+}
+
 export interface Qcow2ImageParts {
   readonly file: BlockChild;
   readonly store: HeaderStore;
@@ -43,7 +53,7 @@ export interface Qcow2ImageParts {
   readonly activeL1: L1Table;
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
-  readonly unmap: boolean;
+  readonly passDiscard: PassDiscard;
 }
 
 export class Qcow2Image {
@@ -61,8 +71,8 @@ export class Qcow2Image {
   /** False until the first write has cleared or set the header's feature bits. */
   writing = false;
   hooks: WritingHooks | null = null;
-  unmap: boolean;
-  #deferred: ClusterRun[] = [];
+  passDiscard: PassDiscard;
+  #deferred: DeferredRun[] = [];
   #failure: BlockError | null = null;
 
   constructor(parts: Qcow2ImageParts) {
@@ -75,7 +85,7 @@ export class Qcow2Image {
     this.activeL1 = parts.activeL1;
     this.readOnly = parts.readOnly;
     this.lazyRefcounts = parts.lazyRefcounts;
-    this.unmap = parts.unmap;
+    this.passDiscard = parts.passDiscard;
     this.l2.makeClean = () => this.barrier();
     this.refcounts.guard = (work) => this.guard(work);
     this.refcounts.cache.makeClean = () => this.guard(() => this.refcounts.cache.writeBack());
@@ -119,7 +129,7 @@ export class Qcow2Image {
       await this.file.flush();
       if (frees.length > 0) {
         await this.epochs.settle();
-        await this.releaseNow(frees);
+        for (const run of frees) await this.releaseNow([run], run.cause);
       }
     });
   }
@@ -141,22 +151,23 @@ export class Qcow2Image {
   }
 
   /** Gives back what an L1/L2 entry referenced, once the barrier has made its removal durable. */
-  deferFreeEntry(high: number, low: number): void {
-    for (const run of this.clustersOf(high, low)) this.deferFree(run.cluster, run.count);
+  deferFreeEntry(high: number, low: number, cause: FreeCause): void {
+    for (const run of this.clustersOf(high, low)) this.deferFree(run.cluster, run.count, cause);
   }
 
-  deferFree(cluster: number, count: number): void {
+  deferFree(cluster: number, count: number, cause: FreeCause = 'other'): void {
     const last = this.#deferred.at(-1);
-    if (last !== undefined && last.cluster + last.count === cluster) last.count += count;
-    else this.#deferred.push({ cluster, count });
+    if (last !== undefined && last.cause === cause && last.cluster + last.count === cluster) last.count += count;
+    else this.#deferred.push({ cluster, count, cause });
   }
 
   /** Drops references that nothing on disk makes any more. */
-  async releaseNow(runs: readonly ClusterRun[]): Promise<void> {
+  async releaseNow(runs: readonly ClusterRun[], cause: FreeCause): Promise<void> {
+    const punch = cause === 'always' || (cause !== 'never' && this.passDiscard[cause]);
     for (const { cluster, count } of runs) {
       this.l2.invalidate(cluster * this.geometry.clusterSize, count * this.geometry.clusterSize);
       this.file.debugEvent('cluster_free');
-      if (this.unmap) await this.#punchUnshared(cluster, count);
+      if (punch) await this.#punchUnshared(cluster, count);
       await this.refcounts.adjust(cluster, count, -1);
     }
   }

@@ -1,4 +1,6 @@
+import type { Preallocation } from '../../block/driver.js';
 import type { BlockNode } from '../../block/node.js';
+import type { PassDiscard } from './image.js';
 
 export interface Qcow2OpenOptions {
   readonly readOnly?: boolean | undefined;
@@ -10,6 +12,8 @@ export interface Qcow2OpenOptions {
   readonly lazyRefcounts?: boolean | undefined;
   /** `unmap`: freed clusters are punched out of the file. Default `ignore`, as QEMU's. */
   readonly discard?: 'ignore' | 'unmap' | undefined;
+  /** Which freed clusters are punched, by why they were freed; default by `discard`, all or none. */
+  readonly passDiscard?: PassDiscard | undefined;
   /** Opens the backing file recorded in the image; null = run without (unallocated clusters then read as zeros). */
   readonly openBacking?: ((name: string, format: string | null) => Promise<BlockNode | null>) | undefined;
   /** Opens what is to lie below instead of what the image names, be it nothing. */
@@ -32,6 +36,6 @@ export interface Qcow2CreateOptions {
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
   readonly lazyRefcounts?: boolean | undefined;
-  /** `metadata`: all clusters mapped (not written) at creation. */
-  readonly preallocation?: 'off' | 'metadata' | undefined;
+  /** `metadata`: all clusters mapped (not written); `falloc`: space on the host too; `full`: zeros written. */
+  readonly preallocation?: Preallocation | undefined;
 }

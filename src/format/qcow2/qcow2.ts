@@ -1,9 +1,9 @@
 /** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
-import { alignUp, GiB, MiB } from '../../base/bytes.js';
+import { alignUp, MiB } from '../../base/bytes.js';
 import { DONE } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
-  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, PreparedUse, SnapshotTable, VmStateArea,
+  BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, Preallocation, PreparedUse, SnapshotTable, VmStateArea,
 } from '../../block/driver.js';
 import { NO_LIMITS } from '../../block/driver.js';
 import { BlockChild } from '../../block/child.js';
@@ -16,16 +16,16 @@ import { GuestIo } from './guest-io.js';
 import { discard, writeZeroes, type ZeroOptions } from './guest-zero.js';
 import { planBackingName } from './header-backing.js';
 import { COMPATIBLE_LAZY_REFCOUNTS, HeaderStore, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, parseHeader, type Header } from './header.js';
-import { Qcow2Image } from './image.js';
+import { Qcow2Image, type PassDiscard } from './image.js';
 import { L1Table } from './l1-table.js';
-import { ClusterKind, ENTRY_BYTES, l1EntriesFor, MAX_CLUSTER_BITS, MAX_L1_BYTES, type Geometry } from './layout.js';
+import { ClusterKind, ENTRY_BYTES, MAX_CLUSTER_BITS, type Geometry } from './layout.js';
 import { Mapping } from './mapping.js';
 import type { Qcow2OpenOptions } from './options.js';
 import { Refcounts } from './refcount.js';
+import { checkNewSize, growL1, shrinkDisk } from './resize.js';
 import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
-import { releaseTree } from './tree.js';
 import { PendingVmState } from './vmstate-area.js';
 
 const MAX_L2_CACHE_BYTES = 32 * MiB;
@@ -39,6 +39,19 @@ export async function openQcow2(node: BlockNode, options: Qcow2OpenOptions = {})
   } catch (error) {
     node.parents.delete(file); // still the caller's to close
     throw error;
+  }
+}
+
+/** Gives a new, empty image in `node` its clusters. */
+export async function preallocateQcow2(node: BlockNode, mode: Preallocation = 'off'): Promise<void> {
+  if (mode === 'off') return;
+  const file = new BlockChild('file', 'file', node);
+  try {
+    const image = await open(file, { lazyRefcounts: false });
+    await image.preallocate(mode);
+    await image.close();
+  } finally {
+    node.parents.delete(file);
   }
 }
 
@@ -58,7 +71,7 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     l2: new TableCache(file, header.geometry.sliceBytes, Math.ceil(l2CacheBytes(header, options.l2CacheSize) / header.geometry.sliceBytes), 'l2'),
     activeL1: await L1Table.load(file, header.l1Offset, header.l1Entries),
     lazyRefcounts: lazyRefcountsOf(header, options),
-    unmap: options.discard === 'unmap',
+    passDiscard: passDiscardOf(options),
   });
   const entries = await readSnapshotTable(file, header);
   if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
@@ -74,6 +87,11 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     await backing?.close();
     throw error;
   }
+}
+
+function passDiscardOf({ discard, passDiscard }: Qcow2OpenOptions): PassDiscard {
+  const all = discard === 'unmap';
+  return passDiscard ?? { request: all, snapshot: all, other: all };
 }
 
 function lazyRefcountsOf(header: Header, { lazyRefcounts }: Qcow2OpenOptions): boolean {
@@ -193,24 +211,39 @@ export class Qcow2Driver implements BlockDriver {
     }
   }
 
-  /** Grows the disk; shrinking would have to drop data and is refused. On a drained node. */
-  readonly resize = async (bytes: number): Promise<void> => {
+  /**
+   * Another size of the disk. What it loses is gone; what it gains reads as zeros, and is preallocated where that is asked
+   * for. On a drained node.
+   */
+  readonly resize = async (bytes: number, preallocation: Preallocation = 'off'): Promise<void> => {
+    const { image } = this;
+    checkNewSize(image, bytes);
     const old = this.length();
-    if (bytes < old) throw new BlockError('NOT_SUPPORTED', `'${this.image.name}' cannot be shrunk from ${old} to ${bytes} bytes`, { node: this.image.name });
     if (bytes === old) return;
     this.bitmapStore.checkResize();
-    await this.image.exclusive(() => this.#growL1(bytes));
+    if (bytes < old) {
+      if (preallocation !== 'off') throw new BlockError('INVALID_ARGUMENT', "Preallocation can't be used for shrinking an image", { node: image.name });
+      await image.exclusive(() => shrinkDisk(image, bytes));
+    } else {
+      await this.#grow(old, bytes, preallocation);
+    }
+    this.bitmapStore.bitmaps.resize(bytes);
+  };
+
+  async #grow(old: number, bytes: number, preallocation: Preallocation): Promise<void> {
+    const { image } = this;
+    await image.exclusive(() => growL1(image, bytes));
     // What lies between the old end and the new one must read as zeros: a backing file may be longer than the disk was
     const visible = Math.max(alignUp(old, this.geometry.clusterSize), this.backing?.length() ?? 0);
     const end = Math.min(bytes, visible);
     if (end > old) await writeZeroes(this.#mapping, this.#io, old, end - old, { ...this.#zeroOptions(true), diskSize: bytes });
+    if (preallocation !== 'off') await this.#preallocate(old, bytes, preallocation);
     // The new size last: a crash before leaves the old disk, with zeros beyond its end
-    await this.image.exclusive(async () => {
-      await this.image.barrier();
-      await this.image.guard(() => this.image.store.switch({ size: bytes }));
+    await image.exclusive(async () => {
+      await image.barrier();
+      await image.guard(() => image.store.switch({ size: bytes }));
     });
-    this.bitmapStore.bitmaps.resize(bytes);
-  };
+  }
 
   readonly setBacking = (backing: BlockChild | null): void => {
     this.backing = backing;
@@ -238,7 +271,7 @@ export class Qcow2Driver implements BlockDriver {
         const { header, geometry } = image;
         image.readOnly = readOnly;
         image.lazyRefcounts = lazyRefcountsOf(header, options);
-        image.unmap = options.discard === 'unmap';
+        image.passDiscard = passDiscardOf(options);
         image.l2.setCapacity(Math.ceil(l2CacheBytes(header, options.l2CacheSize) / geometry.sliceBytes));
         image.refcounts.cache.setCapacity(Math.floor((options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * geometry.clusterSize) / geometry.clusterSize));
         this.bitmapStore.setReadOnly(readOnly);
@@ -277,10 +310,8 @@ export class Qcow2Driver implements BlockDriver {
   };
 
   /** Maps every cluster of an empty image; for creation with preallocation. */
-  async preallocate(): Promise<void> {
-    const end = await this.#io.preallocate(0, this.length());
-    const { file } = this.image;
-    if (file.length() < end) await file.node.driver.resize?.(end);
+  async preallocate(mode: Preallocation): Promise<void> {
+    await this.#preallocate(0, this.length(), mode);
     await this.#flush();
   }
 
@@ -298,45 +329,10 @@ export class Qcow2Driver implements BlockDriver {
     await this.image.mutex.runExclusive(() => this.image.barrier());
   }
 
-  /** Makes room in the active L1 table for a disk of `bytes`; entries beyond the present one are empty afterwards. */
-  async #growL1(bytes: number): Promise<void> {
-    const { image, geometry } = this;
-    const entries = l1EntriesFor(geometry, bytes);
-    if (entries * ENTRY_BYTES > MAX_L1_BYTES || bytes > 2 ** 53 - GiB) throw new BlockError('NO_SPACE', `'${image.name}' cannot grow to ${bytes} bytes: its L1 table would exceed 32 MiB`, { node: image.name });
-    await this.#dropBeyondDisk();
-    const old = image.activeL1;
-    if (entries <= old.entries) return;
-    const clusters = Math.ceil((entries * ENTRY_BYTES) / geometry.clusterSize);
-    image.file.debugEvent('l1_grow_alloc_table');
-    const offset = await image.refcounts.allocate(clusters);
-    await image.barrier();
-    const grown = old.resized(offset, entries);
-    await image.guard(async () => {
-      image.file.debugEvent('l1_grow_write_table');
-      await grown.writeAll(image.file, clusters * geometry.clusterSize);
-      await image.file.flush();
-      image.file.debugEvent('l1_grow_activate_table');
-      await image.store.switch({ l1: { offset, entries } });
-    });
-    image.activeL1 = grown;
-    if (old.offset !== 0 && old.entries > 0) image.deferFree(old.offset / geometry.clusterSize, Math.ceil((old.entries * ENTRY_BYTES) / geometry.clusterSize));
-  }
-
-  /** VM state that QEMU's loadvm left above the disk would become part of a larger one. */
-  async #dropBeyondDisk(): Promise<void> {
-    const { image, geometry } = this;
-    const { activeL1 } = image;
-    const first = l1EntriesFor(geometry, image.header.size);
-    const dropped = activeL1.resized(0, activeL1.entries);
-    let found = false;
-    for (let index = first; index < activeL1.entries; index++) {
-      if (activeL1.l2Offset(index) === 0) continue;
-      activeL1.set(index, 0);
-      found = true;
-    }
-    if (!found) return;
-    await image.barrier();
-    await releaseTree(image, dropped, first);
+  async #preallocate(from: number, to: number, mode: Preallocation): Promise<void> {
+    const end = await this.#io.preallocate(from, to - from, mode);
+    const { file } = this.image;
+    if (file.growable && file.length() < end) await file.node.driver.resize?.(end);
   }
 
   #zeroOptions(unmap: boolean): ZeroOptions {

@@ -170,12 +170,58 @@ export class Refcounts {
     await this.cache.writeBack();
     if (this.#dirtySectors.size === 0) return;
     await this.#file.flush();
+    await this.#writeTable('refblock_alloc_hookup');
+  }
+
+  async #writeTable(event?: string): Promise<void> {
     for (const sector of [...this.#dirtySectors]) {
       const bytes = new Uint8Array(this.#table.buffer, this.#table.byteOffset + sector * SECTOR, SECTOR);
-      this.#file.debugEvent('refblock_alloc_hookup');
+      if (event !== undefined) this.#file.debugEvent(event);
       await this.#file.write(this.#tableOffset + sector * SECTOR, bytes, 0, 'metadata');
       this.#dirtySectors.delete(sector);
     }
+  }
+
+  /** Gives back refcount blocks that count nothing, or only themselves. What they counted must be free on the disk too. */
+  async dropUnusedBlocks(): Promise<void> {
+    const { clusterSize, refcountBlockEntries } = this.#geometry;
+    const elsewhere: number[] = [];
+    let dropped = false;
+    for (let index = 0; index < this.tableEntries; index++) {
+      const offset = this.blockOffset(index);
+      if (offset === 0) continue;
+      const own = offset / clusterSize;
+      const self = Math.floor(own / refcountBlockEntries) === index ? own % refcountBlockEntries : -1;
+      const entryOf = await this.blockReader(index);
+      let unused = self < 0 || entryOf(self) === 1;
+      for (let entry = 0; unused && entry < refcountBlockEntries; entry++) unused = entry === self || entryOf(entry) === 0;
+      if (!unused) continue;
+      this.#dropBlock(index);
+      this.#dirtySectors.add(Math.floor((index * ENTRY_BYTES) / SECTOR));
+      dropped = true;
+      if (self < 0) elsewhere.push(own);
+    }
+    if (!dropped) return;
+    await this.guard(async () => {
+      await this.#writeTable();
+      await this.#file.flush();
+      for (const cluster of elsewhere) await this.adjust(cluster, 1, -1);
+      await this.cache.writeBack();
+    });
+    this.#noteFreed(0);
+  }
+
+  /** The first cluster of those below `limit` from which on none is in use. */
+  async endOfUse(limit: number): Promise<number> {
+    const { refcountBlockEntries } = this.#geometry;
+    for (let index = Math.floor((limit - 1) / refcountBlockEntries); index >= 0; index--) {
+      if (this.blockOffset(index) === 0) continue;
+      const entryOf = await this.blockReader(index);
+      for (let entry = Math.min(refcountBlockEntries, limit - index * refcountBlockEntries) - 1; entry >= 0; entry--) {
+        if (entryOf(entry) !== 0) return index * refcountBlockEntries + entry + 1;
+      }
+    }
+    return 0;
   }
 
   async #adjustInBlock(cluster: number, count: number, delta: number): Promise<number> {

@@ -123,7 +123,7 @@ export class Snapshots implements SnapshotTable {
     });
     await this.#releaseAfterSwitch(async () => {
       if (snapshot.vmStateSize > 0) this.#vmState!.take();
-      await releaseTree(image, old.active, diskEntries); // VM state that QEMU's loadvm left in the active table
+      await releaseTree(image, old.active, diskEntries, 'snapshot'); // VM state that QEMU's loadvm left in the active table
       await this.#releaseL1(old.active);
     });
     return entry!;
@@ -153,7 +153,7 @@ export class Snapshots implements SnapshotTable {
       return { active, size: entry.diskSize };
     });
     await this.#releaseAfterSwitch(async () => {
-      await releaseTree(image, old);
+      await releaseTree(image, old, 0, 'snapshot');
       await this.#releaseL1(old);
     });
   }
@@ -169,8 +169,8 @@ export class Snapshots implements SnapshotTable {
       return { active, entries: this.#entries.filter((other) => other !== entry) };
     });
     await this.#releaseAfterSwitch(async () => {
-      for (const table of replaced) await image.releaseNow([{ cluster: table / image.geometry.clusterSize, count: 1 }]);
-      await releaseTree(image, deleted);
+      for (const table of replaced) await image.releaseNow([{ cluster: table / image.geometry.clusterSize, count: 1 }], 'snapshot');
+      await releaseTree(image, deleted, 0, 'snapshot');
       await this.#releaseL1(deleted);
       if (image.activeL1 !== old) await this.#releaseL1(old);
     });
@@ -267,7 +267,7 @@ export class Snapshots implements SnapshotTable {
 
   async #releaseRange(offset: number, bytes: number): Promise<void> {
     const { clusterSize } = this.#image.geometry;
-    if (offset !== 0 && bytes > 0) await this.#image.releaseNow([{ cluster: offset / clusterSize, count: Math.ceil(bytes / clusterSize) }]);
+    if (offset !== 0 && bytes > 0) await this.#image.releaseNow([{ cluster: offset / clusterSize, count: Math.ceil(bytes / clusterSize) }], 'other');
   }
 }
 

@@ -4,7 +4,7 @@
  * on a drained image.
  */
 import { alignUp, viewOf } from '../../base/bytes.js';
-import type { Qcow2Image } from './image.js';
+import type { FreeCause, Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
 import { clusterKind, ENTRY_BYTES, HIGH_COPIED, ownsCluster } from './layout.js';
 
@@ -120,7 +120,7 @@ export async function copyTree(image: Qcow2Image, source: L1Table, entries: numb
 }
 
 /** Drops the references that L1 entries `from`… make: their clusters, then their L2 tables. Nothing on disk reaches them. */
-export async function releaseTree(image: Qcow2Image, l1: L1Table, from = 0): Promise<void> {
+export async function releaseTree(image: Qcow2Image, l1: L1Table, from: number, cause: FreeCause): Promise<void> {
   for (let index = from; index < l1.entries; index++) {
     const tableOffset = l1.l2Offset(index);
     if (tableOffset === 0) continue;
@@ -129,9 +129,9 @@ export async function releaseTree(image: Qcow2Image, l1: L1Table, from = 0): Pro
     for (const run of referencedRuns(image, table)) {
       batch.push(run);
       if (batch.length < TABLE_BATCH_RUNS) continue;
-      await image.releaseNow(batch);
+      await image.releaseNow(batch, cause);
       batch = [];
     }
-    await image.releaseNow([...batch, { cluster: tableOffset / image.geometry.clusterSize, count: 1 }]);
+    await image.releaseNow([...batch, { cluster: tableOffset / image.geometry.clusterSize, count: 1 }], cause);
   }
 }

@@ -50,7 +50,7 @@ export class PendingVmState implements VmStateArea {
     await this.#image.exclusive(async () => {
       const l1 = this.take();
       await this.#image.barrier(); // its L2 slices may be dirty in the cache
-      await releaseTree(this.#image, l1);
+      await releaseTree(this.#image, l1, 0, 'other');
     });
   }
 
