@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { loadTlsX509, openByName, type BlockGraph, type BlockNode, type NbdListenAddress, type OpenedByName, type OptionTree } from '../../src/index.js';
+import { loadTlsPsk, loadTlsX509, openByName, type BlockGraph, type BlockNode, type NbdListenAddress, type OpenedByName, type OptionTree, type TlsCredentials } from '../../src/index.js';
 import { CACHE_CHOICES, FORMAT_CHOICES } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 import { refuseLiveSocket } from '../live-socket.mjs';
@@ -29,7 +30,7 @@ export const command = defineCommand({
     cache: { type: 'string', choices: CACHE_CHOICES, default: 'writeback', help: "QEMU's cache mode of the image" },
     bitmap: { type: 'string', alias: 'B', array: true, repeated: true, value: 'NAME', help: 'let clients read this dirty bitmap of the image' },
     'allocation-depth': { type: 'boolean', alias: 'A', help: 'let clients ask which layer of the backing chain holds each range' },
-    tls: { type: 'string', value: 'DIR', help: 'TLS only: ca-cert.pem, server-cert.pem and server-key.pem are here; clients need a certificate of that CA' },
+    tls: { type: 'string', value: 'DIR', help: 'TLS only: ca-cert.pem, server-cert.pem and server-key.pem are here, and clients need a certificate of that CA; or keys.psk alone, and clients need one of its keys' },
     'tls-any-client': { type: 'boolean', help: 'with --tls: clients need no certificate' },
   },
   examples: [
@@ -53,7 +54,7 @@ export const command = defineCommand({
     };
     await serveImage({
       address, open, maxConnections: args.shared, persistent: args.persistent, stop: signal, onProblem: warn,
-      tls: tls === undefined ? null : loadTlsX509({ endpoint: 'server', dir: tls, verifyPeer: !args.tlsAnyClient }),
+      tls: tls === undefined ? null : credentialsIn(tls, args.tlsAnyClient),
       exported: {
         name: args.exportName, description: args.description, writable: !readOnly, writethrough: isWritethrough(cache), bitmaps: args.bitmap,
         allocationDepth: args.allocationDepth,
@@ -62,3 +63,11 @@ export const command = defineCommand({
     });
   },
 });
+
+/** Certificates; or pre-shared keys where these are all that is there. */
+function credentialsIn(dir: string, anyClient: boolean): TlsCredentials {
+  const hasOnlyKeys = existsSync(path.join(dir, 'keys.psk')) && !existsSync(path.join(dir, 'server-cert.pem'));
+  if (!hasOnlyKeys) return loadTlsX509({ endpoint: 'server', dir, verifyPeer: !anyClient });
+  if (anyClient) throw new UsageError('--tls-any-client needs certificates: with pre-shared keys every client has one');
+  return loadTlsPsk({ endpoint: 'server', dir });
+}
