@@ -44,17 +44,19 @@ export class BufferPool {
   readonly #memory: Uint8Array;
   /** Free extents, ascending by start and never adjacent. */
   #free: { start: number; bytes: number }[];
+  #bytesFree: number;
   #waiters: Waiter[] = [];
 
   constructor(bytes: number) {
     this.bytes = alignUp(bytes, WASM_PAGE);
+    this.#bytesFree = this.bytes;
     const pages = this.bytes / WASM_PAGE;
     this.#memory = new Uint8Array(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
     arenas.set(this.#memory.buffer, { address: null });
     this.#free = [{ start: 0, bytes: this.bytes }];
   }
 
-  get bytesFree(): number { return this.#free.reduce((sum, extent) => sum + extent.bytes, 0); }
+  get bytesFree(): number { return this.#bytesFree; }
 
   /** Leases `bytes` page-aligned bytes (content undefined); waits, first come first served, while the pool is empty. */
   lease(bytes: number): Promise<Lease> | Lease {
@@ -86,12 +88,14 @@ export class BufferPool {
     if (index < 0) return -1;
     const extent = this.#free[index]!;
     const { start } = extent;
+    this.#bytesFree -= size;
     if (extent.bytes === size) this.#free.splice(index, 1);
     else this.#free[index] = { start: start + size, bytes: extent.bytes - size };
     return start;
   }
 
   #give(start: number, bytes: number): void {
+    this.#bytesFree += bytes;
     let index = this.#free.findIndex((extent) => extent.start > start);
     if (index < 0) index = this.#free.length;
     const before = this.#free[index - 1];

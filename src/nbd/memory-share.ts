@@ -10,6 +10,8 @@ export class MemoryShare {
   readonly #pool: BufferPool;
   /** So that one connection cannot hold all memory while the others wait. A single request may exceed it. */
   readonly #limit: number;
+  /** Left free by who holds something already: for the first request of others, however many clients hoard. */
+  readonly #reserve: number;
   /** The pool is empty: somebody waits until others give memory back. */
   readonly #onWait: () => void;
   #held = 0;
@@ -17,9 +19,10 @@ export class MemoryShare {
   #wantsPool = 0;
   readonly #waiters: Waiter[] = [];
 
-  constructor(pool: BufferPool, limit: number, onWait: () => void) {
+  constructor(pool: BufferPool, onWait: () => void) {
     this.#pool = pool;
-    this.#limit = limit;
+    this.#limit = pool.bytes / 2;
+    this.#reserve = pool.bytes / 4;
     this.#onWait = onWait;
   }
 
@@ -31,8 +34,9 @@ export class MemoryShare {
     return new Promise((grant) => { this.#waiters.push({ bytes, grant }); });
   }
 
+  /** What does not fit is asked again when a request of this connection has ended. */
   #fits(bytes: number): boolean {
-    return this.#held === 0 || this.#held + bytes <= this.#limit;
+    return this.#held === 0 || (this.#held + bytes <= this.#limit && this.#pool.bytesFree - bytes >= this.#reserve);
   }
 
   #take(bytes: number): Lease | Promise<Lease> {

@@ -161,7 +161,7 @@ export class NbdServer {
     const { tls, handshakeTimeoutMs, maxInFlight } = this.#options;
     this.#connections.add(new Connection({
       socket, tls: tls ?? null, authorize: this.#options.authorize ?? null, clock: this.#clock, inbox: this.#inbox,
-      memory: new MemoryShare(this.#pool, this.#pool.bytes / 2, () => this.#stalls.begin()),
+      memory: new MemoryShare(this.#pool, () => this.#stalls.begin()),
       handshakeTimeoutMs: handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
       maxInFlight: maxInFlight ?? MAX_IN_FLIGHT,
       find: (name) => this.#exports.get(keyOf(name)),
