@@ -1,4 +1,17 @@
-/** The CLI's bundle: one entry per program, and one chunk for what each command loads when it runs. */
+/**
+ * The CLI's bundle: one entry per program, and one chunk for what each command loads when it runs. CommonJS, since only
+ * that can be loaded with its code compiled ahead (cli/compiled.cjs).
+ */
+
+/** Code compiled ahead cannot import packages without a warning of Node 20's, so a file that Node itself loads does it. */
+const importPackage = {
+  name: 'import-package',
+  renderChunk: (code) => code.replaceAll(/\bimport\((?=")/g, 'require("./import.cjs").importPackage('),
+  generateBundle() {
+    this.emitFile({ type: 'asset', fileName: 'import.cjs', source: 'exports.importPackage = (name) => import(name);\n' });
+  },
+};
+
 export default {
   input: { main: 'cli/main.mts', nbd: 'cli/nbd/main.mts', 'storage-daemon': 'cli/storage-daemon/main.mts' },
   cwd: import.meta.dirname,
@@ -8,5 +21,6 @@ export default {
   // modules of this package do nothing when imported, so what is not used may go
   treeshake: { moduleSideEffects: (id) => id.includes('/node_modules/') },
   resolve: { extensionAlias: { '.js': ['.ts', '.js'], '.mjs': ['.mts', '.mjs'] } },
-  output: { format: 'esm', entryFileNames: '[name].js', chunkFileNames: 'chunk-[name]-[hash].js' },
+  plugins: [importPackage],
+  output: { format: 'cjs', entryFileNames: '[name].cjs', chunkFileNames: 'chunk-[name]-[hash].cjs' },
 };

@@ -1,5 +1,5 @@
 /** The same command lines through yargs, for commands where its 50 ms do not matter; and shell completion. */
-import yargs, { type Argv, type Options } from 'yargs';
+import type { Argv, Options } from 'yargs';
 import { UsageError, type CommandSpec, type OptionSpec } from './command.mjs';
 import type { CommandEntry } from './commands.mjs';
 import { missingValue, unknownOption, type RawArgs } from './options.mjs';
@@ -14,6 +14,11 @@ function toYargs(option: OptionSpec): Options {
     ...(option.repeated === true ? { nargs: 1 } : {}),
     description: option.help,
   };
+}
+
+/** An ES module, which the bundle, CommonJS, can only import so. */
+async function loadYargs() {
+  return (await import('yargs')).default;
 }
 
 /** Evens out what yargs reads in its own way: `-fraw` is `-f raw`, and names like `--constructor` are unknown, not built in. */
@@ -32,6 +37,7 @@ function normalize(spec: CommandSpec, argv: readonly string[]): string[] {
 
 /** Like options.scan. Types are left to `interpret`, so that both ways give the same values and messages. */
 export async function scanWithYargs(spec: CommandSpec, argv: readonly string[]): Promise<RawArgs> {
+  const yargs = await loadYargs();
   const parser = yargs(normalize(spec, argv)).detectLocale(false).help(false).version(false).exitProcess(false).showHelpOnFail(false)
     .parserConfiguration({
       'camel-case-expansion': false, 'dot-notation': false, 'boolean-negation': false, 'parse-numbers': false,
@@ -67,6 +73,7 @@ function translate(spec: CommandSpec, message: string, error: Error | undefined)
 }
 
 async function describeCommands(entries: Readonly<Record<string, CommandEntry>>): Promise<Argv> {
+  const yargs = await loadYargs();
   const root = yargs().scriptName('quiesce').detectLocale(false).help(false).version(false).exitProcess(false)
     .completion('completion', false);
   const groups = new Map<string, [string, CommandEntry, CommandSpec][]>();

@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { kill, quiesce, repository, run, runOk, start } from '../../support/run.js';
@@ -23,11 +26,10 @@ test('it finds itself through a chain of symlinks, from any folder', async () =>
 /** The launcher in a checkout of its own, whose compiled CLI is `source` (null = not built). */
 function checkoutWith(source: string | null): string {
   cpSync(join(repository, 'cli', 'quiesce'), tmp('cli/quiesce'));
-  for (const file of ['launch.cjs', 'package.json']) cpSync(join(repository, 'cli', file), tmp(`cli/${file}`));
+  for (const file of ['launch.cjs', 'compiled.cjs', 'package.json']) cpSync(join(repository, 'cli', file), tmp(`cli/${file}`));
   if (source === null) return tmp('cli/quiesce');
   mkdirSync(tmp('dist/cli'), { recursive: true });
-  writeFileSync(tmp('package.json'), '{ "type": "module" }');
-  writeFileSync(tmp('dist/cli/main.js'), source);
+  writeFileSync(tmp('dist/cli/main.cjs'), source);
   return tmp('cli/quiesce');
 }
 
@@ -38,9 +40,9 @@ test('where nothing is built, one line says how to build', async () => {
 });
 
 test('a broken build is one line too', async () => {
-  const result = await run(checkoutWith("import 'no-such-package'"), ['--version']);
+  const result = await run(checkoutWith("require('no-such-package')"), ['--version']);
   expect(result.code).toBe(1);
-  expect(result.stderr).toMatch(/^quiesce: .*main\.js cannot be loaded: .*no-such-package.*\n$/);
+  expect(result.stderr).toMatch(/^quiesce: .*main\.cjs cannot be loaded: .*no-such-package.*\n$/);
 });
 
 test('the engine runs in the very process of the launcher: kill -9 ends it', async () => {
@@ -54,10 +56,49 @@ test('the engine runs in the very process of the launcher: kill -9 ends it', asy
 
 test.each([[{}, 16], [{ UV_THREADPOOL_SIZE: '3' }, 3]])('with %j the thread pool has %i threads', async (env, threads) => {
   const source = `
-    import { readdir } from 'node:fs/promises';
-    const before = (await readdir('/proc/self/task')).length;
-    console.log(process.env.UV_THREADPOOL_SIZE, before);`;
+    require('node:fs/promises').readdir('/proc/self/task').then(({ length }) => console.log(process.env.UV_THREADPOOL_SIZE, length));`;
   const bare = run(process.execPath, ['-e', "console.log(require('fs').readdirSync('/proc/self/task').length)"]);
   const ours = await runOk(checkoutWith(source), [], { env });
   expect(ours).toBe(`${threads} ${Number((await bare).stdout) + threads}\n`);
+});
+
+/** `image create`, `image info` and `image check` on the image `name`. */
+async function createAndCheck(launcher: string, name: string): Promise<string> {
+  const made = await runOk(launcher, ['image', 'create', '-f', 'qcow2', tmp(name), '1M']);
+  return made.replaceAll(tmp(name), 'IMAGE') + await runOk(launcher, ['image', 'check', tmp(name)]);
+}
+
+/** This package in a folder of its own, for a test to spoil what is compiled ahead. */
+function copyOfBuild(): { readonly launcher: string; readonly compiled: readonly string[] } {
+  for (const part of ['cli', 'dist/cli', 'package.json']) cpSync(join(repository, part), tmp(part), { recursive: true });
+  symlinkSync(join(repository, 'node_modules'), tmp('node_modules'));
+  const compiled = readdirSync(tmp('dist/cli')).filter((name) => name.endsWith('.code'));
+  return { launcher: tmp('cli/quiesce'), compiled: compiled.map((name) => tmp(`dist/cli/${name}`)) };
+}
+
+test('code compiled ahead is of this Node, and is taken', async () => {
+  const { compiled } = copyOfBuild();
+  const files = compiled.map((path) => path.replace(`.${process.version}-${process.arch}.code`, ''));
+  expect(files).toContain(tmp('dist/cli/main.cjs'));
+  const script = `
+    const { loadCompiled } = require(${JSON.stringify(tmp('cli/compiled.cjs'))});
+    const rejected = [];
+    process.on('exit', () => console.log(JSON.stringify(rejected)));
+    loadCompiled(${JSON.stringify(tmp('dist/cli/main.cjs'))}, (file, script) => rejected.push(script.cachedDataRejected));`;
+  const [, taken] = (await runOk(process.execPath, ['-e', script, '--', 'quiesce', '--version'])).trim().split('\n');
+  const rejected = JSON.parse(taken!) as boolean[];
+  expect(rejected.length).toBeGreaterThan(0);
+  expect(new Set(rejected)).toEqual(new Set([false]));
+});
+
+test.each([
+  ['missing', (path: string) => rmSync(path)],
+  ['garbage', (path: string) => writeFileSync(path, randomBytes(1000))],
+  ['empty', (path: string) => writeFileSync(path, '')],
+  ['cut off', (path: string) => truncateSync(path, statSync(path).size - 100)],
+])('code compiled ahead that is %s changes nothing', async (_what, spoil) => {
+  const { launcher, compiled } = copyOfBuild();
+  const expected = await createAndCheck(launcher, 'expected');
+  compiled.forEach(spoil);
+  expect(await createAndCheck(launcher, 'spoilt')).toBe(expected);
 });

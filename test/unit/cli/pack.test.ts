@@ -13,10 +13,10 @@ test('the package holds what it needs and nothing else', async () => {
   const { files } = Object.values(report)[0]!;
   const paths = files.map(({ path }) => path);
   expect(paths).toEqual(expect.arrayContaining([
-    'package.json', 'LICENSE', 'README.md', 'cli/quiesce', 'cli/quiesce-nbd', 'cli/quiesce-storage-daemon', 'cli/launch.cjs', 'cli/package.json',
-    'dist/cli/main.js', 'dist/cli/nbd.js', 'dist/cli/storage-daemon.js', 'dist/lib/index.js', 'dist/lib/index.d.ts',
+    'package.json', 'LICENSE', 'README.md', 'cli/quiesce', 'cli/quiesce-nbd', 'cli/quiesce-storage-daemon', 'cli/launch.cjs', 'cli/compiled.cjs', 'cli/package.json',
+    'dist/cli/main.cjs', 'dist/cli/nbd.cjs', 'dist/cli/storage-daemon.cjs', 'dist/lib/index.js', 'dist/lib/index.d.ts',
   ]));
-  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce(-nbd|-storage-daemon)?|cli\/launch\.cjs|cli\/package\.json|dist\/(cli|lib)\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
+  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce(-nbd|-storage-daemon)?|cli\/(launch|compiled)\.cjs|cli\/package\.json|dist\/cli\/.*\.cjs|dist\/lib\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
   const launchers = files.filter(({ path }) => path.startsWith('cli/quiesce'));
   expect(launchers.map(({ mode }) => mode % 2)).toEqual([1, 1, 1]);
 });

@@ -1,0 +1,45 @@
+'use strict';
+/**
+ * Loads the bundle with its code compiled ahead: reading and compiling a few hundred kilobytes of JavaScript costs more
+ * than most commands take. build.js keeps what V8 compiled beside each file; V8 itself takes it only if it is of its
+ * own version and flags, and otherwise compiles as usual. Newer Nodes do the same for every module (module.enableCompileCache).
+ */
+const { readFileSync } = require('node:fs');
+const { createRequire } = require('node:module');
+const { dirname, join } = require('node:path');
+const vm = require('node:vm');
+
+/** Where the compiled code of `file` is kept: code of another Node, or of another processor, is not even looked at. */
+const codePath = (file) => `${file}.${process.version}-${process.arch}.code`;
+
+function readIfThere(path) {
+  try {
+    return readFileSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Loads the CommonJS file as `require` would. `onScript(file, script)` hears of each file of the bundle. */
+function loadCompiled(main, onScript = () => {}) {
+  const folder = dirname(main);
+  const requireOther = createRequire(main);
+  const loaded = new Map();
+  const load = (file) => {
+    const known = loaded.get(file);
+    if (known !== undefined) return known.exports;
+    const module = { exports: {} };
+    loaded.set(file, module);
+    const script = new vm.Script(`(function (exports, require, module, __filename, __dirname) {${readFileSync(file, 'utf8')}\n})`, {
+      filename: file, cachedData: readIfThere(codePath(file)),
+    });
+    onScript(file, script);
+    script.runInThisContext()(module.exports, requireFrom, module, file, folder);
+    return module.exports;
+  };
+  // all files of the bundle are in one folder; import.cjs is there for what only code that Node loads may do
+  const requireFrom = (name) => (name.startsWith('./') && name !== './import.cjs' ? load(join(folder, name)) : requireOther(name));
+  return load(main);
+}
+
+module.exports = { codePath, loadCompiled };
