@@ -46,8 +46,26 @@ const KNOWN_PROCESSORS: readonly string[] = ['x64', 'arm64', 'riscv64', 'loong64
 let loaded: Libc | null = null;
 let known: Capabilities | null = null;
 
+type Koffi = Pick<typeof import('koffi'), 'load' | 'errno' | 'view'>;
+
+/**
+ * koffi by its native part alone: the JavaScript that finds that part, and wraps what is deprecated, takes longer to
+ * load than an image to open. Where the part is not at the usual place, koffi itself finds it.
+ */
+function loadKoffi(): Koffi {
+  const require = createRequire(import.meta.url);
+  try {
+    const native = require(`@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`) as Partial<Koffi>;
+    const { load, errno, view } = native;
+    if (load !== undefined && errno !== undefined && view !== undefined) return { load, errno, view };
+  } catch {
+    // another C library, or another layout of node_modules
+  }
+  return require('koffi') as Koffi;
+}
+
 function load(): Libc {
-  const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
+  const koffi = loadKoffi();
   const libc = koffi.load(null);
   // fcntl and ioctl are variadic in C; on these processors one pointer is passed the same way
   return {
