@@ -117,8 +117,26 @@ function parentsFirst(roots: Iterable<BlockNode>): BlockNode[] {
   return order.reverse();
 }
 
-function cycle(parent: BlockNode, child: BlockChild): BlockError {
-  return new BlockError('INVALID_ARGUMENT', `Making '${child.node.nodeName}' a ${child.edge} child of '${parent.nodeName}' would create a cycle`, { node: parent.name });
+function cycle(parent: BlockNode, { node, edge }: Pick<BlockChild, 'node' | 'edge'>): BlockError {
+  return new BlockError('INVALID_ARGUMENT', `Making '${node.nodeName}' a ${edge} child of '${parent.nodeName}' would create a cycle`, { node: parent.name });
+}
+
+/** Throws where `node` cannot become a child of `parent`, since it lies above it already, or is it. */
+export function refuseCycle(parent: BlockNode, node: BlockNode, edge: string, below: Below = nodesBelow): void {
+  if (reaches(node, parent, below)) throw cycle(parent, { node, edge });
+}
+
+type Below = (node: BlockNode) => readonly BlockNode[];
+
+function nodesBelow(node: BlockNode): readonly BlockNode[] {
+  return node.children.map((child) => child.node);
+}
+
+/** True where `wanted` lies below `from`, or is it. */
+export function reaches(from: BlockNode, wanted: BlockNode, below: Below = nodesBelow, seen = new Set<BlockNode>()): boolean {
+  if (seen.has(from)) return false;
+  seen.add(from);
+  return from === wanted || below(from).some((node) => reaches(node, wanted, below, seen));
 }
 
 function togetherOf(node: BlockNode, useOf: (user: NodeUser) => EdgeUse): EdgeUse {

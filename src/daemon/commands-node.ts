@@ -62,6 +62,7 @@ async function changeChildren({ graph }: StorageDaemon, { parent, child, node }:
   const below = graph.find(node as string);
   if (below === undefined) throw new BlockError('NOT_FOUND', `Node '${node as string}' not found`);
   if (quorum === null) throw new BlockError('NOT_SUPPORTED', `The node ${parent as string} does not support adding a child`);
+  if (below.parents.size > 0) throw new BlockError('BUSY', `The node ${below.nodeName} already has a parent`);
   await above.drained(async () => {
     const edge = quorum.addChild(below);
     edge.parent = above;

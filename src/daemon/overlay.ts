@@ -3,7 +3,7 @@ import { BlockError } from '../base/errors.js';
 import { BlockChild } from '../block/child.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
-import type { NodeUser } from '../block/permissions.js';
+import { refuseCycle, type NodeUser } from '../block/permissions.js';
 import { reopenBlockdevs } from '../image/reopen.js';
 import type { OptionTree } from '../image/options.js';
 
@@ -31,6 +31,7 @@ export interface Overlaid {
 /** Makes `overlay` what all users of `node` use, with `node` as its backing node. On drained nodes, or it drains `node`. */
 export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: BlockNode): Promise<Overlaid> {
   const users = [...node.parents];
+  refuseCycle(overlay, node, 'backing');
   const edge = { child: null as BlockChild | null };
   // Until it is settled nothing may be written to the overlay: an undo would lose it
   const letGo = holdDrained(overlay);

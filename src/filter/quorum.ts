@@ -9,7 +9,7 @@ import { RangeLock } from '../base/range-lock.js';
 import { BlockChild } from '../block/child.js';
 import { NO_LIMITS, type BlockDriver, type BlockStatus } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
-import { Permission, type EdgeUse } from '../block/permissions.js';
+import { Permission, refuseCycle, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, type BlockRequest } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { firstDifference } from './difference.js';
@@ -113,8 +113,12 @@ export class QuorumDriver implements BlockDriver {
   /** x-blockdev-change; on a drained node. The new edge. */
   addChild(node: BlockNode): BlockChild {
     if (this.blkverify) throw new BlockError('INVALID_ARGUMENT', 'Cannot add a child to a quorum in blkverify mode');
-    const child = new BlockChild(`children.${this.#nextIndex++}`, 'data', node);
-    child.parent = this.#children[0]!.parent;
+    const edge = `children.${this.#nextIndex}`;
+    const { parent } = this.#children[0]!;
+    if (parent !== null) refuseCycle(parent, node, edge);
+    this.#nextIndex++;
+    const child = new BlockChild(edge, 'data', node);
+    child.parent = parent;
     this.#children.push(child);
     return child;
   }

@@ -6,7 +6,7 @@ import { BlockChild } from '../block/child.js';
 import type { PreparedUse } from '../block/driver.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
-import type { NodeUser } from '../block/permissions.js';
+import { reaches, refuseCycle, type NodeUser } from '../block/permissions.js';
 import { givenOnly, inherit, ownOptions, readCommon, type BlockdevContext } from './blockdev.js';
 import { findDriver, type CommonOptions, type ReopenedDriver } from './drivers.js';
 import { extractOptions, flattenOptions, invalid, NodeOptionsReader, type FlatOptions, type OptionTree } from './options.js';
@@ -35,7 +35,8 @@ export async function reopenBlockdevs(graph: BlockGraph, list: readonly OptionTr
     if (name === undefined) throw invalid('node-name not specified');
     enqueue(queue, graph.get(String(name)), flat);
   }
-  const changes = [...queue.values()].map((queued) => readChange(graph, queued, context));
+  const changes: Change[] = [];
+  for (const queued of queue.values()) changes.push(readChange(graph, queued, context, changes));
   const orphans = changes.flatMap(({ node, links }) => [...links.keys()].map((edge) => childOf(node, edge)?.node)).filter((node) => node !== undefined);
   await apply(graph, parentsFirst(changes));
   for (const node of orphans) if (node.parents.size === 0 && !node.pinned) await node.close();
@@ -62,7 +63,7 @@ function enqueue(queue: Map<BlockNode, Queued>, node: BlockNode, flat: FlatOptio
   }
 }
 
-function readChange(graph: BlockGraph, { node, flat }: Queued, context: BlockdevContext): Change {
+function readChange(graph: BlockGraph, { node, flat }: Queued, context: BlockdevContext, before: readonly Change[]): Change {
   const { driver, origin } = node;
   const given = new Map(flat);
   const reader = new NodeOptionsReader(flat);
@@ -78,7 +79,7 @@ function readChange(graph: BlockGraph, { node, flat }: Queued, context: Blockdev
   const reopened = definition.reopen({
     node, common, options: reader, throttleGroup: context.throttleGroup, child: (edge) => futureChild(graph, node, given, edge),
   });
-  const links = readLinks(graph, node, flat);
+  const links = readLinks(graph, node, flat, before);
   for (const [name, value] of flat) {
     const unchanged = name === 'driver' ? value === driver.formatName : name === 'node-name' || String(old.get(name)) === String(value) || childOf(node, name)?.node.nodeName === value;
     if (!unchanged) throw invalid(`Cannot change the option '${name}'`);
@@ -92,37 +93,42 @@ function futureChild(graph: BlockGraph, node: BlockNode, given: FlatOptions, edg
 }
 
 /** `backing` and `file` may name other nodes. Takes what it reads out of `flat`. */
-function readLinks(graph: BlockGraph, node: BlockNode, flat: FlatOptions): Map<string, BlockNode | null> {
+function readLinks(graph: BlockGraph, node: BlockNode, flat: FlatOptions, before: readonly Change[]): Map<string, BlockNode | null> {
   const links = new Map<string, BlockNode | null>();
+  const read = (edge: string): void => {
+    const wanted = readLink(graph, node, flat, edge);
+    if (wanted === undefined) return;
+    if (wanted !== null) refuseCycle(node, wanted, edge, (other) => childrenAfter(other, before));
+    links.set(edge, wanted);
+  };
   if (node.driver.setBacking !== undefined) {
     const missing = !flat.has('backing') && ![...flat.keys()].some((name) => name.startsWith('backing.'));
     const has = node.backing !== null || (node.driver.describe?.().backingFile ?? null) !== null;
     if (has && missing) throw invalid(`backing is missing for '${node.nodeName}'`);
-    if (flat.has('backing')) readLink(graph, node, flat, 'backing', links);
+    if (flat.has('backing')) read('backing');
   }
-  if (childOf(node, 'file') !== undefined && flat.has('file')) readLink(graph, node, flat, 'file', links);
+  if (childOf(node, 'file') !== undefined && flat.has('file')) read('file');
   return links;
 }
 
-function readLink(graph: BlockGraph, node: BlockNode, flat: FlatOptions, edge: string, links: Map<string, BlockNode | null>): void {
+/** What lies below a node once the changes that were read before are made. */
+function childrenAfter(node: BlockNode, changes: readonly Change[]): readonly BlockNode[] {
+  const links = changes.find((change) => change.node === node)?.links ?? new Map<string, BlockNode | null>();
+  const kept = node.children.filter(({ edge }) => !links.has(edge)).map((child) => child.node);
+  return [...kept, ...[...links.values()].filter((linked) => linked !== null)];
+}
+
+/** Undefined: it stays as it is. */
+function readLink(graph: BlockGraph, node: BlockNode, flat: FlatOptions, edge: string): BlockNode | null | undefined {
   const reference = flat.get(edge)!;
   const present = childOf(node, edge)?.node ?? null;
   flat.delete(edge);
   if (reference === null) {
-    if (present !== null) links.set(edge, null);
-    return;
+    return present === null ? undefined : null;
   }
   const wanted = graph.find(String(reference));
   if (wanted === undefined) throw invalid(`Cannot find device='' nor node-name='${String(reference)}'`);
-  if (wanted === present) return;
-  if (reaches(wanted, node)) throw invalid(`Making '${wanted.nodeName}' a ${edge} child of '${node.nodeName}' would create a cycle`);
-  links.set(edge, wanted);
-}
-
-function reaches(from: BlockNode, wanted: BlockNode, seen = new Set<BlockNode>()): boolean {
-  if (seen.has(from)) return false;
-  seen.add(from);
-  return from === wanted || from.children.some((child) => reaches(child.node, wanted, seen));
+  return wanted === present ? undefined : wanted;
 }
 
 /** A node is drained before those below it: what it has in flight needs them. */

@@ -136,6 +136,27 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 
+  test('to changes that would make a cycle', async () => {
+    const add = (driver: string, name: string, more: object): string => line('blockdev-add', { driver, 'node-name': name, ...more });
+    const image = (name: string, backing: string | null): string => add('qcow2', name, { backing, file: { driver: 'file', filename: tmp(`${name}.qcow2`), 'node-name': `${name}f` } });
+    const options = (name: string, backing: string | null, file = `${name}f`): object => ({ driver: 'qcow2', 'node-name': name, backing, file });
+    const reopen = (...all: object[]): string => line('blockdev-reopen', { options: all });
+    const change = (parent: string, node: string): string => line('x-blockdev-change', { parent, node });
+    const lines = [
+      image('a', null), image('b', 'a'), add('raw', 'r', { 'read-only': true, file: 'b' }),
+      reopen(options('a', 'b')), reopen(options('a', 'a')), reopen(options('a', 'r')), reopen(options('a', null, 'a')), reopen(options('a', null, 'r')),
+      reopen({ driver: 'raw', 'node-name': 'r', 'read-only': true, file: 'r' }), line('blockdev-snapshot', { node: 'b', overlay: 'a' }), line('blockdev-snapshot', { node: 'a', overlay: 'b' }),
+      reopen(options('a', 'b'), options('b', 'a')), reopen(options('b', null), options('a', 'b')), reopen(options('a', null), options('b', 'a')),
+      ...['n1', 'n2', 'n3'].map((name) => add('null-co', name, { size: 1_048_576, 'read-zeroes': true })),
+      add('quorum', 'q', { 'vote-threshold': 1, children: ['n1', 'n2'] }), change('q', 'q'), change('q', 'n1'), change('n1', 'q'),
+      add('raw', 'over', { file: 'q' }), change('q', 'over'), change('q', 'q'), add('raw', 'beside', { file: 'n3' }), change('q', 'n3'), change('q', 'beside'), change('q', 'beside'),
+      add('quorum', 'v', { 'vote-threshold': 2, blkverify: true, children: ['n1', 'n2'] }), change('v', 'v'), line('x-debug-query-block-graph'),
+    ];
+    const { ours, theirs } = await both(negotiated(...lines));
+    expect(ours.slice(1)).toEqual(theirs.slice(1));
+    expect(theirs.filter((message) => message.includes('would create a cycle')).length).toBeGreaterThan(8);
+  });
+
   test('to new images on top, and to their backing names', async () => {
     const overlay = (node: string, top: string): string => line('blockdev-snapshot', { node, overlay: top });
     const change = (device: string, image: string): string => line('change-backing-file', { device, 'image-node-name': image, 'backing-file': 'other.img' });
