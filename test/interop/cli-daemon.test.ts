@@ -123,7 +123,7 @@ peers('qemu-img', 'qemu-io', 'nbdinfo')('with clients', () => {
     expect(find('client connected')).toMatchObject([{ level: 30, export: 'b', peer: 'unix', tls: false }]);
     expect(find('client gone')).toMatchObject([{ export: 'b', peer: 'unix' }]);
     expect(find('monitor connected')).toMatchObject([{ monitor: 'quiesce-qmp' }]);
-    expect(find('writing to file failed')).toMatchObject([{ level: 50, export: 'b', node: 'bad', offset: 0, bytes: 4096, errno: 'EIO' }]);
+    expect(find('writing to file failed')[0]).toMatchObject({ level: 50, export: 'b', node: 'bad', offset: 0, bytes: 4096, errno: 'EIO' });
     expect(find('command').map(({ command }) => command)).toEqual(['blockdev-add', 'block-export-add', 'object-add', 'block-export-del']);
     expect(find('command failed')).toMatchObject([{ command: 'blockdev-del', error: expect.stringContaining('none') }]);
     expect(daemon.stderr()).not.toContain('hidden');
