@@ -5,7 +5,7 @@ import { isBackground, startInBackground, tellReady } from '../background.mjs';
 import { getopt, GetoptError, type GetoptItem } from '../getopt.mjs';
 import { complain, ProgramError, print, programName, runProgram } from '../program.mjs';
 import { help, version } from './help.mjs';
-import { EFFECTS, OPTIONS, type Setting } from './options.mjs';
+import { EFFECTS, OPTIONS, ownStdio, type Setting } from './options.mjs';
 
 async function main(argv: readonly string[]): Promise<number> {
   const items = readCommandLine(argv);
@@ -48,11 +48,11 @@ function itemOf(item: Exclude<GetoptItem, { kind: 'rest' }>): Item {
 }
 
 async function run(items: readonly Item[], daemonize: boolean): Promise<number> {
-  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` } });
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, stdio: ownStdio(daemonize) });
   const stopping = new AbortController();
   void daemon.ended.then(() => stopping.abort());
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.quit());
-  const setting: Setting = { daemon, daemonize, stop: stopping.signal, stdioTaken: false, pidFile: null, say: () => undefined };
+  const setting: Setting = { daemon, stop: stopping.signal, pidFile: null, say: () => undefined };
   let pidFile: PidFile | null = null;
   try {
     for (const item of items) {
@@ -62,11 +62,21 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
     if (setting.pidFile !== null) pidFile = writePidFile(setting.pidFile);
     if (daemonize) process.chdir('/');
     tellReady();
-    await daemon.ended;
+    await untilEnded(daemon);
     return 0;
   } finally {
     await daemon.close();
     pidFile?.remove();
+  }
+}
+
+/** Also where nothing is left that anything could come from: it holds its disks until it is told to end. */
+async function untilEnded(daemon: StorageDaemon): Promise<void> {
+  const alive = setInterval(() => undefined, 2 ** 30);
+  try {
+    await daemon.ended;
+  } finally {
+    clearInterval(alive);
   }
 }
 

@@ -24,10 +24,8 @@ export const OPTIONS: readonly LongOption[] = [
 
 export interface Setting {
   readonly daemon: StorageDaemon;
-  readonly daemonize: boolean;
   /** Aborted when the daemon is to end. */
   readonly stop: AbortSignal;
-  stdioTaken: boolean;
   pidFile: string | null;
   /** A line on standard error under the option's own words. */
   readonly say: (text: string) => void;
@@ -59,13 +57,14 @@ function typed(type: string, text: string, impliedKey?: string): JsonDict {
   return options;
 }
 
-async function addChardev(value: string, setting: Setting, shared: Setting): Promise<'end' | void> {
-  const parsed = parseChardevOptions(value, { stdio: () => takeStdio(shared), warn: (text) => setting.say(`warning: ${text}`) });
+async function addChardev(value: string, setting: Setting): Promise<'end' | void> {
+  const parsed = parseChardevOptions(value, { daemon: setting.daemon, stdio: setting.daemon.stdio, warn: (text) => setting.say(`warning: ${text}`) });
   if (parsed === 'help') {
     print(CHARDEV_HELP);
     return 'end';
   }
   const chardev = await setting.daemon.chardevs.add(parsed.id, parsed.config);
+  if (chardev.path !== undefined) print(`char device redirected to ${chardev.path} (label ${parsed.id})\n`);
   if (parsed.config.kind === 'socket' && parsed.config.wait) await waitForClient(chardev, setting);
 }
 
@@ -75,11 +74,15 @@ async function waitForClient(chardev: Chardev, { say, stop }: Setting): Promise<
   await chardev.waitForClient(stop);
 }
 
-function takeStdio(shared: Setting): Duplex {
-  if (shared.daemonize) throw new BlockError('INVALID_ARGUMENT', 'cannot use stdio with -daemonize');
-  if (shared.stdioTaken) throw new BlockError('BUSY', 'cannot use stdio by multiple character devices');
-  shared.stdioTaken = true;
-  return stdioStream();
+/** Gives the process's own streams to one character device. */
+export function ownStdio(daemonize: boolean): () => Duplex {
+  let taken = false;
+  return () => {
+    if (daemonize) throw new BlockError('INVALID_ARGUMENT', 'cannot use stdio with -daemonize');
+    if (taken) throw new BlockError('BUSY', 'cannot use stdio by multiple character devices');
+    taken = true;
+    return stdioStream();
+  };
 }
 
 /** Destroying it leaves the process's own streams alone. */
@@ -96,9 +99,13 @@ function stdioStream(): Duplex {
 }
 
 const CHARDEV_HELP = `Available chardev backend types: 
+  pty
   memory
+  file
   socket
   stdio
   ringbuf
   null
+  pipe
+  mux
 `;

@@ -25,7 +25,7 @@ export interface Capabilities {
 type VectorCall = KoffiFunc<(fd: number, vectors: Buffer, count: number, offset: number, flags: number) => number>;
 
 interface Libc {
-  readonly fcntl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
+  readonly fcntl: KoffiFunc<(fd: number, command: number, argument: Buffer | null) => number>;
   readonly lseek: KoffiFunc<(fd: number, offset: number, whence: number) => number>;
   readonly fallocate: KoffiFunc<(fd: number, mode: number, offset: number, bytes: number) => number>;
   readonly ioctl: KoffiFunc<(fd: number, command: number, argument: Buffer) => number>;
@@ -33,6 +33,7 @@ interface Libc {
   readonly statx: KoffiFunc<(fd: number, path: string, flags: number, mask: number, into: Buffer) => number>;
   readonly preadv2: VectorCall;
   readonly pwritev2: VectorCall;
+  readonly poll: KoffiFunc<(fds: Buffer, count: number, timeoutMs: number) => number>;
   readonly setsockopt: KoffiFunc<(fd: number, level: number, option: number, value: Buffer, bytes: number) => number>;
   readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
@@ -77,6 +78,7 @@ function load(): Libc {
     statx: libc.func('int statx(int fd, const char *path, int flags, uint32_t mask, void *into)'),
     preadv2: libc.func('int64_t preadv2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
+    poll: libc.func('int poll(void *fds, unsigned long count, int timeoutMs)'),
     setsockopt: libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t bytes)'),
     memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
@@ -343,4 +345,43 @@ export function setSendBuffer(fd: number, bytes: number): void {
   const value = Buffer.alloc(4);
   value.writeInt32LE(bytes);
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength);
+}
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/** Another descriptor of the same open file. */
+export function duplicateDescriptor(fd: number): number {
+  return check('fcntl(F_DUPFD_CLOEXEC)', libc().fcntl(fd, F_DUPFD_CLOEXEC, null));
+}
+
+const TIOCSPTLCK = 0x4004_5431;
+const TIOCGPTN = 0x8004_5430;
+const TCGETS = 0x5401;
+const TCSETS = 0x5402;
+/** struct termios as the kernel has it: four words of flags, the line discipline, 19 control characters. */
+const TERMIOS_BYTES = 36;
+const VMIN = 17 + 6;
+const VTIME = 17 + 5;
+/** Raw: no translation, no echo, no signals, 8 bits (as cfmakeraw has it). */
+const RAW: readonly (readonly [at: number, clear: number, set: number])[] = [[0, 0o2753, 0], [4, 0o1, 0], [8, 0o460, 0o60], [12, 0o100113, 0]];
+
+/** Makes the other side of an open /dev/ptmx ready, without any translation; returns its path. */
+export function unlockTerminal(fd: number): string {
+  check('ioctl(TIOCSPTLCK)', libc().ioctl(fd, TIOCSPTLCK, Buffer.alloc(4)));
+  const flags = Buffer.alloc(TERMIOS_BYTES);
+  check('ioctl(TCGETS)', libc().ioctl(fd, TCGETS, flags));
+  for (const [at, clear, set] of RAW) flags.writeUInt32LE(((flags.readUInt32LE(at) & ~clear) | set) >>> 0, at);
+  flags[VMIN] = 1;
+  flags[VTIME] = 0;
+  check('ioctl(TCSETS)', libc().ioctl(fd, TCSETS, flags));
+  return `/dev/pts/${ioctlWord(fd, 'TIOCGPTN', TIOCGPTN).readUInt32LE()}`;
+}
+
+const POLLHUP = 16;
+
+/** Whether the other side of a terminal or pipe is closed now. */
+export function isHungUp(fd: number): boolean {
+  const entry = Buffer.alloc(8);
+  entry.writeInt32LE(fd);
+  return libc().poll(entry, 1, 0) > 0 && (entry.readUInt16LE(6) & POLLHUP) !== 0;
 }

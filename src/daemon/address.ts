@@ -22,6 +22,7 @@ export function socketAddress(flat: JsonDict): SocketAddress {
     case 'fd':
       return { type: 'fd', fd: inheritedSocket((flat['str'] as string)) };
     default:
+      for (const name of ['cid', 'port']) if (!/^\d+$/.test(flat[name] as string)) throw new BlockError('INVALID_ARGUMENT', `Failed to parse ${name} '${flat[name] as string}'`);
       return refuse('socket family AF_VSOCK unsupported');
   }
 }
@@ -29,6 +30,12 @@ export function socketAddress(flat: JsonDict): SocketAddress {
 /** Of a SocketAddressLegacy: the same with the members in `data`. */
 export function legacySocketAddress(legacy: JsonDict): SocketAddress {
   return socketAddress({ type: legacy['type']!, ...legacy['data'] as JsonDict });
+}
+
+/** The same where a monitor's client told it: the descriptors of this process are not its. */
+export function receivedSocketAddress(legacy: JsonDict): SocketAddress {
+  if (legacy['type'] === 'fd') throw new BlockError('NOT_SUPPORTED', 'only QEMU supports file descriptor passing');
+  return legacySocketAddress(legacy);
 }
 
 /** A descriptor that came with the process. */

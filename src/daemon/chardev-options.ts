@@ -1,8 +1,11 @@
 /** The grammar of `--chardev`. */
 import type { Duplex } from 'node:stream';
+import type { Json } from '../qobject/value.js';
+import { parseSize } from '../base/bytes.js';
 import { inheritedSocket, type SocketAddress } from './address.js';
 import type { ChardevConfig } from './chardev.js';
-import { BACKEND_NAMES, RING_BYTES } from './commands-chardev.js';
+import { BACKEND_NAMES, refuseSocketOptions, ringBytes, unknownBackend } from './commands-chardev.js';
+import type { StorageDaemon } from './daemon.js';
 import { boolOption, invalid, parseQemuOpts, type QemuOpts } from './qemu-opts.js';
 
 const KNOWN: ReadonlySet<string> = new Set([
@@ -11,12 +14,15 @@ const KNOWN: ReadonlySet<string> = new Set([
   'size', 'chardev', 'append', 'logfile', 'logappend', 'mouse', 'clipboard', 'abstract', 'tight',
 ]);
 
+const ALIASES: Readonly<Record<string, string>> = { tty: 'serial', parport: 'parallel' };
+
 export interface ParsedChardev {
   readonly id: string;
   readonly config: ChardevConfig;
 }
 
 export interface ChardevSurroundings {
+  readonly daemon: StorageDaemon;
   readonly stdio: () => Duplex;
   readonly warn: (text: string) => void;
 }
@@ -24,44 +30,76 @@ export interface ChardevSurroundings {
 /** `help` where that is what was asked for. */
 export function parseChardevOptions(text: string, surroundings: ChardevSurroundings): ParsedChardev | 'help' {
   const options = parseQemuOpts(text, { impliedKey: 'backend', known: KNOWN, warn: surroundings.warn });
-  const backend = options.values.get('backend');
+  let backend = options.values.get('backend');
   if (options.help) return 'help';
   const { id } = options;
   if (id === null) throw invalid('chardev: no id specified');
   if (backend === undefined) throw invalid(`chardev: "${id}" missing backend`);
+  const alias = ALIASES[backend];
+  if (alias !== undefined) {
+    surroundings.warn(`The alias '${backend}' is deprecated, use '${alias}' instead`);
+    backend = alias;
+  }
   if (!(BACKEND_NAMES as readonly string[]).includes(backend)) throw invalid(`'${backend}' is not a valid char driver name`);
   return { id, config: configOf(backend, options, surroundings) };
 }
 
-function configOf(backend: string, options: QemuOpts, { stdio }: ChardevSurroundings): ChardevConfig {
+function configOf(backend: string, options: QemuOpts, { stdio, daemon }: ChardevSurroundings): ChardevConfig {
+  const { values } = options;
+  const needed = (name: string, otherwise: string): string => {
+    const value = values.get(name);
+    if (value === undefined) throw invalid(`chardev: ${otherwise}`);
+    return value;
+  };
   switch (backend) {
     case 'null': return { kind: 'null' };
     case 'memory':
-    case 'ringbuf': return { kind: 'ringbuf', bytes: Number(options.values.get('size') ?? RING_BYTES) };
+    case 'ringbuf': return { kind: 'ringbuf', bytes: ringBytes(sizeOption(options, 'size')) };
+    case 'file': return {
+      kind: 'file', out: needed('path', 'file: no filename given'), input: values.get('input-path') ?? null, append: boolOption(options, 'append') ?? false,
+    };
+    case 'pipe': return { kind: 'pipe', path: needed('path', 'pipe: no device path given') };
+    case 'pty': return { kind: 'pty' };
+    case 'mux': return { kind: 'mux', base: needed('chardev', 'mux: no chardev given') };
     case 'stdio': {
       const stream = stdio();
       return { kind: 'stdio', stream: () => stream };
     }
-    case 'socket': return socketConfig(options);
-    default: throw invalid(`character devices of type '${backend}' are not available`);
+    case 'socket': return socketConfig(options, daemon);
+    case 'serial': needed('path', 'serial/tty: no device path given'); break;
+    case 'parallel': needed('path', 'parallel: no device path given'); break;
+    case 'udp': if (!values.has('port')) throw invalid('chardev: udp: remote port not specified');
   }
+  throw unknownBackend(backend);
 }
 
-function socketConfig(options: QemuOpts): ChardevConfig {
+function sizeOption({ values }: QemuOpts, name: string): number | undefined {
+  const text = values.get(name);
+  if (text === undefined) return undefined;
+  try {
+    return parseSize(text, name);
+  } catch {
+    // in QEMU's words
+  }
+  throw invalid(`Parameter '${name}' expects a non-negative number below 2^64\n` +
+    'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.');
+}
+
+function socketConfig(options: QemuOpts, daemon: StorageDaemon): ChardevConfig {
   const { values } = options;
   const [path, host, fd, port] = ['path', 'host', 'fd', 'port'].map((name) => values.get(name));
   if ([path, host, fd].filter((given) => given !== undefined).length > 1) throw invalid("None or one of 'path', 'fd' or 'host' option required.");
   if (host !== undefined && port === undefined) throw invalid('chardev: socket: no port given');
   const server = boolOption(options, 'server') ?? false;
+  const reconnect = values.get('reconnect');
+  if (reconnect !== undefined && !/^\d{1,9}$/.test(reconnect)) throw invalid("Parameter 'reconnect' expects a number");
   const wait = boolOption(options, 'wait');
-  if (wait !== undefined && !server) throw invalid("'wait' option is incompatible with socket in client connect mode");
-  for (const name of ['telnet', 'tn3270', 'websocket']) {
-    if (boolOption(options, name) === true) throw invalid(`'${name}' is not available`);
-  }
-  if (values.has('tls-creds')) throw invalid("'tls-creds' is not available for character devices");
-  const reconnect = values.get('reconnect') ?? '0';
-  if (!/^\d{1,9}$/.test(reconnect)) throw invalid("Parameter 'reconnect' expects a number");
-  return { kind: 'socket', address: addressOf(path, host, fd, port), server, wait: server && (wait ?? true), reconnectSeconds: Number(reconnect) };
+  const given: Record<string, Json> = {};
+  for (const name of ['telnet', 'tn3270', 'websocket']) given[name] = boolOption(options, name) ?? false;
+  for (const name of ['tls-creds', 'tls-authz', 'reconnect']) if (values.has(name)) given[name] = values.get(name)!;
+  if (wait !== undefined) given['wait'] = wait;
+  refuseSocketOptions(daemon, given, server);
+  return { kind: 'socket', address: addressOf(path, host, fd, port), server, wait: server && (wait ?? true), reconnectSeconds: Number(reconnect ?? 0) };
 }
 
 function addressOf(path: string | undefined, host: string | undefined, fd: string | undefined, port: string | undefined): SocketAddress {

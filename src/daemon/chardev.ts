@@ -5,9 +5,15 @@ import type { Duplex } from 'node:stream';
 import { BlockError, errnoText, errnoOf } from '../base/errors.js';
 import { startListening } from '../nbd/listen.js';
 import { listenAddress, portNumber, type SocketAddress } from './address.js';
+import { openFileChardev, openPipeChardev, TerminalChardev } from './chardev-host.js';
+import { MuxChardev, SimpleChardev, StreamChardev } from './chardev-stream.js';
 import { RingBuffer } from './ring-buffer.js';
 
 export type ChardevConfig =
+  | { readonly kind: 'file'; readonly out: string; readonly input: string | null; readonly append: boolean }
+  | { readonly kind: 'pipe'; readonly path: string }
+  | { readonly kind: 'pty' }
+  | { readonly kind: 'mux'; readonly base: string }
   | { readonly kind: 'socket'; readonly address: SocketAddress; readonly server: boolean; readonly wait: boolean; readonly reconnectSeconds: number }
   | { readonly kind: 'stdio'; readonly stream: () => Duplex }
   | { readonly kind: 'null' }
@@ -23,58 +29,25 @@ export interface Chardev {
   readonly frontend: Frontend | null;
   setFrontend(frontend: Frontend | null): void;
   readonly ring?: RingBuffer;
+  /** Of a terminal: the path of its other side. */
+  readonly path?: string;
   /** Resolves when the first client is there. */
   waitForClient?(signal: AbortSignal): Promise<void>;
   close(): void;
 }
 
-export async function openChardev(id: string, config: ChardevConfig): Promise<Chardev> {
+/** `base`: what a mux stands on. */
+export async function openChardev(id: string, config: ChardevConfig, base: Chardev | null): Promise<Chardev> {
   switch (config.kind) {
+    case 'file': return openFileChardev(id, config.out, config.input, config.append);
+    case 'pipe': return openPipeChardev(id, config.path);
+    case 'pty': return new TerminalChardev(id);
+    case 'mux': return new MuxChardev(id, base!);
     case 'null': return new SimpleChardev(id, 'null');
     case 'ringbuf': return new SimpleChardev(id, 'ringbuf', new RingBuffer(config.bytes));
-    case 'stdio': return new StreamChardev(id, config.stream());
+    case 'stdio': return new StreamChardev(id, 'stdio', config.stream());
     case 'socket': return config.server ? SocketServer.listen(id, config.address) : SocketClient.connect(id, config.address, config.reconnectSeconds);
   }
-}
-
-/** No client ever comes. */
-class SimpleChardev implements Chardev {
-  readonly id: string;
-  readonly ring?: RingBuffer;
-  frontend: Frontend | null = null;
-  readonly #kind: string;
-
-  constructor(id: string, kind: string, ring?: RingBuffer) {
-    this.id = id;
-    this.#kind = kind;
-    if (ring !== undefined) this.ring = ring;
-  }
-
-  filename(): string { return this.#kind; }
-  setFrontend(frontend: Frontend | null): void { this.frontend = frontend; }
-  close(): void { /* nothing is open */ }
-}
-
-/** One client, there from the start. */
-class StreamChardev implements Chardev {
-  readonly id: string;
-  frontend: Frontend | null = null;
-  readonly #stream: Duplex;
-
-  constructor(id: string, stream: Duplex) {
-    this.id = id;
-    this.#stream = stream;
-    // that the other end is gone, or this one closed, is no fault of anyone's
-    stream.on('error', () => undefined);
-  }
-
-  filename(): string { return 'fd'; }
-  setFrontend(frontend: Frontend | null): void {
-    this.frontend = frontend;
-    frontend?.(this.#stream);
-  }
-
-  close(): void { this.#stream.destroy(); }
 }
 
 /** Serves one client; the next ones wait until that one has gone. */

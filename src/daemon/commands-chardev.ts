@@ -3,8 +3,8 @@ import { isPowerOfTwo } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
-import { legacySocketAddress } from './address.js';
-import type { ChardevConfig } from './chardev.js';
+import { receivedSocketAddress } from './address.js';
+import type { Chardev, ChardevConfig } from './chardev.js';
 import type { StorageDaemon } from './daemon.js';
 import type { RingBuffer } from './ring-buffer.js';
 
@@ -20,12 +20,13 @@ export function chardevCommands(daemon: StorageDaemon): CommandTable {
       label: chardev.id, filename: chardev.filename(), 'frontend-open': chardev.frontend !== null,
     })),
     'query-chardev-backends': () => BACKEND_NAMES.map((name) => ({ name })),
-    'chardev-add': (args) => addChardev(daemon, args),
+    'chardev-add': async (args) => ptyOf(await addChardev(daemon, args)),
     'chardev-change': async ({ id, backend }) => {
       const old = chardevs.find(id as string);
       if (old === undefined) throw new BlockError('NOT_FOUND', `Chardev '${id as string}' does not exist`);
-      if (old.frontend !== null) throw new BlockError('BUSY', 'Chardev user does not support chardev hotswap');
-      await chardevs.replace(id as string, chardevConfig(id as string, backend as JsonDict));
+      if (chardevs.isMux(id as string)) throw new BlockError('NOT_SUPPORTED', 'Mux device hotswap not supported yet');
+      if (chardevs.isBusy(id as string)) throw new BlockError('BUSY', 'Chardev user does not support chardev hotswap');
+      return ptyOf(await named(id as string, () => chardevs.replace(id as string, chardevConfig(daemon, backend as JsonDict))));
     },
     // a break is for serial lines
     'chardev-send-break': ({ id }) => { chardevs.get(id as string); },
@@ -40,9 +41,23 @@ export function chardevCommands(daemon: StorageDaemon): CommandTable {
 }
 
 /** `options`: the arguments of `chardev-add`, checked by the schema. */
-export async function addChardev({ chardevs }: StorageDaemon, { id, backend }: JsonDict): Promise<void> {
+export async function addChardev(daemon: StorageDaemon, { id, backend }: JsonDict): Promise<Chardev> {
+  const { chardevs } = daemon;
   if (chardevs.find(id as string) !== undefined) throw new BlockError('EXISTS', `Chardev with id '${id as string}' already exists`);
-  await chardevs.add(id as string, chardevConfig(id as string, backend as JsonDict));
+  return named(id as string, () => chardevs.add(id as string, chardevConfig(daemon, backend as JsonDict)));
+}
+
+async function named(id: string, open: () => Promise<Chardev>): Promise<Chardev> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new BlockError(error.code, `Failed to add chardev '${id}': ${error.message}`, { errno: error.errno, cause: error });
+  }
+}
+
+function ptyOf({ path }: Chardev): JsonDict {
+  return path === undefined ? {} : { pty: path };
 }
 
 function encoding(format: unknown): 'utf8' | 'base64' {
@@ -57,20 +72,56 @@ function ringOf({ chardevs }: StorageDaemon, device: string): RingBuffer {
 }
 
 /** Of a ChardevBackend that the schema has checked. */
-function chardevConfig(id: string, backend: JsonDict): ChardevConfig {
+function chardevConfig(daemon: StorageDaemon, backend: JsonDict): ChardevConfig {
   const data = backend['data'] as JsonDict;
-  switch (backend['type']) {
+  const type = backend['type'] as string;
+  switch (type) {
     case 'null': return { kind: 'null' };
     case 'ringbuf':
-    case 'memory': {
-      const bytes = Number(data['size'] ?? RING_BYTES);
-      if (!isPowerOfTwo(bytes)) throw new BlockError('INVALID_ARGUMENT', `Failed to add chardev '${id}': size of ringbuf chardev must be power of two`);
-      return { kind: 'ringbuf', bytes };
+    case 'memory': return { kind: 'ringbuf', bytes: ringBytes(data['size']) };
+    case 'file': return { kind: 'file', out: data['out'] as string, input: data['in'] as string | undefined ?? null, append: data['append'] === true };
+    case 'pipe': return { kind: 'pipe', path: data['device'] as string };
+    case 'pty': return { kind: 'pty' };
+    case 'mux': return { kind: 'mux', base: data['chardev'] as string };
+    case 'stdio': {
+      const stream = daemon.stdio();
+      return { kind: 'stdio', stream: () => stream };
     }
-    case 'socket': return {
-      kind: 'socket', address: legacySocketAddress(data['addr'] as JsonDict), server: data['server'] !== false, wait: data['wait'] === true,
-      reconnectSeconds: Number(data['reconnect'] ?? 0),
-    };
-    default: throw new BlockError('NOT_SUPPORTED', `character devices of type '${(backend['type'] as string)}' are not available`);
+    case 'socket': return socketConfig(daemon, data);
+    default: throw unknownBackend(type);
   }
+}
+
+/** Throws where it is no power of two. */
+export function ringBytes(size: unknown): number {
+  const bytes = Number(size ?? RING_BYTES);
+  if (!isPowerOfTwo(bytes)) throw new BlockError('INVALID_ARGUMENT', 'size of ringbuf chardev must be power of two');
+  return bytes;
+}
+
+export function unknownBackend(type: string): BlockError {
+  return (BACKEND_NAMES as readonly string[]).includes(type)
+    ? new BlockError('NOT_SUPPORTED', `character devices of type '${type}' are not available`)
+    : new BlockError('INVALID_ARGUMENT', `'${type}' is not a valid char driver name`);
+}
+
+function socketConfig(daemon: StorageDaemon, data: JsonDict): ChardevConfig {
+  const server = data['server'] !== false;
+  refuseSocketOptions(daemon, data, server);
+  return {
+    kind: 'socket', address: receivedSocketAddress(data['addr'] as JsonDict), server, wait: data['wait'] === true, reconnectSeconds: Number(data['reconnect'] ?? 0),
+  };
+}
+
+/** What does not go together, under QAPI's names; in QEMU's order. */
+export function refuseSocketOptions({ objects }: StorageDaemon, options: JsonDict, server: boolean): void {
+  const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why); };
+  const creds = options['tls-creds'] as string | undefined;
+  if (server && options['reconnect'] !== undefined) refuse("'reconnect' option is incompatible with socket in server listen mode");
+  if (!server && options['websocket'] === true) refuse('Websocket client is not implemented');
+  if (!server && options['wait'] !== undefined) refuse("'wait' option is incompatible with socket in client connect mode");
+  if (options['tls-authz'] !== undefined && creds === undefined) refuse("'tls_authz' option requires 'tls_creds' option");
+  if (creds !== undefined && objects.typeOf(creds) === undefined) refuse(`No TLS credentials with id '${creds}'`);
+  const lacking = creds !== undefined ? 'tls-creds' : ['telnet', 'tn3270', 'websocket'].find((name) => options[name] === true);
+  if (lacking !== undefined) throw new BlockError('NOT_SUPPORTED', `'${lacking}' is not available for character devices`);
 }

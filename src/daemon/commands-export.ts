@@ -3,14 +3,14 @@ import { BlockError } from '../base/errors.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
-import { legacySocketAddress, listenAddress, type SocketAddress } from './address.js';
+import { listenAddress, receivedSocketAddress, type SocketAddress } from './address.js';
 import type { StorageDaemon } from './daemon.js';
 import type { ExportBitmapName } from './exports.js';
 
 export function exportCommands(daemon: StorageDaemon): CommandTable {
   const { exports } = daemon;
   return {
-    'nbd-server-start': (args) => startNbdServer(daemon, args, legacySocketAddress(args['addr'] as JsonDict)),
+    'nbd-server-start': (args) => startNbdServer(daemon, args, receivedSocketAddress(args['addr'] as JsonDict)),
     'nbd-server-stop': () => exports.stopServer(),
     'nbd-server-add': (args) => addByDevice(daemon, args),
     // what it calls a name is the id: those of `nbd-server-add` are the same

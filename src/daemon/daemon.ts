@@ -2,6 +2,7 @@
  * One storage daemon: the graph of its nodes, its exports, jobs, character devices and monitors, and the QMP commands
  * over all of them. It neither prints nor ends the process.
  */
+import type { Duplex } from 'node:stream';
 import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
@@ -32,6 +33,8 @@ export interface StorageDaemonOptions {
   readonly clock?: Clock | undefined;
   readonly nbd?: NbdServerOptions | undefined;
   readonly log?: DaemonLog | undefined;
+  /** What character devices of type `stdio` are to speak through; throws where it is taken. */
+  readonly stdio?: (() => Duplex) | undefined;
 }
 
 export class StorageDaemon {
@@ -49,12 +52,14 @@ export class StorageDaemon {
   readonly qmp: QmpServer;
   /** Resolves when a client said `quit`, or `quit` was called. */
   readonly ended: Promise<void>;
+  readonly stdio: () => Duplex;
   readonly #log: DaemonLog;
   #end: () => void = () => undefined;
   #closing: Promise<void> | null = null;
 
-  constructor({ version, clock = systemClock, nbd, log = SILENT }: StorageDaemonOptions) {
+  constructor({ version, clock = systemClock, nbd, log = SILENT, stdio }: StorageDaemonOptions) {
     this.#log = log;
+    this.stdio = stdio ?? (() => { throw new BlockError('NOT_SUPPORTED', "character devices of type 'stdio' are not available"); });
     this.clock = clock;
     this.objects = new ObjectModel(clock);
     this.chardevs = new Chardevs(this.objects);
@@ -91,7 +96,8 @@ export class StorageDaemon {
     const chardev = this.chardevs.find(chardevId);
     if (chardev === undefined) throw new BlockError('NOT_FOUND', `chardev "${chardevId}" not found`);
     if (mode === 'readline') throw new BlockError('NOT_SUPPORTED', 'Only QMP is supported');
-    if (chardev.frontend !== null) throw new BlockError('BUSY', `Device '${chardevId}' is in use`);
+    const shared = this.chardevs.isMux(chardevId) && chardev.frontend === null;
+    if (this.chardevs.isBusy(chardevId) && !shared) throw new BlockError('BUSY', `Device '${chardevId}' is in use`);
     chardev.setFrontend((stream) => {
       const session = this.qmp.attach(stream, { pretty });
       this.#log.info({ monitor: chardevId }, 'monitor connected');

@@ -22,7 +22,7 @@ async function serve(commands: CommandTable, options: { readonly clock?: Clock; 
     await new Promise<void>((resolve) => { listener.listen(path, resolve); });
     open.push(() => server.close(), () => new Promise((resolve) => { listener.close(resolve); }));
   } else {
-    const chardev = await openChardev('monitor', { kind: 'socket', address: { type: 'unix', path }, server: true, wait: false, reconnectSeconds: 0 });
+    const chardev = await openChardev('monitor', { kind: 'socket', address: { type: 'unix', path }, server: true, wait: false, reconnectSeconds: 0 }, null);
     chardev.setFrontend((stream) => { server.attach(stream); });
     open.push(() => server.close(), () => Promise.resolve(chardev.close()));
   }
