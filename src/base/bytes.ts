@@ -91,3 +91,13 @@ export function isZero(bytes: Uint8Array): boolean {
   }
   return true;
 }
+
+const TAIL_STEP = 4096;
+
+/** How many bytes come before the zeros that the last ones are; up to 4095 of those zeros may be counted in. */
+export function beforeZeros(view: ArrayBufferView): number {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  let end = bytes.byteLength;
+  while (end > 0 && isZero(bytes.subarray(Math.max(0, end - TAIL_STEP), end))) end = Math.max(0, end - TAIL_STEP);
+  return end;
+}

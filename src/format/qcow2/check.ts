@@ -117,7 +117,8 @@ export class Checker {
   /** Blocks that lie in the file and are used once; any other cannot hold refcounts of its own. */
   #countBlocks(): void {
     const seen = new Set<number>();
-    for (let index = 0; index < this.#image.refcounts.tableEntries; index++) {
+    const { usedTableEntries } = this.#image.refcounts;
+    for (let index = 0; index < usedTableEntries; index++) {
       const offset = this.#blockOffset(index);
       if (offset === 0 || !this.#count(offset, this.#image.geometry.clusterSize, () => `refcount block ${index}`)) continue;
       if (seen.has(offset)) {
@@ -231,8 +232,10 @@ export class Checker {
   async #eachDifference(index: number, visit: (cluster: number, recorded: number, found: number) => void): Promise<void> {
     const { refcounts, geometry } = this.#image;
     const first = index * geometry.refcountBlockEntries;
+    const used = await refcounts.usedBlockEntries(index);
+    const end = Math.min(geometry.refcountBlockEntries, Math.max(used, this.#counts.highest + 1 - first));
     const recordedAt = await refcounts.blockReader(index);
-    for (let entry = 0; entry < geometry.refcountBlockEntries; entry++) {
+    for (let entry = 0; entry < end; entry++) {
       const recorded = recordedAt(entry);
       const found = this.#counts.get(first + entry);
       if (recorded !== found) visit(first + entry, recorded, found);

@@ -5,7 +5,7 @@
  * decrements are only ever made after the barrier that unreferenced the cluster (see Qcow2Image). New refcount blocks
  * become reachable in `persist`, after a flush has made their content durable.
  */
-import { divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../base/bytes.js';
+import { beforeZeros, divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
 import type { BlockChild } from '../../block/child.js';
@@ -74,6 +74,15 @@ export class Refcounts {
     this.#file.debugEvent('refblock_load');
     const block = this.cache.peek(offset) ?? await this.cache.load(offset);
     return this.#codec.get(block.view, cluster % refcountBlockEntries);
+  }
+
+  /** All table entries from here on, and maybe some before, are 0. */
+  get usedTableEntries(): number { return divCeil(beforeZeros(this.#table), ENTRY_BYTES); }
+
+  /** All entries of an existing block from here on, and maybe some before, are 0: the walk over a block can end there. */
+  async usedBlockEntries(tableIndex: number): Promise<number> {
+    const { bytes } = await this.cache.load(this.blockOffset(tableIndex));
+    return divCeil(beforeZeros(bytes) * this.#geometry.refcountBlockEntries, bytes.byteLength);
   }
 
   /** Reads the entries of an existing block, by their index in it; valid until the next await. */
@@ -216,8 +225,9 @@ export class Refcounts {
     const { refcountBlockEntries } = this.#geometry;
     for (let index = Math.floor((limit - 1) / refcountBlockEntries); index >= 0; index--) {
       if (this.blockOffset(index) === 0) continue;
+      const used = await this.usedBlockEntries(index);
       const entryOf = await this.blockReader(index);
-      for (let entry = Math.min(refcountBlockEntries, limit - index * refcountBlockEntries) - 1; entry >= 0; entry--) {
+      for (let entry = Math.min(used, limit - index * refcountBlockEntries) - 1; entry >= 0; entry--) {
         if (entryOf(entry) !== 0) return index * refcountBlockEntries + entry + 1;
       }
     }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import {
-  alignDown, alignUp, divCeil, formatRange, formatSize, getU64, isPowerOfTwo, parseSize, setU64, viewOf,
+  alignDown, alignUp, beforeZeros, divCeil, formatRange, formatSize, getU64, isPowerOfTwo, parseSize, setU64, viewOf,
 } from '../../../src/base/bytes.js';
 
 test('alignment holds beyond 2^32 and 2^52', () => {
@@ -55,4 +55,14 @@ test.each([
 
 test('ranges are half open and hexadecimal', () => {
   expect(formatRange(4096, 4096)).toBe('[0x1000, 0x2000)');
+});
+
+test.each([0, 1, 511, 4096, 10_000, 65_536])('the zeros at the end of %d bytes are found to a step of 4 KiB', (bytes) => {
+  expect(beforeZeros(new Uint8Array(bytes))).toBe(0);
+  for (const last of [0, 1, 4095, 4096, bytes - 4097, bytes - 4096, bytes - 1].filter((at) => at >= 0 && at < bytes)) {
+    const some = new Uint8Array(bytes + 3).subarray(3);
+    some[last] = 1;
+    expect(beforeZeros(some)).toBeGreaterThan(last);
+    expect(beforeZeros(viewOf(some))).toBeLessThanOrEqual(last + 4096);
+  }
 });
