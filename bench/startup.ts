@@ -40,9 +40,18 @@ function commands(image: string): Timed[] {
     ours(true, 'image', 'create', `${image}.new`, '1M'),
     ours(true, 'image', 'info', image),
     ours(true, 'image', 'check', image),
+    ours(true, 'image', 'resize', image, '+1M'),
+    ours(true, 'image', 'bitmap', image, 'b', '--add', '--remove'),
     ours(false, '--help'),
     ours(false, 'snapshot', '--help'),
   ];
+}
+
+/** Every `image` command is measured: one that is new says here that it is missing. */
+function checkComplete(timed: readonly Timed[]): void {
+  const help = spawnSync(process.execPath, [launcher, 'image', '--help'], { encoding: 'utf8' }).stdout;
+  const missing = [...help.matchAll(/^ +(image \w+) /gm)].map(([, name]) => `quiesce ${name}`).filter((name) => !timed.some((one) => one.name === name));
+  if (missing.length > 0) throw new Error(`not measured: ${missing.join(', ')}`);
 }
 
 function timeOnce({ name, argv }: Timed): number {
@@ -80,7 +89,9 @@ const directory = mkdtempSync(join(tmpdir(), 'quiesce-startup-'));
 try {
   const image = join(directory, 'image.qcow2');
   timeOnce({ name: 'quiesce image create', argv: [launcher, 'image', 'create', image, '1G'], limited: false });
-  const timings = measure(commands(image), Number(values.runs));
+  const timed = commands(image);
+  checkComplete(timed);
+  const timings = measure(timed, Number(values.runs));
   if (values.json) console.log(JSON.stringify({ node: process.version, runs: Number(values.runs), timings }, null, 2));
   else print(timings);
   if (timings.some(({ met }) => !met)) process.exitCode = 1;
