@@ -160,8 +160,12 @@ export class BlockGraph {
     if (parents.length > 0) throw new BlockError('BUSY', `Block device ${nodeName} is in use`);
     const below = node.children.map((child) => child.node);
     node.pinned = false;
-    await node.close();
-    await this.refresh(below);
+    try {
+      await node.close();
+    } finally {
+      // a close that failed has closed it nevertheless: those below are used by one less
+      await this.refresh(below);
+    }
   }
 
   /** Closes every node, users' doors or not; for the end of the process. Throws the first error after trying all. */
