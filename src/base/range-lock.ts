@@ -44,6 +44,32 @@ export class RangeLock {
     return hold;
   }
 
+  /** The first position in [start, end) that somebody else holds or waits for in a way that excludes us; `end` where there is none. */
+  freeUntil(start: number, end: number): number {
+    const wanted: RangeHold = { start, end, exclusive: true };
+    let free = end;
+    for (const other of this.#held) if (conflict(other, wanted)) free = Math.min(free, Math.max(start, other.start));
+    for (const { hold } of this.#queue) if (conflict(hold, wanted)) free = Math.min(free, Math.max(start, hold.start));
+    return free;
+  }
+
+  /** Takes more behind a hold, up to `end`, which `freeUntil` found free in the same turn. */
+  extend(hold: RangeHold, end: number): RangeHold {
+    return this.#exchange(hold, { ...hold, end })[0]!;
+  }
+
+  /** Makes two holds of one, each with its own release. */
+  split(hold: RangeHold, at: number): readonly [RangeHold, RangeHold] {
+    return this.#exchange(hold, { ...hold, end: at }, { ...hold, start: at }) as [RangeHold, RangeHold];
+  }
+
+  #exchange(hold: RangeHold, ...instead: RangeHold[]): readonly RangeHold[] {
+    this.#held.delete(hold);
+    if (hold.exclusive) this.#exclusives--;
+    for (const one of instead) this.#hold(one);
+    return instead;
+  }
+
   release(hold: RangeHold): void {
     if (this.#held.delete(hold) && hold.exclusive) this.#exclusives--;
     if (this.#queue.length === 0) return;

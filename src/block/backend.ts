@@ -10,6 +10,8 @@ import { chainStatus, type ChainStatus } from './status.js';
 /** Lets a request in now (null) or later (a promise). Rejecting refuses it. */
 export type Admission = (request: BlockRequest) => Promise<void> | null;
 
+let made = 0;
+
 export class BlockBackend implements NodeUser {
   readonly edge = 'root';
   /** What refusals call it; empty for an export or a job, which QEMU calls unnamed. */
@@ -18,6 +20,8 @@ export class BlockBackend implements NodeUser {
   /** Every write is on stable storage before it is answered. */
   writethrough = false;
   use: EdgeUse = NO_USE;
+  /** Doors in the order in which they were made. */
+  readonly serial = ++made;
   #node: BlockNode;
 
   /** Without a graph nobody checks permissions; BlockGraph.attach makes doors that are checked. */

@@ -1,10 +1,11 @@
 /** The dirty bitmaps of one node, by name. They hear of its writes while there is at least one. */
 import { assert } from '../base/assert.js';
 import type { DirtyBitmap, DirtyBitmapInfo } from './dirty-bitmap.js';
+import type { BlockRequest } from './request.js';
 
 /** Hears of every range whose content may have changed, when the change has ended (well or not). */
 export interface WriteObserver {
-  wrote(offset: number, bytes: number): void;
+  wrote(offset: number, bytes: number, request: BlockRequest): void;
 }
 
 /** What a format that keeps bitmaps in its image offers to who adds, changes and removes them. */
@@ -21,6 +22,8 @@ export interface BitmapStore {
 
 export class DirtyBitmaps implements WriteObserver {
   readonly #byName = new Map<string, DirtyBitmap>();
+  /** Those of jobs, which have no name: shown with the others, and nothing else. Who put one here sets its bits. */
+  readonly anonymous = new Set<DirtyBitmap>();
   #observers: Set<WriteObserver> | null = null;
 
   get size(): number { return this.#byName.size; }
@@ -66,6 +69,6 @@ export class DirtyBitmaps implements WriteObserver {
 
   /** As `query-block` lists them: newest first. */
   info(): DirtyBitmapInfo[] {
-    return [...this.#byName.values()].reverse().map((bitmap) => bitmap.info());
+    return [...this.#byName.values(), ...this.anonymous].reverse().map((bitmap) => bitmap.info());
   }
 }

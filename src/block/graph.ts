@@ -155,6 +155,7 @@ export class BlockGraph {
     const node = this.get(nodeName);
     const parents = [...node.parents];
     if (parents.some((user) => user instanceof BlockBackend)) throw new BlockError('BUSY', `Node ${nodeName} is in use`);
+    refuseBlocked(node);
     refuseAsBacking(node);
     if (!node.pinned) throw new BlockError('BUSY', `Node ${nodeName} is not owned by the monitor`);
     if (parents.length > 0) throw new BlockError('BUSY', `Block device ${nodeName} is in use`);
@@ -183,6 +184,12 @@ export class BlockGraph {
   #generate(): string {
     return `#block${this.#generated++}${String(this.#randomBelow(100)).padStart(2, '0')}`;
   }
+}
+
+/** A job works on the node: QEMU refuses whatever would change it. */
+export function refuseBlocked(node: BlockNode): void {
+  const newest = [...node.blockers].at(-1);
+  if (newest !== undefined) throw new BlockError('BUSY', `Node '${node.nodeName}' is busy: ${newest.reason}`, { node: node.name });
 }
 
 /** What lies below an overlay is the overlay's: QEMU blocks whatever would change it. */

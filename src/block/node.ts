@@ -53,6 +53,11 @@ export interface NodeOrigin {
   inheritsFrom?: BlockNode | undefined;
 }
 
+/** `reason`: what is said after "Node '…' is busy: ". */
+export interface OperationBlocker {
+  readonly reason: string;
+}
+
 /** Whether a write of zeros becomes write-zeroes, and may deallocate. */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
@@ -75,6 +80,8 @@ export class BlockNode {
   readonly writeObservers = new Set<WriteObserver>();
   /** By name; those that the image keeps are among them. */
   readonly bitmaps: DirtyBitmaps;
+  /** Why no command may change the node now, oldest first. */
+  readonly blockers = new Set<OperationBlocker>();
   /** Held by its name in the graph, or by whoever made it: it stays open when the last parent lets go. */
   pinned: boolean;
   trace: TraceSink | null;
@@ -393,8 +400,8 @@ export class BlockNode {
     trace.complete(this.name, request, null);
   }
 
-  #tellWritten({ offset, bytes }: BlockRequest): void {
-    for (const observer of this.writeObservers) observer.wrote(offset, bytes);
+  #tellWritten(request: BlockRequest): void {
+    for (const observer of this.writeObservers) observer.wrote(request.offset, request.bytes, request);
   }
 
   #leave(): void {

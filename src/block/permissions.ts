@@ -41,6 +41,8 @@ export interface NodeUser {
   use: EdgeUse;
   /** "node 'x'", as refusals name it. */
   describe(): string;
+  /** It follows this node, whatever others put in the node's place. */
+  readonly staysAtNode?: boolean;
   /** Puts another node below. Only while no request is in flight through this edge. */
   replace(node: BlockNode): void;
 }

@@ -34,6 +34,7 @@ async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
   const node = graph.find(nodeName as string);
   if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='${device as string}' nor node-name='${nodeName as string}'`);
   const bytes = Number(size);
+  if (node.blockers.size > 0) throw new BlockError('BUSY', `Device '${args['device'] === undefined ? '(null)' : device as string}' is in use`);
   if (bytes < 0) throw new BlockError('INVALID_ARGUMENT', "Parameter 'size' expects a >0 size");
   const door = await graph.attach(node, { used: Permission.RESIZE, shared: Permission.ALL });
   try {

@@ -25,7 +25,7 @@ export function queryCommands(daemon: StorageDaemon): CommandTable {
 }
 
 /** QAPI's XDbgBlockGraph: who is above whom, with what they do. */
-function blockGraph({ graph }: StorageDaemon): JsonDict {
+function blockGraph({ graph, blockJobs }: StorageDaemon): JsonDict {
   const ids = new Map<object, number>();
   const idOf = (thing: object): number => {
     const known = ids.get(thing) ?? ids.size + 1;
@@ -35,9 +35,13 @@ function blockGraph({ graph }: StorageDaemon): JsonDict {
   const nodes: JsonDict[] = [];
   const edges: JsonDict[] = [];
   const doors = new Set(graph.nodes().flatMap((node) => [...node.parents].filter((user) => user instanceof BlockBackend)));
-  for (const door of doors) {
+  for (const door of [...doors].sort((a, b) => a.serial - b.serial)) {
     nodes.push({ id: idOf(door), type: 'block-backend', name: door.name });
     edges.push({ parent: idOf(door), child: idOf(door.node), name: 'root', ...uses(door.use) });
+  }
+  for (const blockJob of blockJobs.list()) {
+    nodes.push({ id: idOf(blockJob), type: 'block-job', name: blockJob.job.id });
+    for (const edge of [...blockJob.nodes].reverse()) edges.push({ parent: idOf(blockJob), child: idOf(edge.node), name: edge.edge, ...uses(edge.use) });
   }
   for (const node of graph.nodes()) {
     nodes.push({ id: idOf(node), type: 'block-driver', name: node.nodeName });

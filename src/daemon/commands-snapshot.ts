@@ -1,6 +1,7 @@
 /** QMP: snapshots of live disks, inside the image and as a new image on top. */
 import { BlockError } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
+import { refuseBlocked } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { openBlockdev } from '../image/blockdev.js';
 import { nodeFilename } from '../image/filename.js';
@@ -102,6 +103,7 @@ async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node
 async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict): Promise<{ node: BlockNode; snapshot: SnapshotInfo }> {
   const node = daemon.graph.lookUp(device as string);
   const called = device as string;
+  refuseBlocked(node);
   if (node.readOnly) throw new BlockError('READ_ONLY', `Device '${called}' is read only`);
   const table = node.driver.snapshots;
   if (table === undefined) throw new BlockError('NOT_SUPPORTED', `Block format '${node.driver.formatName}' used by device '${called}' does not support internal snapshots`);
@@ -123,6 +125,7 @@ async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict)
 async function deleteSnapshot({ graph }: StorageDaemon, { device, id, name }: JsonDict): Promise<JsonDict> {
   const node = graph.lookUp(device as string);
   if (id === undefined && name === undefined) throw new BlockError('INVALID_ARGUMENT', 'Name or id must be provided');
+  refuseBlocked(node);
   const table = node.driver.snapshots;
   if (table === undefined) throw new BlockError('NOT_SUPPORTED', 'Failed to get a snapshot list: Operation not supported');
   const found = find(table, id as string | undefined, name as string | undefined);

@@ -1,13 +1,14 @@
 /** External snapshots: a new image on top of a node, in its place for all of its users, with I/O going on. */
 import { BlockError } from '../base/errors.js';
 import { BlockChild } from '../block/child.js';
-import type { BlockGraph } from '../block/graph.js';
+import { refuseBlocked, type BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { refuseCycle, type NodeUser } from '../block/permissions.js';
 import { reopenBlockdevs } from '../image/reopen.js';
 import type { OptionTree } from '../image/options.js';
 
 export function refuseOverlayOn(node: BlockNode): void {
+  refuseBlocked(node);
   const above = [...node.parents].find((user) => user instanceof BlockChild && user.role === 'backing');
   if (above instanceof BlockChild) {
     throw new BlockError('BUSY', `Node '${node.nodeName}' is busy: node is used as backing hd of '${above.parent?.nodeName ?? ''}'`);
@@ -30,7 +31,7 @@ export interface Overlaid {
 
 /** Makes `overlay` what all users of `node` use, with `node` as its backing node. On drained nodes, or it drains `node`. */
 export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: BlockNode): Promise<Overlaid> {
-  const users = [...node.parents];
+  const users = [...node.parents].filter((user) => user.staysAtNode !== true);
   refuseCycle(overlay, node, 'backing');
   const edge = { child: null as BlockChild | null };
   // Until it is settled nothing may be written to the overlay: an undo would lose it

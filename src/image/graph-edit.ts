@@ -35,5 +35,5 @@ function linksTo(from: BlockNode, to: BlockNode): Map<NodeUser, BlockNode> {
     }
   };
   collect(to);
-  return new Map([...from.parents].filter((user) => !own.has(user)).map((user) => [user, to]));
+  return new Map([...from.parents].filter((user) => !own.has(user) && user.staysAtNode !== true).map((user) => [user, to]));
 }

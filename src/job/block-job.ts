@@ -4,6 +4,9 @@
  */
 import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError, errnoOf } from '../base/errors.js';
+import type { BlockGraph } from '../block/graph.js';
+import type { BlockNode, OperationBlocker } from '../block/node.js';
+import { NO_USE, type EdgeUse, type NodeUser } from '../block/permissions.js';
 import type { Job, JobWork } from './job.js';
 import type { JobTable } from './job-table.js';
 import type { JobTransaction } from './job-transaction.js';
@@ -75,12 +78,38 @@ export interface BlockJobInfo {
   readonly error: string | null;
 }
 
+/** How a job holds a node that it works on; what it reads and writes goes through doors and edges of its own. */
+export class JobEdge implements NodeUser {
+  readonly edge: string;
+  readonly staysAtNode = true;
+  use: EdgeUse = NO_USE;
+  readonly #jobId: string;
+  #node: BlockNode;
+
+  constructor(jobId: string, role: string, node: BlockNode) {
+    this.#jobId = jobId;
+    this.edge = role;
+    this.#node = node;
+  }
+
+  get node(): BlockNode { return this.#node; }
+  describe(): string { return `block job '${this.#jobId}'`; }
+
+  replace(node: BlockNode): void {
+    node.parents.add(this);
+    if (this.#node !== node) this.#node.parents.delete(this);
+    this.#node = node;
+  }
+}
+
 export class BlockJob {
   readonly job: Job;
   readonly type: BlockJobType;
   readonly clock: Clock;
   readonly #listener: BlockJobListener;
   readonly #limit: RateLimit;
+  readonly #nodes: JobEdge[] = [];
+  readonly #blocker: OperationBlocker;
   #speed = 0;
   #ioStatus: IoStatus = 'ok';
 
@@ -89,6 +118,7 @@ export class BlockJob {
     const { id, type, speed = 0, autoFinalize, autoDismiss, transaction } = options;
     jobs.checkId(id);
     this.type = type;
+    this.#blocker = { reason: `block device is in use by block job: ${type}` };
     this.clock = clock;
     this.#listener = listener;
     this.#limit = new RateLimit(clock);
@@ -104,6 +134,7 @@ export class BlockJob {
       complete: () => work.complete?.(),
       completable: work.completable ?? work.complete !== undefined,
       cancel: (force) => work.cancel?.(force) ?? true,
+      beforePause: async () => work.beforePause?.(),
       userResumed: () => {
         this.#ioStatus = 'ok';
         work.userResumed?.();
@@ -116,6 +147,26 @@ export class BlockJob {
         }),
       },
     });
+  }
+
+  /** The nodes that it works on, oldest first. */
+  get nodes(): readonly JobEdge[] { return this.#nodes; }
+
+  /** Works on a node, in the role that QEMU names: commands that would change the node are refused from now on. */
+  async addNode(graph: BlockGraph, role: string, node: BlockNode, use: EdgeUse): Promise<void> {
+    const edge = new JobEdge(this.job.id, role, node);
+    await graph.hold(node, edge, use);
+    node.blockers.add(this.#blocker);
+    this.#nodes.push(edge);
+  }
+
+  /** Lets go of all nodes; what nobody else holds is closed. Throws the first error, after all. */
+  async releaseNodes(graph: BlockGraph): Promise<void> {
+    const errors: unknown[] = [];
+    const edges = this.#nodes.splice(0);
+    for (const { node } of edges) node.blockers.delete(this.#blocker);
+    for (const edge of edges) await graph.release(edge.node, edge).catch((error: unknown) => errors.push(error));
+    if (errors.length > 0) throw errors[0];
   }
 
   get speed(): number { return this.#speed; }

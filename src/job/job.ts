@@ -44,6 +44,8 @@ export interface JobWork {
   readonly completable?: boolean;
   /** Asked to end; returns whether that is for good. Default: always. */
   cancel?(force: boolean): boolean;
+  /** About to stand still at a pause point: waits for what is under way. */
+  beforePause?(): Promise<void>;
   /** A client resumes what it, or an error, had paused. */
   userResumed?(): void;
 }
@@ -143,6 +145,12 @@ export class Job {
     this.#busy = true;
     this.become('running');
     void this.#work();
+  }
+
+  /** What makes it up failed before it was started: it is gone, and nothing is told but that. */
+  failEarly(): void {
+    this.become('null');
+    this.#end();
   }
 
   /** Ends the job at its next pause point; what it did is taken back. A job that is ready may end softly: what it did stays, and nothing else happens. */
@@ -308,6 +316,7 @@ export class Job {
   }
 
   async #pausePoint(): Promise<void> {
+    if (this.paused && !this.cancelled) await this.#options.beforePause?.();
     if (this.paused && !this.cancelled) {
       const before = this.#status;
       this.become(before === 'ready' ? 'standby' : 'paused');

@@ -1,0 +1,81 @@
+/**
+ * Lets writes in at a rate, first come, first served: each one waits until those before it are paid for. Unlike a throttle
+ * group it bears its rate being changed many times a second, and it costs nothing while there is no rate.
+ */
+import { systemClock, type Clock } from '../base/clock.js';
+
+export class WriteGate {
+  readonly #clock: Clock;
+  readonly #waiting: { readonly bytes: number; readonly go: () => void }[] = [];
+  #bytesPerSecond = Infinity;
+  /** When what was let in is paid for. */
+  #paidAt = 0;
+  #passing = 0;
+  #timer: AbortController | null = null;
+
+  constructor(clock: Clock = systemClock) {
+    this.#clock = clock;
+  }
+
+  get waiting(): number { return this.#waiting.length; }
+  get bytesPerSecond(): number { return this.#bytesPerSecond; }
+
+  /** More than 0; Infinity = no limit. What waits is measured by it from now on. */
+  set bytesPerSecond(rate: number) {
+    const now = this.#clock.monotonicMs();
+    const owed = this.#bytesPerSecond === Infinity ? 0 : Math.max(0, this.#paidAt - now) * this.#bytesPerSecond;
+    this.#bytesPerSecond = rate;
+    this.#paidAt = rate === Infinity ? now : now + owed / rate;
+    this.#restart();
+  }
+
+  /** Null where it may go at once. */
+  admit(bytes: number): Promise<void> | null {
+    if (this.#bytesPerSecond === Infinity || this.#passing > 0) return null;
+    if (this.#waiting.length === 0 && this.#clock.monotonicMs() >= this.#paidAt) {
+      this.#charge(bytes);
+      return null;
+    }
+    return new Promise((go) => {
+      this.#waiting.push({ bytes, go });
+      if (this.#timer === null) this.#arm();
+    });
+  }
+
+  /** A drained section begins: what waits goes, and what comes does not wait, until as many calls of `unpass`. */
+  pass(): void {
+    this.#passing++;
+    this.#restart();
+  }
+
+  unpass(): void {
+    this.#passing--;
+  }
+
+  #charge(bytes: number): void {
+    this.#paidAt = Math.max(this.#paidAt, this.#clock.monotonicMs()) + bytes / this.#bytesPerSecond * 1000;
+  }
+
+  #restart(): void {
+    this.#timer?.abort();
+    this.#timer = null;
+    while (this.#waiting.length > 0) {
+      const free = this.#passing > 0 || this.#bytesPerSecond === Infinity;
+      if (!free && this.#clock.monotonicMs() < this.#paidAt) return this.#arm();
+      const { bytes, go } = this.#waiting.shift()!;
+      if (!free) this.#charge(bytes);
+      go();
+    }
+  }
+
+  #arm(): void {
+    const timer = new AbortController();
+    this.#timer = timer;
+    void this.#clock.sleep(Math.max(1, Math.min(this.#paidAt - this.#clock.monotonicMs(), MAX_SLEEP_MS)), timer.signal).then(() => {
+      if (this.#timer === timer) this.#restart();
+    });
+  }
+}
+
+/** A timer of Node's that is set for longer fires at once. */
+const MAX_SLEEP_MS = 2 ** 31 - 1;
