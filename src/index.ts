@@ -25,6 +25,7 @@ export { chainStatus, type ChainStatus } from './block/status.js';
 export { ThrottleGroup, type ThrottleMember } from './block/throttle.js';
 export type { ThrottleLimitName, ThrottleLimits } from './block/throttle-limits.js';
 export { BlkdebugDriver, parseBlkdebugName, readBlkdebugConfig, type BlkdebugOptions } from './filter/blkdebug.js';
+export { isSuspended, removeBreakpoint, resumeRequest, setBreakpoint, whenSuspended } from './filter/breakpoints.js';
 export { makeRule as makeBlkdebugRule, parseBlkdebugConfig, type BlkdebugRule } from './filter/blkdebug-rules.js';
 export { BlkverifyFilter, parseBlkverifyName } from './filter/blkverify.js';
 export { CopyOnReadFilter } from './filter/copy-on-read.js';

@@ -8,7 +8,7 @@ import { NO_LIMITS, type BlockLimits, type BlockStatus } from '../block/driver.j
 import type { BlockNode } from '../block/node.js';
 import { edgeUse, type EdgeUse } from '../block/permissions.js';
 import type { BlockRequest } from '../block/request.js';
-import { BlkdebugState, parseBlkdebugConfig, type BlkdebugIoType, type BlkdebugRule } from './blkdebug-rules.js';
+import { BLKDEBUG_EVENTS, BlkdebugState, parseBlkdebugConfig, type BlkdebugIoType, type BlkdebugRule } from './blkdebug-rules.js';
 import { FilterDriver } from './filter.js';
 
 const MAX_LIMIT = 2 ** 31 - 1;
@@ -31,11 +31,19 @@ export interface BlkdebugOptions extends BlkdebugLimits {
   readonly unshareChildPerms?: number;
 }
 
+interface Suspended {
+  readonly tag: string;
+  readonly go: () => void;
+}
+
 export class BlkdebugDriver extends FilterDriver {
   readonly formatName = 'blkdebug';
   readonly #limits: BlockLimits;
   readonly #state: BlkdebugState;
   readonly #perms: EdgeUse;
+  /** Newest first. */
+  readonly #suspended: Suspended[] = [];
+  #waiters: { readonly tag: string; readonly wake: () => void }[] = [];
 
   /** Throws INVALID_ARGUMENT where the limits do not fit together. */
   constructor(options: BlkdebugOptions) {
@@ -53,6 +61,7 @@ export class BlkdebugDriver extends FilterDriver {
   readonly debugEvent = (event: string): void => this.#state.happened(event);
 
   override async submit(request: BlockRequest): Promise<void> {
+    for (const tag of this.#state.takeReached()) await this.#suspend(tag);
     await this.#check(request.op, request.offset, request.bytes);
     await this.forward(request);
   }
@@ -60,6 +69,45 @@ export class BlkdebugDriver extends FilterDriver {
   override async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
     await this.#check('block-status', offset, bytes);
     return super.blockStatus(offset, bytes);
+  }
+
+  /** Lets the first request after `event` wait under the name of `tag`. False where there is no such event. */
+  addBreakpoint(event: string, tag: string): boolean {
+    if (!(BLKDEBUG_EVENTS as readonly string[]).includes(event)) return false;
+    this.#state.addBreakpoint({ event, tag });
+    return true;
+  }
+
+  /** Lets the requests of this tag go on, too. False where no breakpoint was left to remove. */
+  removeBreakpoint(tag: string): boolean {
+    const removed = this.#state.removeBreakpoints(tag);
+    while (this.resume(tag));
+    return removed;
+  }
+
+  /** Lets the newest request of this tag go on. False where none waits. */
+  resume(tag: string): boolean {
+    const index = this.#suspended.findIndex((suspended) => suspended.tag === tag);
+    if (index < 0) return false;
+    this.#suspended.splice(index, 1)[0]!.go();
+    return true;
+  }
+
+  isSuspended(tag: string): boolean {
+    return this.#suspended.some((suspended) => suspended.tag === tag);
+  }
+
+  /** Resolves once a request waits under this tag. */
+  whenSuspended(tag: string): Promise<void> {
+    if (this.isSuspended(tag)) return Promise.resolve();
+    return new Promise((wake) => { this.#waiters.push({ tag, wake }); });
+  }
+
+  #suspend(tag: string): Promise<void> {
+    const stopped = new Promise<void>((go) => { this.#suspended.unshift({ tag, go }); });
+    for (const waiter of this.#waiters) if (waiter.tag === tag) waiter.wake();
+    this.#waiters = this.#waiters.filter((waiter) => waiter.tag !== tag);
+    return stopped;
   }
 
   readonly childUse = (child: BlockChild, parent: EdgeUse, writable: boolean): EdgeUse => {

@@ -39,6 +39,14 @@ peers('qemu-img', 'qemu-io')('blkdebug against qemu-io', () => {
     expect(qemu.filter((outcome) => outcome !== 'ok').map((outcome) => outcome.replace('open: ', ''))).toEqual([ERRNO_TEXTS[errno]]);
   });
 
+  test.each(['write_aio', 'cluster_alloc_space', 'l2_alloc_write', 'cluster_alloc'])('%s in an image without a backing file', async (event) => {
+    writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "28"\nonce = "on"\n`);
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('plain'), '4M']);
+    const { qemu, ours } = await both('qcow2', tmp('plain'), [write(MiB, 64 * KiB), write(2 * MiB, 512), write(3 * MiB, 512)]);
+    expect(ours).toEqual(qemu);
+    expect(qemu.filter((outcome) => outcome !== 'ok')).toEqual([ERRNO_TEXTS['ENOSPC']]);
+  });
+
   // QEMU writes some tables within the request that changes them; ours wait for the next flush, which then fails
   test.each(['l1_update', 'l2_update', 'refblock_update_part'])('%s fails what writes the table', async (event) => {
     writeFileSync(tmp('config'), `[inject-error]\nevent = "${event}"\nerrno = "28"\nonce = "on"\n`);

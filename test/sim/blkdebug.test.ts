@@ -11,7 +11,7 @@ const EVENTS: Readonly<Record<string, readonly string[]>> = {
   plain: [
     'l1_grow_alloc_table', 'l1_grow_write_table', 'l1_grow_activate_table', 'l1_update', 'l2_load', 'l2_update', 'read_aio', 'write_aio',
     'cow_read', 'cow_write', 'reftable_load', 'refblock_load', 'refblock_update_part', 'cluster_alloc', 'cluster_free', 'flush_to_os', 'flush_to_disk',
-    'vmstate_save', 'l2_alloc_write', 'pwritev', 'pwritev_done', 'none',
+    'vmstate_save', 'l2_alloc_write', 'l1_shrink_write_table', 'l1_shrink_free_l2_clusters', 'pwritev', 'pwritev_done', 'none',
   ],
   'tiny-caches': ['l2_load', 'l2_update', 'refblock_load', 'refblock_update_part', 'cluster_free'],
   lazy: ['l1_update', 'refblock_update_part', 'flush_to_disk', 'cluster_alloc'],

@@ -276,6 +276,8 @@ export class GuestIo {
     const tail = start + total - (offset + data.byteLength);
     this.#image.assertDataRange(placement.hostOffset, total);
     if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
+      if (head + tail > 0) this.#image.file.debugEvent('cluster_alloc_space');
+      this.#image.file.debugEvent('write_aio');
       await this.#image.file.write(placement.hostOffset + head, data);
       return;
     }
