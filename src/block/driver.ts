@@ -47,6 +47,8 @@ export interface BlockDriver {
   readonly limits: BlockLimits;
   /** True where a write past the end extends the node (regular files, memory). */
   readonly growable: boolean;
+  /** Reads and writes of up to so many bytes may carry a pipe (see BlockRequest). Absent: none. */
+  readonly pipeBytes?: number | undefined;
   /** Current length in bytes. */
   length(): number;
   /**

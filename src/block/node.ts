@@ -130,6 +130,8 @@ export class BlockNode {
   get children(): readonly BlockChild[] { return this.driver.children ?? []; }
   get limits(): BlockLimits { return this.driver.limits; }
   get backing(): BlockNode | null { return this.driver.backing?.node ?? null; }
+  /** As BlockDriver's: 0 where this node looks at data itself. */
+  get pipeBytes(): number { return this.#aligned === null && this.detectZeroes === 'off' ? this.driver.pipeBytes ?? 0 : 0; }
   get inFlight(): number { return this.#inFlight; }
   /** A drained section runs or is about to: requests wait. */
   get draining(): boolean { return this.#drainDepth > 0; }

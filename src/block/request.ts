@@ -1,3 +1,5 @@
+import type { PipeBuffer } from '../base/pipe-buffer.js';
+
 /** One I/O. The same object is scheduled, throttled, tracked and traced on its way down. */
 export type BlockOp = 'read' | 'write' | 'write-zeroes' | 'discard' | 'flush';
 
@@ -28,13 +30,18 @@ export interface BlockRequest {
   readonly id: number;
   /** Ends waiting before the request reaches the host; it never settles an I/O that the host still holds. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * A read may leave its data here instead of in `buffer`, and a write takes it from here where it is. Only for drivers
+   * that say they can (`pipes`), with nothing above them that looks at data.
+   */
+  readonly pipe?: PipeBuffer | undefined;
 }
 
 let lastId = 0;
 
 export function makeRequest(
-  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive',
+  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive', pipe?: PipeBuffer,
 ): BlockRequest {
   lastId = lastId === Number.MAX_SAFE_INTEGER ? 1 : lastId + 1;
-  return { op, offset, bytes, buffer, flags, ioClass, id: lastId };
+  return { op, offset, bytes, buffer, flags, ioClass, id: lastId, pipe };
 }

@@ -43,6 +43,8 @@ export class RawDriver implements BlockDriver {
     return this.#bytes;
   }
 
+  get pipeBytes(): number { return this.#guarded ? 0 : this.#file.node.pipeBytes; }
+
   /**
    * The format was only guessed: from here on the first sector cannot be made to look like another one. The limits are
    * others then.
@@ -55,8 +57,8 @@ export class RawDriver implements BlockDriver {
   submit(request: BlockRequest): Promise<void> {
     if (this.#guarded && request.op === 'write' && request.offset === 0 && looksFormatted(request.buffer!)) return rejected(this.#refusal());
     if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
-    const { op, offset, bytes, buffer, flags, ioClass } = request;
-    return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass));
+    const { op, offset, bytes, buffer, flags, ioClass, pipe } = request;
+    return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass, pipe));
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {

@@ -2,8 +2,9 @@
 import { BufferPool, type Lease } from '../base/buffer-pool.js';
 import { KiB, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
+import { PipeBuffer } from '../base/pipe-buffer.js';
 import type { BlockNode } from '../block/node.js';
-import { RequestFlag } from '../block/request.js';
+import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { createImage, openImage, type OpenImageOptions } from '../image/open.js';
 import type { FormatName } from '../image/formats.js';
@@ -139,6 +140,7 @@ class Copy {
 
   async #work(pool: BufferPool): Promise<void> {
     const lease = await pool.lease(this.#chunk);
+    const pipe = Math.min(this.#source.pipeBytes, this.#target.pipeBytes) >= this.#chunk ? PipeBuffer.open() : null;
     try {
       while (!this.#failed) {
         if (this.#options.signal?.aborted === true) throw this.#cancelled();
@@ -149,12 +151,13 @@ class Copy {
           await this.#asking;
           continue;
         }
-        await this.#piece(lease);
+        await this.#piece(lease, pipe);
         this.#options.onProgress?.(this.copied + this.zeroed, this.#bytes);
       }
     } catch (error) {
       this.#fail(error);
     } finally {
+      pipe?.close();
       lease.release();
     }
   }
@@ -186,7 +189,7 @@ class Copy {
   }
 
   /** Takes the next piece before it waits for anything, so that no two workers have the same. */
-  #piece(lease: Lease): Promise<void> {
+  #piece(lease: Lease, pipe: PipeBuffer | null): Promise<void> {
     const offset = this.#position;
     const { zero, end } = this.#known[0]!;
     // pieces end where those of an image cut into whole chunks do: no block of a target is touched by two
@@ -194,11 +197,27 @@ class Copy {
     const bytes = Math.min(end - offset, most);
     this.#position += bytes;
     if (this.#position === end) this.#known.shift();
-    return zero ? this.#zero(offset, bytes) : this.#data(offset, lease.buffer.subarray(0, bytes));
+    if (zero) return this.#zero(offset, bytes);
+    const buffer = lease.buffer.subarray(0, bytes);
+    return pipe === null ? this.#data(offset, buffer) : this.#pipe(offset, buffer, pipe);
+  }
+
+  /** From server to server without a copy in this process; the buffer is for what has to be looked at. */
+  async #pipe(offset: number, buffer: Uint8Array, pipe: PipeBuffer): Promise<void> {
+    const { byteLength } = buffer;
+    pipe.begin(buffer, this.#sparse);
+    await this.#source.submit(makeRequest('read', offset, byteLength, buffer, 0, 'interactive', pipe));
+    if (!pipe.inKernel) return this.#put(offset, buffer);
+    await this.#target.submit(makeRequest('write', offset, byteLength, buffer, 0, 'interactive', pipe));
+    this.copied += byteLength;
   }
 
   async #data(offset: number, buffer: Uint8Array): Promise<void> {
     await this.#source.read(offset, buffer);
+    await this.#put(offset, buffer);
+  }
+
+  async #put(offset: number, buffer: Uint8Array): Promise<void> {
     for (let at = 0; at < buffer.byteLength;) {
       const zero = this.#isZero(buffer, at);
       let end = this.#unitEnd(buffer, at);

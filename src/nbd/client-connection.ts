@@ -78,8 +78,12 @@ export class ClientConnection implements ReplyHandler {
     this.#slots[slot] = request;
     this.#inFlight++;
     this.#writeHeader(request.command, request.flags, this.#uses[slot] ??= 1, slot, request.offset, request.bytes);
-    if (request.command === Command.WRITE) this.#socket.send(request.buffer!);
+    if (request.command !== Command.WRITE) return;
+    if (request.pipe?.inKernel === true) this.#socket.sendPipe(request.pipe);
+    else this.#socket.send(request.buffer!);
   }
+
+  get descriptor(): number { return this.#socket.descriptor; }
 
   find(cookieHigh: number, cookieLow: number): NbdRequest | undefined {
     return this.#uses[cookieLow] === cookieHigh ? this.#slots[cookieLow] ?? undefined : undefined;

@@ -76,6 +76,7 @@ export class ClientPool {
   }
 
   get connections(): number { return this.#live.length; }
+  get canPipe(): boolean { return this.#options.tls === null && (this.#options.reconnectDelayMs ?? 0) === 0; }
 
   submit(request: NbdRequest): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -155,7 +156,7 @@ export class ClientPool {
     if (this.#live.length === 0 && !waits && this.#changes > this.#flushed) this.#unflushedLost = true;
     const again: NbdRequest[] = [];
     for (const request of unanswered) {
-      const resend = waits || (this.#live.length > 0 && !CHANGING.includes(request.command));
+      const resend = request.repeatable && (waits || (this.#live.length > 0 && !CHANGING.includes(request.command)));
       if (!resend) {
         request.reject(error);
         continue;

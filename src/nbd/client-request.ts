@@ -1,6 +1,7 @@
 /** One request of the client on its way, and what has come back of it so far. */
 import { formatRange } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
+import type { PipeBuffer } from '../base/pipe-buffer.js';
 import { Command, WIRE_TO_ERRNO } from './protocol.js';
 
 export interface NbdExtent {
@@ -24,6 +25,8 @@ export class NbdRequest {
   readonly bytes: number;
   /** Payload of a write, destination of a read. */
   readonly buffer: Uint8Array | null;
+  /** Where the payload is or goes instead, as long as it is `inKernel`. */
+  readonly pipe: PipeBuffer | null;
   resolve: () => void = () => {};
   reject: (error: unknown) => void = () => {};
   /** The first error that the server told. */
@@ -35,16 +38,21 @@ export class NbdRequest {
   /** Pieces that came out of order: start → end, never adjacent to each other or to `#covered`. */
   #scattered: [number, number][] = [];
 
-  constructor(command: number, flags: number, offset: number, bytes: number, buffer: Uint8Array | null) {
+  constructor(command: number, flags: number, offset: number, bytes: number, buffer: Uint8Array | null, pipe: PipeBuffer | null = null) {
     this.command = command;
     this.flags = flags;
     this.offset = offset;
     this.bytes = bytes;
     this.buffer = buffer;
+    this.pipe = pipe;
   }
+
+  /** False where its payload cannot be had once more. */
+  get repeatable(): boolean { return this.command !== Command.WRITE || this.pipe?.inKernel !== true; }
 
   /** Before it is sent again. */
   reset(): void {
+    if (this.command === Command.READ) this.pipe?.restart();
     this.error = null;
     this.extents = null;
     this.#covered = 0;

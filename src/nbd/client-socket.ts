@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { KiB, MiB } from '../base/bytes.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import { setSendBuffer } from '../base/libc.js';
+import type { PipeBuffer } from '../base/pipe-buffer.js';
 import { startTlsClient, type TlsCredentials } from './tls.js';
 
 /** A path that starts with NUL is a name in Linux's abstract namespace. */
@@ -19,6 +20,8 @@ export interface ConnectLimits {
 const READ_BUFFER = 512 * KiB;
 /** What is read into it while large payloads come, which then go where they belong without a stop there. */
 const SHORT_READ = 4 * KiB;
+/** What a structured read's payload has before it. */
+const HEAD_READ = 28;
 const STAGING = 64 * KiB;
 /** Payloads up to this are copied beside their header: cheaper than one more element for writev. */
 const COPY_BELOW = 16 * KiB;
@@ -39,24 +42,35 @@ function connectFailure(error: unknown, name: string): BlockError {
 
 /** The memory that a socket of this host may fill before its reader has read. The reader then works on while this process does something else. */
 function widen(socket: Socket): void {
+  const fd = descriptorOf(socket);
+  if (fd >= 0) setSendBuffer(fd, SEND_BUFFER);
+}
+
+/** -1 where there is none any more, or where this Node does not tell. */
+function descriptorOf(socket: Socket): number {
   // no public name exists for it; its absence costs speed only
   const fd = (socket as unknown as { readonly _handle?: { readonly fd?: unknown } | null })._handle?.fd;
-  if (typeof fd === 'number' && fd >= 0) setSendBuffer(fd, SEND_BUFFER);
+  return typeof fd === 'number' ? fd : -1;
 }
 
 export class ClientSocket {
   readonly name: string;
   /** Takes each piece that arrives; the piece is only valid during the call. May throw, which ends the connection. */
   onData: (piece: Buffer) => void = () => {};
-  /** Where the next bytes are best put: in the memory given, of which `onDirect` then tells; or where a header comes before a large payload (`short`). */
-  wants: () => Uint8Array | 'short' | null = () => null;
+  /**
+   * Where the next bytes are best put: in the memory given, of which `onDirect` then tells; or where a header comes before a
+   * large payload (`short`), no byte of which should come along (`head`).
+   */
+  wants: () => Uint8Array | 'short' | 'head' | null = () => null;
   /** So many bytes have come into the memory that `wants` gave. */
   onDirect: (bytes: number) => void = () => {};
   /** Told once, when the connection has ended for whatever reason. */
   onEnd: (error: BlockError) => void = () => {};
   #socket: Socket;
   #ended: BlockError | null = null;
-  #pieces: Uint8Array[] = [];
+  #pieces: (Uint8Array | PipeBuffer)[] = [];
+  /** What is in a pipe waits until the socket takes more. */
+  #full = false;
   #staging: Buffer = Buffer.alloc(0);
   /** What of the staging buffer is in `#pieces` already, and how much is filled. */
   #stagedFrom = 0;
@@ -80,14 +94,15 @@ export class ClientSocket {
       const where = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port };
       const memory = Buffer.allocUnsafeSlow(tls ? 0 : READ_BUFFER);
       const short = memory.subarray(0, SHORT_READ);
+      const head = memory.subarray(0, HEAD_READ);
       const read = {
         buffer: (): Uint8Array => {
           const wanted = opened === null ? null : opened.wants();
-          return wanted === null ? memory : wanted === 'short' ? short : wanted;
+          return wanted === null ? memory : wanted === 'short' ? short : wanted === 'head' ? head : wanted;
         },
         callback: (bytes: number, buffer: Uint8Array): boolean => {
-          if (buffer === memory || buffer === short) opened!.#received(memory.subarray(0, bytes));
-          else if (opened!.#ended === null) opened!.onDirect(bytes);
+          if (buffer === memory || buffer === short || buffer === head) opened!.#received(memory.subarray(0, bytes));
+          else opened!.#direct(bytes);
           return true;
         },
       };
@@ -120,6 +135,8 @@ export class ClientSocket {
   }
 
   get ended(): boolean { return this.#ended !== null; }
+  /** For host calls; -1 where it has none. */
+  get descriptor(): number { return descriptorOf(this.#socket); }
 
   /** Upgrades the socket in place. What the server sends next is for the session, so nothing may be waiting to be read. */
   async startTls(credentials: TlsCredentials, hostname: string | null, timeoutMs: number): Promise<void> {
@@ -130,17 +147,23 @@ export class ClientSocket {
 
   /** Queues bytes; all that is queued in one turn of the event loop leaves in one system call. `bytes` is copied if small, else lent. */
   send(bytes: Uint8Array): void {
-    if (bytes.byteLength > COPY_BELOW) {
-      if (this.#narrow) {
-        // not before a large payload is sent: most connections have none, and host calls take a while to load
-        this.#narrow = false;
-        widen(this.#socket);
-      }
-      this.#closeStaged();
-      this.#pieces.push(bytes);
-    } else {
-      this.reserve(bytes.byteLength).set(bytes);
+    if (bytes.byteLength > COPY_BELOW) this.#lend(bytes);
+    else this.reserve(bytes.byteLength).set(bytes);
+  }
+
+  /** As send, with what the pipe holds. */
+  sendPipe(pipe: PipeBuffer): void {
+    this.#lend(pipe);
+  }
+
+  #lend(piece: Uint8Array | PipeBuffer): void {
+    if (this.#narrow) {
+      // not before a large payload is sent: most connections have none, and host calls take a while to load
+      this.#narrow = false;
+      widen(this.#socket);
     }
+    this.#closeStaged();
+    this.#pieces.push(piece);
   }
 
   /** Room for `bytes` (a header) to be filled in by the caller at once, sent after all that was queued before. */
@@ -164,8 +187,33 @@ export class ClientSocket {
   flush(): void {
     this.#flushing = false;
     this.#closeStaged();
+    if (this.#full) return;
     const pieces = this.#pieces;
     this.#pieces = [];
+    const memory: Uint8Array[] = [];
+    for (let index = 0; index < pieces.length && this.#ended === null; index++) {
+      const piece = pieces[index]!;
+      if (piece instanceof Uint8Array) {
+        memory.push(piece);
+        continue;
+      }
+      this.#write(memory.splice(0));
+      if (this.#socket.writableLength === 0 && piece.push(this.descriptor)) continue;
+      // Node waits until the socket takes a little of it, behind all that was sent before
+      const some = piece.take();
+      this.#pieces = pieces.slice(piece.left > 0 ? index : index + 1);
+      this.#full = true;
+      this.#socket.write(some, (error) => {
+        this.#full = false;
+        // else the connection has ended, or is about to
+        if (error === null || error === undefined) this.flush();
+      });
+      return;
+    }
+    this.#write(memory);
+  }
+
+  #write(pieces: readonly Uint8Array[]): void {
     if (this.#ended !== null || pieces.length === 0) return;
     if (pieces.length > 1) this.#socket.cork();
     for (const piece of pieces) this.#socket.write(piece);
@@ -218,9 +266,17 @@ export class ClientSocket {
   }
 
   #received(piece: Buffer): void {
+    this.#take(() => this.onData(piece));
+  }
+
+  #direct(bytes: number): void {
+    this.#take(() => this.onDirect(bytes));
+  }
+
+  #take(taken: () => void): void {
     if (this.#ended !== null) return;
     try {
-      this.onData(piece);
+      taken();
     } catch (error) {
       this.destroy(wrapHostError(error, `the connection to '${this.name}' failed`, { node: this.name, errno: 'EIO' }));
     }

@@ -2,8 +2,10 @@
  * An NBD client: what a user of an export calls. Requests larger than the server takes are cut; all parts of one are in
  * flight together. A buffer is lent until the promise settles, also where it rejects.
  */
+import { assert } from '../base/assert.js';
 import { alignDown, GiB, TWO_32 } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
+import type { PipeBuffer } from '../base/pipe-buffer.js';
 import { ClientPool, type PoolOptions } from './client-pool.js';
 import { NbdRequest, type NbdExtent } from './client-request.js';
 import type { Negotiated } from './handshake-client.js';
@@ -53,19 +55,21 @@ export class NbdClient {
   get canZero(): boolean { return this.#has(TransmissionFlag.SEND_WRITE_ZEROES); }
   get canZeroFast(): boolean { return this.canZero && this.#has(TransmissionFlag.SEND_FAST_ZERO); }
   get canFua(): boolean { return this.#has(TransmissionFlag.SEND_FUA); }
+  /** How many bytes of one request may be in a pipe; 0 where none may. With TLS, data has to be looked at; what is to be sent again must be had again. */
+  get pipeBytes(): number { return this.#pool.canPipe ? this.info.maximumBlock : 0; }
   get canMultiConn(): boolean { return this.#has(TransmissionFlag.CAN_MULTI_CONN); }
   /** How many connections there are now. */
   get connections(): number { return this.#pool.connections; }
 
-  /** Fills `buffer` from `offset`. */
-  read(offset: number, buffer: Uint8Array): Promise<void> {
-    return this.#payload(Command.READ, 0, offset, buffer);
+  /** Fills `buffer` from `offset`; or `pipe`, which has begun with that buffer. */
+  read(offset: number, buffer: Uint8Array, pipe?: PipeBuffer): Promise<void> {
+    return this.#payload(Command.READ, 0, offset, buffer, pipe);
   }
 
   /** With `fua` it is on stable storage when it resolves; NOT_SUPPORTED where the server cannot. */
-  write(offset: number, buffer: Uint8Array, options: { readonly fua?: boolean | undefined } = {}): Promise<void> {
-    if (options.fua !== true) return this.#payload(Command.WRITE, 0, offset, buffer);
-    return this.canFua ? this.#payload(Command.WRITE, CommandFlag.FUA, offset, buffer) : Promise.reject(this.#cannot('force unit access'));
+  write(offset: number, buffer: Uint8Array, options: { readonly fua?: boolean | undefined; readonly pipe?: PipeBuffer | undefined } = {}): Promise<void> {
+    if (options.fua !== true) return this.#payload(Command.WRITE, 0, offset, buffer, options.pipe);
+    return this.canFua ? this.#payload(Command.WRITE, CommandFlag.FUA, offset, buffer, options.pipe) : Promise.reject(this.#cannot('force unit access'));
   }
 
   /** All that was written before is on stable storage when it resolves; at once where the server has nothing to flush. */
@@ -120,11 +124,12 @@ export class NbdClient {
     return CommandFlag.FUA;
   }
 
-  #payload(command: number, flags: number, offset: number, buffer: Uint8Array): Promise<void> {
+  #payload(command: number, flags: number, offset: number, buffer: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     const bytes = buffer.byteLength;
     const most = this.info.maximumBlock;
     if (bytes === 0) return Promise.resolve();
-    if (bytes <= most) return this.#pool.submit(new NbdRequest(command, flags, offset, bytes, buffer));
+    if (bytes <= most) return this.#pool.submit(new NbdRequest(command, flags, offset, bytes, buffer, pipe));
+    assert(pipe === undefined, 'more in a pipe than the server takes');
     const parts: NbdRequest[] = [];
     for (let at = 0; at < bytes; at += most) {
       const part = Math.min(most, bytes - at);

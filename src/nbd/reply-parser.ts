@@ -4,12 +4,15 @@
  * stream that cannot be trusted any more is a thrown PROTOCOL error, a server's own error ends one request only.
  */
 import { BlockError } from '../base/errors.js';
+import type { PipeBuffer } from '../base/pipe-buffer.js';
 import type { NbdExtent, NbdRequest } from './client-request.js';
 import { printable } from './handshake-client.js';
 import { Command, MAX_STRING, ReplyFlag, ReplyType, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC } from './protocol.js';
 
 export interface ReplyHandler {
   readonly name: string;
+  /** The socket, for host calls. */
+  readonly descriptor: number;
   readonly structuredReplies: boolean;
   /** Names of the contexts that were negotiated, by their ids. */
   readonly contextNames: ReadonlyMap<number, string>;
@@ -24,6 +27,8 @@ const MAX_STATUS_BYTES = 2 * 1024 * 1024;
 const MAX_SKIPPED = 64 * 1024;
 /** Payloads that are worth a system call of their own. */
 const LARGE = 32 * 1024;
+/** What is read of a payload that then goes on into a pipe: only so that it is known to be there. */
+const HERALD = 64;
 
 type Stage = 'reply' | 'chunk' | 'data-offset' | 'hole' | 'error' | 'message' | 'status' | 'data' | 'skip';
 
@@ -37,6 +42,9 @@ export class ReplyParser {
   /** Payload under way to `#into` (null: thrown away). */
   #left = 0;
   #into: Uint8Array | null = null;
+  /** Payload goes here rather, while it is `inKernel`. */
+  #pipe: PipeBuffer | null = null;
+  readonly #herald = Buffer.alloc(HERALD);
   #at = 0;
   #request: NbdRequest | null = null;
   #slot = 0;
@@ -46,22 +54,40 @@ export class ReplyParser {
   #errno = 0;
   /** Size of the last payload of a read. */
   #lastData = 0;
+  #lastPiped = false;
 
   constructor(handler: ReplyHandler) {
     this.#handler = handler;
   }
 
   /** Where the socket best puts what comes next; see ClientSocket.wants. */
-  wants(): Uint8Array | 'short' | null {
+  wants(): Uint8Array | 'short' | 'head' | null {
+    if (this.#piping) return this.#herald.subarray(0, this.#left);
     if (this.#stage === 'data' && this.#left >= LARGE) return this.#into!.subarray(this.#at, this.#at + this.#left);
-    return this.#lastData >= LARGE ? 'short' : null;
+    if (this.#lastData < LARGE) return null;
+    return this.#lastPiped ? 'head' : 'short';
   }
 
   /** So many bytes have come to where `wants` said. */
   direct(bytes: number): void {
+    if (this.#piping) this.#pipe!.append(this.#herald.subarray(0, bytes));
+    this.#came(bytes);
+    this.#pull();
+  }
+
+  get #piping(): boolean { return this.#pipe !== null && this.#pipe.inKernel; }
+
+  #came(bytes: number): void {
     this.#at += bytes;
     this.#left -= bytes;
     if (this.#left === 0) this.#payloadDone();
+  }
+
+  /** What is in the socket already goes into the pipe now. */
+  #pull(): void {
+    if (!this.#piping) return;
+    const bytes = this.#pipe!.pull(this.#handler.descriptor, this.#left);
+    if (bytes > 0) this.#came(bytes);
   }
 
   consume(piece: Buffer): void {
@@ -69,11 +95,10 @@ export class ReplyParser {
     while (position < piece.length) {
       if (this.#left > 0) {
         const bytes = Math.min(this.#left, piece.length - position);
-        if (this.#into !== null) piece.copy(this.#into, this.#at, position, position + bytes);
-        this.#at += bytes;
-        this.#left -= bytes;
+        if (this.#piping) this.#pipe!.append(piece.subarray(position, position + bytes));
+        else if (this.#into !== null) piece.copy(this.#into, this.#at, position, position + bytes);
         position += bytes;
-        if (this.#left === 0) this.#payloadDone();
+        this.#came(bytes);
       } else if (this.#have === 0 && piece.length - position >= this.#need) {
         const at = position;
         position += this.#need;
@@ -88,6 +113,7 @@ export class ReplyParser {
         this.#fixedPart(this.#head, 0);
       }
     }
+    this.#pull();
   }
 
   #fixedPart(from: Buffer, at: number): void {
@@ -102,6 +128,7 @@ export class ReplyParser {
         const start = this.#within(from, at);
         const bytes = from.readUInt32BE(at + 8);
         this.#cover(start, bytes);
+        this.#request!.pipe?.spill();
         this.#request!.buffer!.fill(0, start, start + bytes);
         return this.#chunkDone();
       }
@@ -246,7 +273,11 @@ export class ReplyParser {
     this.#cover(start, bytes);
     this.#stage = 'data';
     this.#lastData = bytes;
-    this.#into = this.#request!.buffer;
+    const { buffer, pipe } = this.#request!;
+    this.#into = buffer;
+    this.#pipe = pipe;
+    this.#lastPiped = pipe !== null;
+    if (pipe !== null && pipe.filled !== start) pipe.spill();
     this.#at = start;
     this.#left = bytes;
   }
@@ -263,6 +294,7 @@ export class ReplyParser {
   #chunkDone(): void {
     const request = this.#request!;
     this.#into = null;
+    this.#pipe = null;
     this.#expect('reply', 16);
     if (!this.#done) return;
     this.#request = null;

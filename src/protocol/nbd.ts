@@ -72,13 +72,14 @@ export class NbdDriver implements BlockDriver {
   }
 
   length(): number { return this.client.size; }
+  get pipeBytes(): number { return this.client.pipeBytes; }
 
   submit(request: BlockRequest): Promise<void> {
     switch (request.op) {
       case 'read':
-        return this.client.read(request.offset, request.buffer!);
+        return this.client.read(request.offset, request.buffer!, request.pipe);
       case 'write':
-        return this.client.write(request.offset, request.buffer!);
+        return this.client.write(request.offset, request.buffer!, { pipe: request.pipe });
       case 'write-zeroes':
         return this.#writeZeroes(request);
       case 'discard':
