@@ -8,7 +8,7 @@ import { JsonLexer, type TokenKind } from './lexer.js';
 import { decodeForPrint, decodeOne, isCharacter } from './utf8.js';
 import { newDict, parseDouble, parseInteger, type Json } from './value.js';
 
-const MAX_BYTES = 16 * MiB;
+const MAX_BYTES = 64 * MiB;
 const MAX_TOKENS = 2 * 1024 * 1024;
 const MAX_DEPTH = 1024;
 

@@ -73,6 +73,6 @@ describe('parsing', () => {
   test('depth, tokens and bytes are bounded', () => {
     expect(parseJson('['.repeat(1025))).toEqual({ error: 'JSON nesting depth limit exceeded' });
     expect(parseJson(`[${'1,'.repeat(1_048_577)}`)).toEqual({ error: 'JSON token count limit exceeded' });
-    expect(parseJson(`["${'x'.repeat(17 << 20)}"]`)).toEqual({ error: 'JSON token size limit exceeded' });
+    expect(parseJson(`["${'x'.repeat(65 << 20)}"]`)).toEqual({ error: 'JSON token size limit exceeded' });
   });
 });
