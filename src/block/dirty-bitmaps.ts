@@ -3,9 +3,12 @@ import { assert } from '../base/assert.js';
 import type { DirtyBitmap, DirtyBitmapInfo } from './dirty-bitmap.js';
 import type { BlockRequest } from './request.js';
 
-/** Hears of every range whose content may have changed, when the change has ended (well or not). */
+/** Hears of every range whose content may change. */
 export interface WriteObserver {
-  wrote(offset: number, bytes: number, request: BlockRequest): void;
+  /** The change begins: no driver has heard of it. */
+  writes?(offset: number, bytes: number): void;
+  /** The change has ended, well or not. */
+  wrote?(offset: number, bytes: number, request: BlockRequest): void;
 }
 
 /** What a format that keeps bitmaps in its image offers to who adds, changes and removes them. */

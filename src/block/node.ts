@@ -168,6 +168,7 @@ export class BlockNode {
       return rejected(error);
     }
     this.#inFlight++;
+    if (this.writeObservers.size > 0 && isWrite(request)) for (const observer of this.writeObservers) observer.writes?.(request.offset, request.bytes);
     const running = this.#dispatch(request);
     if (running !== DONE) return this.#finish(running, request);
     this.#ended(request);
@@ -189,7 +190,7 @@ export class BlockNode {
   }
 
   #ended(request: BlockRequest): void {
-    if (this.writeObservers.size > 0 && request.op !== 'read' && request.op !== 'flush') this.#tellWritten(request);
+    if (this.writeObservers.size > 0 && isWrite(request)) this.#tellWritten(request);
     this.#leave();
   }
 
@@ -403,7 +404,7 @@ export class BlockNode {
   }
 
   #tellWritten(request: BlockRequest): void {
-    for (const observer of this.writeObservers) observer.wrote(request.offset, request.bytes, request);
+    for (const observer of this.writeObservers) observer.wrote?.(request.offset, request.bytes, request);
   }
 
   #leave(): void {
@@ -423,4 +424,8 @@ function driversUnder(node: BlockNode, seen = new Set<BlockDriver>()): ReadonlyS
 function withoutUnmap(request: BlockRequest): BlockRequest {
   const { MAY_UNMAP } = RequestFlag;
   return (request.flags & MAY_UNMAP) === 0 ? request : makeRequest(request.op, request.offset, request.bytes, null, request.flags - MAY_UNMAP, request.ioClass);
+}
+
+function isWrite({ op }: BlockRequest): boolean {
+  return op !== 'read' && op !== 'flush';
 }

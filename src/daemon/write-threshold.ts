@@ -23,7 +23,7 @@ export class WriteThresholds {
     if (threshold === 0) return;
     const mark: Mark = {
       threshold,
-      wrote: (offset, bytes) => {
+      writes: (offset, bytes) => {
         if (offset + bytes <= threshold) return;
         this.#clear(node);
         this.#onExceeded(node.nodeName, offset + bytes - threshold, threshold);
