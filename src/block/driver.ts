@@ -58,6 +58,8 @@ export interface BlockDriver {
   submit(request: BlockRequest): Promise<void>;
   /** Own layer only; 0 < bytes, inside the node. */
   blockStatus(offset: number, bytes: number): Promise<BlockStatus>;
+  /** True once it has found itself to be of no use (corrupt): no request succeeds any more. */
+  readonly ejected?: boolean;
   /** Releases everything. Called once, when no request is in flight. */
   close(): Promise<void>;
   /** The edges to the nodes below, in QEMU's order (file, backing); none for a protocol. */

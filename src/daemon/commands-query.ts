@@ -14,11 +14,11 @@ export function queryCommands(daemon: StorageDaemon): CommandTable {
     'query-blockstats': (args) => args['query-nodes'] === true ? graph.nodes().map((node) => blockStats(node) as JsonDict) : [],
     'query-named-block-nodes': async ({ flat }) => {
       const infos: Json[] = [];
-      for (const node of [...graph.nodes()].reverse()) {
+      for (const node of graph.nodes()) {
         const info = await blockDeviceInfo(node, flat === true);
         infos.push({ ...info as JsonDict, write_threshold: daemon.thresholds.of(node) });
       }
-      return infos;
+      return infos.reverse();
     },
     'x-debug-query-block-graph': () => blockGraph(daemon),
   };

@@ -66,7 +66,7 @@ export class StorageDaemon {
     this.blockdevContext = {
       tlsCredentials: (id) => this.objects.tlsCredentials(id),
       throttleGroup: (name) => this.objects.throttleGroup(name),
-      onQuorumEvent: ({ event, data }) => this.emit(event, data),
+      onEvent: ({ event, data }) => this.emit(event, data),
     };
     this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd, log);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));

@@ -4,7 +4,6 @@
  */
 import type { BlockGraph } from '../block/graph.js';
 import type { ThrottleGroup } from '../block/throttle.js';
-import type { QuorumEvent } from '../filter/quorum.js';
 import type { BlockChild } from '../block/child.js';
 import type { BlockDriver } from '../block/driver.js';
 import { BlockNode, type NodeOrigin } from '../block/node.js';
@@ -12,7 +11,7 @@ import { edgeUse, NO_USE, type ChildRole, type EdgeUse, type NodeUser } from '..
 import type { TlsCredentials } from '../nbd/tls.js';
 import { isNbdName } from '../nbd/name.js';
 import type { TraceSink } from '../trace/sink.js';
-import { findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
+import { type NodeEvent, findDriver, type CommonOptions, type DriverContext, type DriverDefinition, type OpenedDriver } from './drivers.js';
 import { nodeFilename } from './filename.js';
 import { fileOptions, imageOptions } from './image-name.js';
 import { probeFormat, PROBE_BYTES } from './formats.js';
@@ -31,8 +30,8 @@ export interface BlockdevContext {
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
   /** The throttle-group objects, for the driver of that name. */
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
-  /** Hears what QEMU's QUORUM_REPORT_BAD and QUORUM_FAILURE tell. */
-  readonly onQuorumEvent?: ((event: QuorumEvent) => void) | undefined;
+  /** Hears what nodes tell by themselves. */
+  readonly onEvent?: ((event: NodeEvent) => void) | undefined;
 }
 
 /** Opens a tree. The root is held by its name (blockdev-add) until it is removed from the graph. */
@@ -219,7 +218,7 @@ class NodeOpening {
       options,
       tlsCredentials: this.#context.tlsCredentials,
       throttleGroup: this.#context.throttleGroup,
-      onQuorumEvent: this.#context.onQuorumEvent,
+      onEvent: this.#context.onEvent,
       root: this.#how.root,
       child: async (edge, role, use) => {
         const node = await this.#child(edge, role, use);

@@ -81,9 +81,9 @@ async function openQuorum(context: DriverContext): Promise<OpenedDriver> {
   checkQuorum({ ...voting, children: edges });
   const children: BlockNode[] = [];
   for (const edge of edges) children.push(await context.child(edge, 'data'));
-  const { onQuorumEvent } = context;
+  const { onEvent } = context;
   const strong = { 'vote-threshold': voteThreshold, ...givenVoting };
-  return { name: context.common.nodeName, origin: { strong }, driver: new QuorumDriver({ ...voting, children, ...(onQuorumEvent === undefined ? {} : { onEvent: onQuorumEvent }) }) };
+  return { name: context.common.nodeName, origin: { strong }, driver: new QuorumDriver({ ...voting, children, ...(onEvent === undefined ? {} : { onEvent }) }) };
 }
 
 async function openBlkverify(context: DriverContext): Promise<OpenedDriver> {

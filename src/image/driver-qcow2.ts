@@ -40,6 +40,10 @@ async function openQcow2Node(context: DriverContext): Promise<OpenedDriver> {
     readOnly: common.readOnly,
     snapshot: options.string(INTERNAL_SNAPSHOT) ?? context.root?.snapshot,
     forCheck: context.root?.forCheck,
+    onCorruption: ({ message, fatal, range }) => context.onEvent?.({
+      event: 'BLOCK_IMAGE_CORRUPTED',
+      data: { device: '', 'node-name': common.nodeName, msg: message, ...(range === null ? {} : { offset: range.offset, size: range.bytes }), fatal },
+    }),
     openBacking: context.root?.noBacking === true ? undefined : (name, format) => context.backingOf(file.name, name, format),
     overrideBacking: context.defines('backing') ? () => context.optionalChild('backing', 'backing') : undefined,
   });

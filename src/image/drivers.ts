@@ -26,6 +26,14 @@ export interface CommonOptions {
   readonly detectZeroes: 'off' | 'on' | 'unmap';
 }
 
+/** What a node tells by itself, as QMP tells it. */
+export type NodeEvent = QuorumEvent | {
+  readonly event: 'BLOCK_IMAGE_CORRUPTED';
+  readonly data: {
+    readonly device: ''; readonly 'node-name': string; readonly msg: string; readonly offset?: number; readonly size?: number; readonly fatal: boolean;
+  };
+};
+
 export interface DriverContext {
   readonly graph: BlockGraph;
   readonly common: CommonOptions;
@@ -35,7 +43,7 @@ export interface DriverContext {
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
   /** The throttle-group object of this name. */
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
-  readonly onQuorumEvent?: ((event: QuorumEvent) => void) | undefined;
+  readonly onEvent?: ((event: NodeEvent) => void) | undefined;
   /** How the root of a tree is opened that has a name of its own; null for all other nodes. */
   readonly root: { readonly snapshot: string | undefined; readonly forCheck: boolean | undefined; readonly noBacking: boolean | undefined } | null;
   /** Opens or finds the node for an edge, and holds it for the node being opened, with the uses of the role. */

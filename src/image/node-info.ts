@@ -1,5 +1,6 @@
 /** What `query-named-block-nodes`, `query-block` and `query-blockstats` tell of a node, under the names of QAPI. */
 import { alignUp } from '../base/bytes.js';
+import { BlockError } from '../base/errors.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
 import { FileDriver } from '../protocol/file-driver.js';
@@ -51,6 +52,7 @@ function filteredBelow(node: BlockNode): BlockNode | null {
 /** QAPI's ImageInfo of one node. */
 export async function nodeImageInfo(node: BlockNode): Promise<OptionTree> {
   const { driver } = node;
+  if (driver.ejected === true) throw new BlockError('CORRUPT', `Block device ${node.nodeName} is ejected`, { node: node.name });
   const format = driver.describe?.();
   const snapshots = snapshotsOf(node);
   const allocated = await allocatedBelow(node);

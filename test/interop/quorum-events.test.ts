@@ -51,7 +51,7 @@ async function inQemu(): Promise<string[]> {
 async function inOurs(): Promise<string[]> {
   const events: string[] = [];
   const graph = new BlockGraph();
-  const node = await openBlockdev(graph, tree(), { onQuorumEvent: (event) => events.push(normal(event)) });
+  const node = await openBlockdev(graph, tree(), { onEvent: (event) => events.push(normal(event)) });
   await node.read(0, new Uint8Array(1536));
   await node.write(8192, new Uint8Array(512)); // without a write QEMU flushes nothing
   await node.flush();

@@ -15,6 +15,8 @@ export interface Transcript {
   readonly pretty?: boolean;
   /** Arguments of qemu-storage-daemon besides the monitor's. */
   readonly args?: readonly string[];
+  /** What is to have happened before a line is sent. */
+  readonly before?: Readonly<Record<number, () => Promise<unknown>>>;
   /** How many messages each line brings, where that is not one. */
   readonly replies?: Readonly<Record<number, number>>;
 }
@@ -70,6 +72,7 @@ export async function converse(transcript: Transcript, socketPath: string): Prom
   const messages = new Messages(socket, transcript.pretty === true);
   const received = [await messages.next()];
   for (const [index, line] of transcript.lines.entries()) {
+    await transcript.before?.[index]?.();
     socket.write(typeof line === 'string' ? `${line}\n` : Buffer.concat([line, Buffer.from('\n')]));
     for (let left = transcript.replies?.[index] ?? 1; left > 0; left--) received.push(await messages.next());
   }

@@ -69,7 +69,7 @@ function plan(clusterSize: number, blockEntries: number, l1Entries: number): Pla
 }
 
 /** Throws, in QEMU's words, where the options contradict each other. */
-export function checkQcow2Options(options: Qcow2CreateOptions): void {
+function checkQcow2Options(options: Qcow2CreateOptions): void {
   const { version = 3, refcountBits = DEFAULT_REFCOUNT_BITS } = options;
   const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why); };
   if (!Number.isSafeInteger(options.size) || options.size < 0) refuse(`Image size must be a non-negative number of bytes, got ${options.size}`);

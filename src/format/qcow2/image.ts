@@ -9,6 +9,7 @@
 import { BlockError, wrapHostError } from '../../base/errors.js';
 import { Mutex } from '../../base/mutex.js';
 import type { BlockChild } from '../../block/child.js';
+import { Corruption, overlapMessage, overlapName, type CorruptionSignal } from './corruption.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, type Header, type HeaderStore } from './header.js';
 import { IoEpochs } from './io-epochs.js';
 import { compressedExtent, ClusterKind, clusterKind, hostOffsetOf, type Geometry } from './layout.js';
@@ -71,9 +72,13 @@ export class Qcow2Image {
   /** False until the first write has cleared or set the header's feature bits. */
   writing = false;
   hooks: WritingHooks | null = null;
+  onCorruption: ((signal: CorruptionSignal) => void) | null = null;
+  /** Found corrupt while it was written: of no use until it was repaired. */
+  ejected = false;
   passDiscard: PassDiscard;
   #deferred: DeferredRun[] = [];
   #failure: BlockError | null = null;
+  #corruption: BlockError | null = null;
 
   constructor(parts: Qcow2ImageParts) {
     this.file = parts.file;
@@ -190,29 +195,31 @@ export class Qcow2Image {
   }
 
   /** A host offset from disk, checked before use. */
-  checkedCluster(hostOffset: number, what: string): number {
+  checkedCluster(hostOffset: number, what: string | (() => string)): number {
     if (!Number.isSafeInteger(hostOffset) || hostOffset % this.geometry.clusterSize !== 0 || hostOffset === 0) {
-      throw this.corrupt(`${what} at host offset 0x${hostOffset.toString(16)} is not at a cluster of the file`, hostOffset);
+      throw this.corrupt(typeof what === 'function' ? what() : `${what} at host offset 0x${hostOffset.toString(16)} is not at a cluster of the file`);
     }
     return hostOffset / this.geometry.clusterSize;
   }
 
-  corrupt(why: string, offset?: number): BlockError {
-    return new BlockError('CORRUPT', `'${this.name}' is corrupt: ${why}`, { node: this.name, offset, errno: 'EIO' });
+  corrupt(why: string, range?: CorruptionSignal['range']): BlockError {
+    return new Corruption(this.name, why, range);
   }
 
   /** A write that would hit the tables it is found through can only come from damaged metadata. */
   assertDataRange(hostOffset: number, bytes: number): void {
     const { header, geometry } = this;
     const hits = (start: number, length: number): boolean => hostOffset < start + length && start < hostOffset + bytes;
-    if (hits(0, geometry.clusterSize) || hits(header.l1Offset, header.l1Entries * 8) ||
-      hits(header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize)) {
-      throw this.corrupt('a data cluster overlaps its own metadata', hostOffset);
-    }
+    const found = overlapName(hits, [
+      ['qcow2_header', 0, geometry.clusterSize], ['active L1 table', header.l1Offset, header.l1Entries * 8],
+      ['refcount table', header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize],
+    ]);
+    if (found !== null) throw this.corrupt(overlapMessage(found), { offset: hostOffset, bytes });
   }
 
   /** Clean shutdown: everything down, then the dirty bit, last. */
   async finish(): Promise<void> {
+    if (this.ejected) return; // every request since then was told
     if (this.#failure !== null) throw this.#failure;
     if (this.readOnly) return;
     if (!this.writing && this.hooks?.unsaved === true) await this.exclusive(async () => {});
@@ -240,9 +247,17 @@ export class Qcow2Image {
     this.writing = false;
   }
 
-  /** Metadata that contradicts itself: nothing is written any more, and the mark on disk (version 3) keeps others off until a repair. */
+  /**
+   * Metadata that contradicts itself. In a writable image nothing is read or written any more, and the mark on disk (version 3) keeps
+   * others off until a repair. Told once, and once more if it becomes fatal.
+   */
   async signalCorruption(error: BlockError): Promise<void> {
-    if (this.readOnly || this.#failure !== null) return;
+    const fatal = !this.readOnly;
+    if (this.#corruption !== null && (!fatal || this.ejected)) return;
+    this.#corruption = error;
+    if (error instanceof Corruption) this.onCorruption?.({ ...error.signal, fatal });
+    if (!fatal) return;
+    this.ejected = true;
     this.#fail(error);
     const { version, incompatible } = this.header;
     if (version >= 3) await this.store.setFeatures({ incompatible: incompatible | INCOMPATIBLE_CORRUPT });

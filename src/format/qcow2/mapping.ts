@@ -3,6 +3,7 @@
  * table that may be changed. No data moves here.
  */
 import { RangeLock } from '../../base/range-lock.js';
+import { hex } from './corruption.js';
 import type { Qcow2Image } from './image.js';
 import type { L1Table } from './l1-table.js';
 import {
@@ -134,11 +135,23 @@ export class Mapping {
 
   #checkedKind(high: number, low: number, offset: number): ClusterKind {
     const kind = clusterKind(high, low);
-    if (kind === ClusterKind.NORMAL || kind === ClusterKind.ZERO_ALLOCATED) this.image.checkedCluster(hostOffsetOf(high, low), `the data of guest offset 0x${offset.toString(16)}`);
     if (this.image.header.version < 3 && (kind === ClusterKind.ZERO_PLAIN || kind === ClusterKind.ZERO_ALLOCATED)) {
-      throw this.image.corrupt(`a zero cluster in a version 2 image at guest offset 0x${offset.toString(16)}`);
+      throw this.image.corrupt(`Zero cluster entry found in pre-v3 image ${this.#entryName(offset)}`);
+    }
+    if (kind === ClusterKind.NORMAL || kind === ClusterKind.ZERO_ALLOCATED) {
+      const host = hostOffsetOf(high, low);
+      this.image.checkedCluster(host, () => `Cluster allocation offset ${hex(host)} unaligned ${this.#entryName(offset)}`);
     }
     return kind;
+  }
+
+  #entryName(offset: number): string {
+    const { bytesPerL1, clusterSize } = this.geometry;
+    return `(L2 offset: ${hex(this.#l1().l2Offset(this.#l1Index(offset)))}, L2 index: ${hex(Math.floor((offset % bytesPerL1) / clusterSize))})`;
+  }
+
+  #checkedTable(table: number, l1Index: number): void {
+    this.image.checkedCluster(table, () => `L2 table offset ${hex(table)} unaligned (L1 index: ${hex(l1Index)})`);
   }
 
   /** Makes the L2 table for a guest offset, and keeps the slice that maps it in memory. */
@@ -148,7 +161,7 @@ export class Mapping {
     const l1Index = this.#l1Index(guestOffset);
     const bytes = new Uint8Array(clusterSize);
     if (copyFrom !== null) {
-      image.checkedCluster(copyFrom, `the L2 table of L1 entry ${l1Index}`);
+      this.#checkedTable(copyFrom, l1Index);
       image.file.debugEvent('l2_alloc_cow_read');
       await image.file.read(copyFrom, bytes, 'metadata');
     }
@@ -183,7 +196,7 @@ export class Mapping {
     if (l1Index >= l1.entries) return 0;
     const table = l1.l2Offset(l1Index);
     if (table === 0) return 0;
-    this.image.checkedCluster(table, `the L2 table of L1 entry ${l1Index}`);
+    this.#checkedTable(table, l1Index);
     return table + this.#sliceInTable(offset);
   }
 

@@ -1,5 +1,6 @@
 import type { Preallocation } from '../../block/driver.js';
 import type { BlockNode } from '../../block/node.js';
+import type { CorruptionSignal } from './corruption.js';
 import type { PassDiscard } from './image.js';
 
 export interface Qcow2OpenOptions {
@@ -22,6 +23,8 @@ export interface Qcow2OpenOptions {
   readonly snapshot?: string | undefined;
   /** Opens even where the corrupt bit is set and leaves the dirty bit to the caller; for check and repair. */
   readonly forCheck?: boolean | undefined;
+  /** Hears of metadata that contradicts itself, when a request comes across it. */
+  readonly onCorruption?: ((signal: CorruptionSignal) => void) | undefined;
 }
 
 export interface Qcow2CreateOptions {

@@ -1,6 +1,6 @@
 /** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
 import { alignUp, MiB } from '../../base/bytes.js';
-import { DONE } from '../../base/done.js';
+import { DONE, rejected } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
   BlockDriver, BlockLimits, BlockStatus, CheckOptions, CheckResult, FormatInfo, Preallocation, PreparedUse, SnapshotTable, VmStateArea,
@@ -73,6 +73,7 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     lazyRefcounts: lazyRefcountsOf(header, options),
     passDiscard: passDiscardOf(options),
   });
+  image.onCorruption = options.onCorruption ?? null;
   const entries = await readSnapshotTable(file, header);
   if ((header.incompatible & INCOMPATIBLE_DIRTY) !== 0n && !readOnly && options.forCheck !== true) await repairDirty(image, entries);
   const bitmaps = new Qcow2Bitmaps(image);
@@ -174,13 +175,24 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   submit(request: BlockRequest): Promise<void> {
-    const running = this.#execute(request);
-    return running === DONE ? DONE : this.#watch(running);
+    if (this.image.ejected) return rejected(this.#noMedium());
+    try {
+      const running = this.#execute(request);
+      return running === DONE ? DONE : this.#watch(running);
+    } catch (error) {
+      return this.#watch(rejected(error));
+    }
   }
 
-  async #watch(running: Promise<void>): Promise<void> {
+  get ejected(): boolean { return this.image.ejected; }
+
+  #noMedium(): BlockError {
+    return new BlockError('CORRUPT', `'${this.image.name}' is corrupt: it is of no use until it is repaired`, { node: this.image.name, errno: 'ENOMEDIUM' });
+  }
+
+  async #watch<T>(running: Promise<T>): Promise<T> {
     try {
-      await running;
+      return await running;
     } catch (error) {
       if (error instanceof BlockError && error.code === 'CORRUPT') await this.image.signalCorruption(error).catch(() => {});
       throw error;
@@ -201,7 +213,8 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
-    const extent = await this.#mapping.find(offset, bytes);
+    if (this.image.ejected) throw this.#noMedium();
+    const extent = await this.#watch(this.#mapping.find(offset, bytes));
     switch (extent.kind) {
       case ClusterKind.UNALLOCATED: return { kind: 'unallocated', bytes: extent.bytes };
       case ClusterKind.ZERO_PLAIN:

@@ -9,6 +9,7 @@ import { beforeZeros, divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../
 import { BlockError } from '../../base/errors.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
 import type { BlockChild } from '../../block/child.js';
+import { Corruption, hex, overlapMessage, overlapName } from './corruption.js';
 import type { HeaderStore } from './header.js';
 import { ENTRY_BYTES, MAX_REFCOUNT_TABLE_BYTES, SECTOR, type Geometry } from './layout.js';
 import { refcountCodec, type RefcountCodec } from './refcount-codec.js';
@@ -62,7 +63,7 @@ export class Refcounts {
     if (tableIndex >= this.tableEntries) return 0;
     const offset = getU64(this.#table, tableIndex * ENTRY_BYTES);
     if (offset === undefined || offset % this.#geometry.clusterSize !== 0) {
-      throw new BlockError('CORRUPT', `refcount table entry ${tableIndex} of '${this.#file.name}' is not a cluster offset`, { node: this.#file.name });
+      throw new Corruption(this.#file.name, `Refblock offset ${hex(offset ?? 2 ** 63)} unaligned (reftable index: ${hex(tableIndex)})`);
     }
     return offset;
   }
@@ -326,14 +327,11 @@ export class Refcounts {
     const from = start * clusterSize;
     const to = (start + count) * clusterSize;
     const hits = (offset: number, bytes: number): boolean => offset < to && from < offset + bytes;
-    const found = hits(0, clusterSize) ? 'the header'
-      : hits(header.l1Offset, header.l1Entries * ENTRY_BYTES) ? 'the active L1 table'
-      : hits(this.#tableOffset, this.#table.byteLength) ? 'the refcount table'
-      : header.snapshotCount > 0 && hits(header.snapshotsOffset, 1) ? 'the snapshot table'
-      : this.#holdsBlock(start, count) ? 'a refcount block' : null;
-    if (found === null) return;
-    throw new BlockError('CORRUPT', `'${this.#file.name}' is corrupt: the refcounts say that ${found} is free`,
-      { node: this.#file.name, offset: from, bytes: to - from, errno: 'EIO' });
+    const found = overlapName(hits, [
+      ['qcow2_header', 0, clusterSize], ['active L1 table', header.l1Offset, header.l1Entries * ENTRY_BYTES],
+      ['refcount table', this.#tableOffset, this.#table.byteLength], ['snapshot table', header.snapshotsOffset, header.snapshotCount > 0 ? 1 : 0],
+    ]) ?? (this.#holdsBlock(start, count) ? 'refcount block' : null);
+    if (found !== null) throw new Corruption(this.#file.name, overlapMessage(found), { offset: from, bytes: to - from });
   }
 
   #holdsBlock(start: number, count: number): boolean {

@@ -278,7 +278,7 @@ async function verifyMapped(mapping: Mapping, size: number, name: string): Promi
     const extent = await mapping.find(at, size - at);
     const end = extent.compressed === null ? extent.hostOffset + extent.bytes : extent.compressed.offset;
     if (extent.kind === ClusterKind.UNALLOCATED) throw image.corrupt(`the VM state of snapshot '${name}' has no data at ${at} of ${size} bytes`);
-    if (end > image.file.length() + image.geometry.clusterSize) throw image.corrupt(`the VM state of snapshot '${name}' points beyond the end of the file`, end);
+    if (end > image.file.length() + image.geometry.clusterSize) throw image.corrupt(`the VM state of snapshot '${name}' points beyond the end of the file`);
     at += extent.bytes;
   }
 }

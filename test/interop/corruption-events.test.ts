@@ -1,0 +1,77 @@
+/** What QMP tells when a request comes across metadata that contradicts itself: BLOCK_IMAGE_CORRUPTED as qemu-storage-daemon's, and an image that is of no use afterwards. */
+import { open, rm } from 'node:fs/promises';
+import { expect, test } from '@jest/globals';
+import { peers } from '../support/peers.js';
+import { run, runOk } from '../support/run.js';
+import { useTmp } from '../support/tmp.js';
+import { negotiated, ourDaemonTranscript, theirTranscript, type Transcript } from '../support/transcript.js';
+
+const tmp = useTmp();
+
+const REFCOUNT_TABLE = 0x10000;
+const L1_TABLE = 0x30000;
+const SECOND_ENTRY = 0x40008;
+
+interface Damage {
+  readonly at: number;
+  readonly entry: string;
+  readonly compat?: string;
+  readonly readOnly?: boolean;
+  readonly io: readonly string[];
+}
+
+async function damagedImage({ at, entry, compat = '1.1' }: Damage): Promise<void> {
+  await rm(tmp('a.qcow2'), { force: true });
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', `compat=${compat}`, tmp('a.qcow2'), '1M']);
+  await runOk('qemu-io', ['-c', 'write -P 1 0 256k', tmp('a.qcow2')]);
+  const file = await open(tmp('a.qcow2'), 'r+');
+  try {
+    await file.write(Buffer.from(entry, 'hex'), 0, 8, at);
+  } finally {
+    await file.close();
+  }
+}
+
+async function answers(damage: Damage, ask: (transcript: Transcript) => Promise<string[]>): Promise<string[]> {
+  await damagedImage(damage);
+  await rm(tmp('nbd'), { force: true });
+  const writable = damage.readOnly !== true;
+  let told = '';
+  const exchange = await ask({
+    ...negotiated(
+      `{"execute":"blockdev-add","arguments":{"driver":"qcow2","node-name":"q","read-only":${!writable},"file":{"driver":"file","filename":"${tmp('a.qcow2')}"}}}`,
+      `{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":"${tmp('nbd')}"}}}}`,
+      `{"execute":"block-export-add","arguments":{"type":"nbd","id":"e","node-name":"q","writable":${writable}}}`,
+      '{"execute":"query-block-jobs"}',
+      ...(writable ? ['{"execute":"query-named-block-nodes"}'] : []),
+    ),
+    replies: { 4: 2 },
+    before: {
+      4: async () => {
+        const commands = damage.io.flatMap((command) => ['-c', command]);
+        const { stdout, stderr } = await run('qemu-io', [...(writable ? [] : ['-r']), '-f', 'raw', ...commands, `nbd+unix:///q?socket=${tmp('nbd')}`]);
+        told = (stdout + stderr).split('\n').filter((line) => !line.includes('ops')).join('\n');
+      },
+    },
+  });
+  const image = JSON.parse(await runOk('qemu-img', ['info', '-U', '--output=json', tmp('a.qcow2')])) as { 'format-specific': { data: { corrupt?: boolean } } };
+  return [...exchange.slice(2), told, `marked: ${image['format-specific'].data.corrupt}`];
+}
+
+const DAMAGES: readonly (readonly [what: string, damage: Damage])[] = [
+  ['a data cluster that is not aligned', { at: SECOND_ENTRY, entry: '8000000000062a00', io: ['read 0 4k', 'read 64k 4k', 'read 0 4k', 'write 0 4k'] }],
+  ['the same in an image that is read only', { at: SECOND_ENTRY, entry: '8000000000062a00', readOnly: true, io: ['read 64k 4k', 'read 64k 4k', 'read 0 4k'] }],
+  ['an L2 table that is not aligned', { at: L1_TABLE, entry: '8000000000042a00', io: ['write 0 4k', 'read 64k 4k'] }],
+  ['a refcount block that is not aligned', { at: REFCOUNT_TABLE, entry: '0000000000022a00', io: ['write 512k 4k', 'write 0 4k'] }],
+  ['a data cluster that is the L1 table', { at: SECOND_ENTRY, entry: '8000000000030000', io: ['write 64k 4k', 'write 0 4k'] }],
+  ['a zero cluster in a version 2 image', { at: SECOND_ENTRY, entry: '8000000000060001', compat: '0.10', io: ['read 64k 4k', 'write 0 4k'] }],
+];
+
+peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('as qemu-storage-daemon', () => {
+  test.each(DAMAGES)('%s', async (_what, damage) => {
+    const theirs = await answers(damage, (transcript) => theirTranscript(transcript, tmp('monitor')));
+    const ours = await answers(damage, (transcript) => ourDaemonTranscript(transcript, tmp('monitor')));
+    expect(ours).toEqual(theirs);
+    expect(theirs.join('\n')).toContain('BLOCK_IMAGE_CORRUPTED');
+  });
+});
