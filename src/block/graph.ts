@@ -54,6 +54,13 @@ export class BlockGraph {
     return node;
   }
 
+  /** For commands that take a disk: a node that no other node uses. */
+  root(name: string): BlockNode {
+    const node = this.lookUp(name);
+    if ([...node.parents].some((user) => user instanceof BlockChild)) throw new BlockError('INVALID_ARGUMENT', 'Need a root block node');
+    return node;
+  }
+
   /**
    * A name for a node about to be opened, generated where none is wanted (`#blockNNN`). It is taken until `add` or
    * `dropName`.

@@ -1,8 +1,8 @@
 /** QMP: jobs, and those that make images. */
-import { BlockError } from '../base/errors.js';
+import { BlockError, errnoOf, errnoText } from '../base/errors.js';
 import { Permission } from '../block/permissions.js';
 import type { Preallocation } from '../block/driver.js';
-import { checkQcow2Options, createQcow2 } from '../format/qcow2/create.js';
+import { createQcow2 } from '../format/qcow2/create.js';
 import { preallocateQcow2 } from '../format/qcow2/qcow2.js';
 import { openBlockdev } from '../image/blockdev.js';
 import type { OptionTree } from '../image/options.js';
@@ -13,6 +13,7 @@ import type { CommandTable } from '../qmp/server.js';
 import type { Json, JsonDict } from '../qobject/value.js';
 import type { Job } from '../job/job.js';
 import type { BlockJob, BlockJobs } from '../job/block-job.js';
+import { checkQcow2Create, checkQcow2Size } from './create-checks.js';
 import type { StorageDaemon } from './daemon.js';
 
 export function jobCommands(daemon: StorageDaemon): CommandTable {
@@ -69,45 +70,64 @@ function blockJobInfo(blockJob: BlockJob): JsonDict {
   };
 }
 
-const CREATABLE: readonly string[] = ['file', 'qcow2'];
+/** Images that QEMU makes and this engine does not. */
+const OTHERS_CREATE: readonly string[] = ['gluster', 'luks', 'nfs', 'parallels', 'qcow', 'qed', 'rbd', 'ssh', 'vdi', 'vhdx', 'vmdk', 'vpc'];
 
-function startCreate(daemon: StorageDaemon, args: JsonDict): void {
+/** What is refused without I/O is told before the command returns, as by QEMU; all else afterwards. */
+async function startCreate(daemon: StorageDaemon, args: JsonDict): Promise<void> {
   const options = args['options'] as JsonDict;
   const driver = options['driver'] as string;
-  if (!CREATABLE.includes(driver)) throw new BlockError('NOT_SUPPORTED', 'Driver does not support blockdev-create');
-  daemon.jobs.create({
+  if (OTHERS_CREATE.includes(driver)) throw new BlockError('NOT_SUPPORTED', `Block driver '${driver}' not found or not supported`);
+  if (driver !== 'file' && driver !== 'qcow2') throw new BlockError('NOT_SUPPORTED', 'Driver does not support blockdev-create');
+  let accept: () => void = () => undefined;
+  const accepted = new Promise<void>((resolve) => { accept = resolve; });
+  const returned = async (): Promise<void> => {
+    accept();
+    await new Promise((resolve) => { setImmediate(resolve); });
+  };
+  const job = daemon.jobs.create({
     id: args['job-id'] as string,
     type: 'create',
     autoDismiss: false,
-    run: async (job) => {
-      job.progress(0, 1);
+    run: async (progress) => {
+      progress.progress(0, 1);
       try {
-        await (driver === 'file' ? createFile(options) : createQcow2Image(daemon, options));
+        await (driver === 'file' ? createFile(options, returned) : createQcow2Image(daemon, options, returned));
       } finally {
-        job.progress(1, 1);
+        progress.progress(1, 1);
       }
     },
-  }).start();
+  });
+  job.start();
+  await Promise.race([accepted, job.ended]);
 }
 
-async function createFile(options: JsonDict): Promise<void> {
-  const driver = await openFileDriver(options['filename'] as string, { create: true });
+async function createFile(options: JsonDict, returned: () => Promise<void>): Promise<void> {
+  const filename = options['filename'] as string;
+  const driver = await openFileDriver(filename, { create: true }).catch((error: unknown) => {
+    throw new BlockError('IO', `Could not create '${filename}': ${errnoText(errnoOf(error))}`, { errno: errnoOf(error), cause: error });
+  });
   try {
-    await driver.resize?.(Number(options['size']), options['preallocation'] as Preallocation | undefined);
+    await returned();
+    const size = Number(options['size']);
+    if (!Number.isSafeInteger(size)) throw new BlockError('INVALID_ARGUMENT', `Could not resize file: ${size < 2 ** 63 ? 'File too large' : 'Invalid argument'}`);
+    await driver.resize?.(size, options['preallocation'] as Preallocation | undefined);
   } finally {
     await driver.close();
   }
 }
 
-async function createQcow2Image(daemon: StorageDaemon, options: JsonDict): Promise<void> {
+async function createQcow2Image(daemon: StorageDaemon, options: JsonDict, returned: () => Promise<void>): Promise<void> {
   const { graph } = daemon;
   const reference = options['file']!;
   const { node, temporary } = typeof reference === 'string' ? { node: graph.lookUp(reference), temporary: false } : await openDefined(daemon, reference as OptionTree);
   try {
     const create = qcow2Options(options);
-    checkQcow2Options(create);
+    checkQcow2Create(options);
     const door = await graph.attach(node, { used: Permission.WRITE | Permission.RESIZE, shared: Permission.ALL });
     try {
+      await returned();
+      checkQcow2Size(options);
       await createQcow2(node, create);
       await preallocateQcow2(node, create.preallocation);
     } finally {
@@ -126,9 +146,6 @@ async function openDefined({ graph, blockdevContext }: StorageDaemon, definition
 }
 
 function qcow2Options(options: JsonDict): Parameters<typeof createQcow2>[1] {
-  for (const absent of ['data-file', 'encrypt', 'extended-l2']) {
-    if (options[absent] !== undefined && options[absent] !== false) throw new BlockError('NOT_SUPPORTED', `'${absent}' is not available for new images`);
-  }
   const version = options['version'];
   return {
     size: Number(options['size']),

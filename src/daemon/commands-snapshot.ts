@@ -89,7 +89,7 @@ async function makeOverlayFile(below: BlockNode, filename: string, format: strin
 }
 
 async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node-name': imageName, 'backing-file': backing }: JsonDict): Promise<void> {
-  graph.lookUp(device as string);
+  graph.root(device as string);
   const node = graph.find(imageName as string);
   if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='' nor node-name='${imageName as string}'`);
   if (node.backing === null) throw new BlockError('INVALID_ARGUMENT', 'not allowing backing file change on an image without a backing file');
@@ -101,7 +101,7 @@ async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node
 
 /** Drains the node: what the snapshot holds is what had been answered, and nothing of what had not begun. */
 async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict): Promise<{ node: BlockNode; snapshot: SnapshotInfo }> {
-  const node = daemon.graph.lookUp(device as string);
+  const node = daemon.graph.root(device as string);
   const called = device as string;
   refuseBlocked(node);
   if (node.readOnly) throw new BlockError('READ_ONLY', `Device '${called}' is read only`);
@@ -123,7 +123,7 @@ async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict)
 }
 
 async function deleteSnapshot({ graph }: StorageDaemon, { device, id, name }: JsonDict): Promise<JsonDict> {
-  const node = graph.lookUp(device as string);
+  const node = graph.root(device as string);
   if (id === undefined && name === undefined) throw new BlockError('INVALID_ARGUMENT', 'Name or id must be provided');
   refuseBlocked(node);
   const table = node.driver.snapshots;
