@@ -6,8 +6,8 @@ import { isPowerOfTwo, MAX_OFFSET, viewOf, getU64 } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import type { HandshakeWire } from './client-wire.js';
 import {
-  ClientFlag, HandshakeFlag, Info, INIT_MAGIC, MAX_PAYLOAD, MAX_STRING, OLDSTYLE_MAGIC, Option, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionReply,
-  TransmissionFlag,
+  ClientFlag, HandshakeFlag, Info, INIT_MAGIC, MAX_PAYLOAD, MAX_STRING, OLDSTYLE_MAGIC, Option, OPTION_MAGIC, OPTION_REPLY_MAGIC, optionName,
+  OptionReply, TransmissionFlag, u16, u32,
 } from './protocol.js';
 import type { TlsCredentials } from './tls.js';
 
@@ -53,11 +53,6 @@ const MAX_CONTEXTS = 4096;
 const OLDSTYLE_PADDING = 124;
 const MAX_INFO = 2 + MAX_STRING;
 const MAX_OPTION_DATA = 64 * 1024;
-
-const OPTION_NAMES: Readonly<Record<number, string>> = {
-  [Option.EXPORT_NAME]: 'export name', [Option.LIST]: 'list', [Option.STARTTLS]: 'starttls', [Option.INFO]: 'info', [Option.GO]: 'go',
-  [Option.STRUCTURED_REPLY]: 'structured reply', [Option.LIST_META_CONTEXT]: 'list meta context', [Option.SET_META_CONTEXT]: 'set meta context',
-};
 
 interface Reply {
   readonly type: number;
@@ -109,9 +104,7 @@ export class OptionPhase {
     const found = new Map<string, number>();
     if (!this.structuredReplies || (queries.length === 0 && option === Option.SET_META_CONTEXT)) return found;
     this.#send(option, Buffer.concat([counted(exportName), u32(queries.length), ...queries.map(counted)]));
-    for (;;) {
-      const reply = await this.#reply(option, 4 + MAX_STRING);
-      if (reply.type === OptionReply.ACK) return found;
+    for await (const reply of this.#replies(option, 4 + MAX_STRING)) {
       if (reply.type === OptionReply.META_CONTEXT) {
         if (reply.data.byteLength < 5) throw protocolError(this.#wire, 'a meta context has no name');
         const name = reply.data.toString('utf8', 4);
@@ -124,6 +117,7 @@ export class OptionPhase {
         throw this.#refusal(option, reply);
       }
     }
+    return found;
   }
 
   /** INFO or GO; null where the server has neither. */
@@ -133,16 +127,13 @@ export class OptionPhase {
     if (!this.fixed) return null;
     this.#send(option, data);
     const collected: InfoParts = { size: null, flags: 0, minimum: 0, preferred: 0, maximum: MAX_PAYLOAD, name: null, description: null };
-    for (;;) {
-      const reply = await this.#reply(option, MAX_INFO);
-      if (reply.type === OptionReply.ACK) {
-        if (collected.size === null) throw protocolError(this.#wire, 'the server did not tell the size of the export');
-        return exportInfoOf(collected);
-      }
+    for await (const reply of this.#replies(option, MAX_INFO)) {
       if (reply.type === OptionReply.INFO) this.#collect(collected, reply.data);
       else if (reply.type === OptionReply.ERR_UNSUP) return null;
       else throw this.#refusal(option, reply);
     }
+    if (collected.size === null) throw protocolError(this.#wire, 'the server did not tell the size of the export');
+    return exportInfoOf(collected);
   }
 
   /** EXPORT_NAME: the server answers with the export, or hangs up. */
@@ -158,9 +149,7 @@ export class OptionPhase {
     const found: ListedExport[] = [];
     if (!this.fixed) throw peerRefused(this.#wire, 'Server does not support export lists');
     this.#send(Option.LIST, Buffer.alloc(0));
-    for (;;) {
-      const reply = await this.#reply(Option.LIST, 4 + 2 * MAX_STRING);
-      if (reply.type === OptionReply.ACK) return found;
+    for await (const reply of this.#replies(Option.LIST, 4 + 2 * MAX_STRING)) {
       if (reply.type !== OptionReply.SERVER) throw this.#refusal(Option.LIST, reply);
       const nameBytes = reply.data.byteLength < 4 ? Infinity : reply.data.readUInt32BE(0);
       if (nameBytes > Math.min(MAX_STRING, reply.data.byteLength - 4)) throw protocolError(this.#wire, 'an export name is longer than its message');
@@ -168,6 +157,7 @@ export class OptionPhase {
       found.push({ name: reply.data.toString('utf8', 4, 4 + nameBytes), description: description === '' ? null : description });
       if (found.length > MAX_LISTED) throw protocolError(this.#wire, `the server lists more than ${MAX_LISTED} exports`);
     }
+    return found;
   }
 
   /** Says goodbye; the answer is not waited for. */
@@ -209,6 +199,11 @@ export class OptionPhase {
     this.#wire.send(data);
   }
 
+  /** What the server answers before its acknowledgement. */
+  async *#replies(option: number, limit: number): AsyncGenerator<Reply, void> {
+    for (let reply = await this.#reply(option, limit); reply.type !== OptionReply.ACK; reply = await this.#reply(option, limit)) yield reply;
+  }
+
   async #reply(option: number, limit: number): Promise<Reply> {
     const wire = this.#wire;
     const header = await wire.read(20);
@@ -222,7 +217,7 @@ export class OptionPhase {
   }
 
   #refusal(option: number, reply: Reply): BlockError {
-    const what = `option ${option} (${OPTION_NAMES[option]})`;
+    const what = `option ${option} (${optionName(option)})`;
     if (reply.type < 0x8000_0000) return protocolError(this.#wire, `Unexpected reply type ${reply.type} to ${what}`);
     const why = REFUSALS[reply.type]?.(what) ?? `Unknown error code when asking for ${what}`;
     const said = printable(reply.data);
@@ -311,18 +306,6 @@ function blockSizesOf(wire: HandshakeWire, data: Buffer): Pick<InfoParts, 'minim
 
 function canDoWithout({ type }: Reply): boolean {
   return type === OptionReply.ERR_UNSUP || type === OptionReply.ERR_POLICY || type === OptionReply.ERR_INVALID || type === OptionReply.ERR_PLATFORM;
-}
-
-function u16(value: number): Buffer {
-  const data = Buffer.alloc(2);
-  data.writeUInt16BE(value);
-  return data;
-}
-
-function u32(value: number): Buffer {
-  const data = Buffer.alloc(4);
-  data.writeUInt32BE(value);
-  return data;
 }
 
 function counted(text: string): Buffer {

@@ -4,8 +4,8 @@
  */
 import type { ServedExport } from './export.js';
 import { contextsOf, selectContexts, type MetaContext } from './meta-contexts.js';
-import { blockSizeInfo, contextReply, exportInfo, exportNameReply, infoReply, optionName, optionReply, serverReply } from './option-replies.js';
-import { ClientFlag, Info, MAX_PAYLOAD, MAX_STRING, Option, OPTION_MAGIC, OptionReply } from './protocol.js';
+import { blockSizeInfo, contextReply, exportInfo, exportNameReply, infoReply, optionReply, serverReply } from './option-replies.js';
+import { ClientFlag, Info, MAX_PAYLOAD, MAX_STRING, Option, OPTION_MAGIC, OptionReply, optionName } from './protocol.js';
 
 /** Longer ones end the connection, as they do in QEMU. */
 const MAX_OPTION = MAX_PAYLOAD;

@@ -1,19 +1,10 @@
 /** Bytes that a server sends while a connection is negotiated (doc/proto.md, "Handshake phase"). */
-import { INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, HandshakeFlag, Info, Option, OptionReply } from './protocol.js';
+import { INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, HandshakeFlag, Info, Option, OptionReply, u16, u32 } from './protocol.js';
 import type { BlockSizes, ServedExport } from './export.js';
 import { setU64, viewOf } from '../base/bytes.js';
 
 /** What an EXPORT_NAME reply carries after size and flags, unless the client asked to leave it out. */
 const PADDING = 124;
-
-const OPTION_NAMES: Readonly<Record<number, string>> = {
-  [Option.EXPORT_NAME]: 'export name', [Option.ABORT]: 'abort', [Option.LIST]: 'list', [Option.STARTTLS]: 'starttls', [Option.INFO]: 'info', [Option.GO]: 'go', [Option.STRUCTURED_REPLY]: 'structured reply',
-  [Option.LIST_META_CONTEXT]: 'list meta context', [Option.SET_META_CONTEXT]: 'set meta context',
-};
-
-export function optionName(option: number): string {
-  return OPTION_NAMES[option] ?? '<unknown>';
-}
 
 export function greeting(): Buffer {
   const bytes = Buffer.alloc(18);
@@ -62,17 +53,5 @@ function sizeAndFlags(served: ServedExport, structured: boolean): Buffer {
   const bytes = Buffer.alloc(10);
   setU64(viewOf(bytes), 0, served.bytes);
   bytes.writeUInt16BE(served.flagsFor(structured), 8);
-  return bytes;
-}
-
-function u16(value: number): Buffer {
-  const bytes = Buffer.alloc(2);
-  bytes.writeUInt16BE(value);
-  return bytes;
-}
-
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
   return bytes;
 }

@@ -28,6 +28,15 @@ export const Option = {
   EXTENDED_HEADERS: 11,
 } as const;
 
+const OPTION_NAMES: Readonly<Record<number, string>> = {
+  [Option.EXPORT_NAME]: 'export name', [Option.ABORT]: 'abort', [Option.LIST]: 'list', [Option.STARTTLS]: 'starttls', [Option.INFO]: 'info', [Option.GO]: 'go',
+  [Option.STRUCTURED_REPLY]: 'structured reply', [Option.LIST_META_CONTEXT]: 'list meta context', [Option.SET_META_CONTEXT]: 'set meta context',
+};
+
+export function optionName(option: number): string {
+  return OPTION_NAMES[option] ?? '<unknown>';
+}
+
 export const OptionReply = {
   ACK: 1, SERVER: 2, INFO: 3, META_CONTEXT: 4,
   ERR_UNSUP: 0x8000_0001, ERR_POLICY: 0x8000_0002, ERR_INVALID: 0x8000_0003, ERR_PLATFORM: 0x8000_0004, ERR_TLS_REQD: 0x8000_0005,
@@ -51,3 +60,17 @@ export const ERRNO_TO_WIRE: Readonly<Record<string, number>> = {
   EPERM: 1, EIO: 5, ENOMEM: 12, EINVAL: 22, ENOSPC: 28, EOVERFLOW: 75, ENOTSUP: 95, ESHUTDOWN: 108,
 };
 export const WIRE_TO_ERRNO: Readonly<Record<number, string>> = Object.fromEntries(Object.entries(ERRNO_TO_WIRE).map(([name, value]) => [value, name]));
+
+/** The number as the 2 bytes that go over the wire. */
+export function u16(value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16BE(value);
+  return bytes;
+}
+
+/** The number as the 4 bytes that go over the wire. */
+export function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
