@@ -10,6 +10,7 @@ import { quiesce, runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
+const ROUNDS = 40;
 
 peers('qemu-system-x86_64', 'qemu-img')('a guest that writes', () => {
   test('is snapshotted by QMP and by the command line, with a state and without, and never stops', async () => {
@@ -54,6 +55,34 @@ peers('qemu-system-x86_64', 'qemu-img')('a guest that writes', () => {
     for (const tag of ['stated', 'piped']) {
       await quiesceOk(['snapshot', 'extract', image, tag, '--vm-state', tmp('out')]);
       await runOk('cmp', [tmp('out'), tmp('state')]);
+    }
+  });
+
+  test('is snapshotted again and again, one right after the other, while older ones are deleted', async () => {
+    const image = await makeImage(tmp('a.qcow2'), '16M');
+    await installWriter(image);
+    const disk = await startLiveDisk(tmp(), image);
+    const log = tmp('log');
+    const bounds: (readonly [acknowledged: number, asked: number])[] = [];
+    await withMachine(tmp('qmp'), guestArgs({ nbd: disk.nbd }, log), async () => {
+      await writesOn(log, 20);
+      for (let round = 0; round < ROUNDS; round++) {
+        const before = acknowledged(log).at(-1)!;
+        await disk.qmp.execute('blockdev-snapshot-internal-sync', { device: 'disk', name: `t${round}` });
+        bounds.push([before, acknowledged(log).at(-1)! + 1]);
+        if (round % 4 === 3) await disk.qmp.execute('blockdev-snapshot-delete-internal-sync', { device: 'disk', name: `t${round - 2}` });
+        if (round % 8 === 7) await writesOn(log, 100);
+      }
+      await writesOn(log, 20);
+    });
+    await disk.end();
+    await runOk('qemu-img', ['check', '-q', image]);
+    const kept = Array.from(bounds.keys()).filter((round) => round % 4 !== 1).map((round) => `t${round}`);
+    expect(await snapshotNames(image)).toEqual(kept);
+    for (const tag of kept) {
+      const [atLeast, atMost] = bounds[Number(tag.slice(1))]!;
+      const last = await lastWrite(image, tag);
+      expect([tag, last >= atLeast, last <= atMost]).toEqual([tag, true, true]);
     }
   });
 });
