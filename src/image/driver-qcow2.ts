@@ -1,10 +1,11 @@
-import { isPowerOfTwo } from '../base/bytes.js';
 import type { BlockNode } from '../block/node.js';
 import { openQcow2, Qcow2Driver } from '../format/qcow2/qcow2.js';
 import type { Qcow2OpenOptions } from '../format/qcow2/options.js';
 import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
 import { invalid, type NodeOptionsReader } from './options.js';
 
+/** QEMU's default on Linux. */
+const CLEAN_SECONDS = 600;
 const OVERLAP_CHECKS = ['none', 'constant', 'cached', 'all'] as const;
 const OVERLAP_PARTS: readonly string[] = [
   'main-header', 'active-l1', 'active-l2', 'refcount-table', 'refcount-block', 'snapshot-table', 'inactive-l1', 'inactive-l2', 'bitmap-directory',
@@ -17,7 +18,6 @@ export const QCOW2_DRIVER: DriverDefinition = {
   mutable: [
     'lazy-refcounts', 'pass-discard-request', 'pass-discard-snapshot', 'pass-discard-other', 'overlap-check', 'overlap-check.template',
     ...OVERLAP_PARTS.map((part) => `overlap-check.${part}`), 'cache-size', 'l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size', 'cache-clean-interval',
-    'discard-no-unref',
   ],
   reopen: ({ node, common, options }) => {
     const runtime = qcow2Runtime(options, common.discard);
@@ -68,29 +68,16 @@ export function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'un
     snapshot: options.bool('pass-discard-snapshot', true),
     other: options.bool('pass-discard-other', false),
   };
-  options.number('cache-clean-interval'); // caches here are bounded, and not worth emptying by a timer
-  options.bool('discard-no-unref');
+  const cacheCleanInterval = options.number('cache-clean-interval') ?? CLEAN_SECONDS;
   const data = options.take('data-file');
   if (data !== undefined && data !== null) throw invalid("'data-file' can only be set for images with an external data file");
-  return { ...caches, lazyRefcounts, discard: passes.request ? 'unmap' : 'ignore' };
+  return { ...caches, cacheCleanInterval, lazyRefcounts, passDiscard: passes };
 }
 
-function cacheSizes(options: NodeOptionsReader): Pick<Qcow2OpenOptions, 'l2CacheSize' | 'refcountCacheSize'> {
-  const total = options.size('cache-size');
-  const l2 = options.size('l2-cache-size');
-  const refcount = options.size('refcount-cache-size');
-  const entry = options.size('l2-cache-entry-size');
-  if (total !== undefined && l2 !== undefined && refcount !== undefined) {
-    throw invalid('cache-size, l2-cache-size and refcount-cache-size may not be set at the same time');
-  }
-  if (total !== undefined && l2 !== undefined && l2 > total) throw invalid('l2-cache-size may not exceed cache-size');
-  if (total !== undefined && refcount !== undefined && refcount > total) throw invalid('refcount-cache-size may not exceed cache-size');
-  if (entry !== undefined && (entry < 512 || !isPowerOfTwo(entry))) {
-    throw invalid('L2 cache entry size must be a power of two between 512 and the cluster size (65536)');
-  }
+function cacheSizes(options: NodeOptionsReader): Pick<Qcow2OpenOptions, 'cacheSize' | 'l2CacheSize' | 'refcountCacheSize' | 'l2CacheEntrySize'> {
   return {
-    l2CacheSize: l2 ?? (total === undefined ? undefined : total - (refcount ?? 0)),
-    refcountCacheSize: refcount ?? (total !== undefined && l2 !== undefined ? total - l2 : undefined),
+    cacheSize: options.size('cache-size'), l2CacheSize: options.size('l2-cache-size'),
+    refcountCacheSize: options.size('refcount-cache-size'), l2CacheEntrySize: options.size('l2-cache-entry-size'),
   };
 }
 

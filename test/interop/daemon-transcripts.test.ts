@@ -136,6 +136,27 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 
+  test.each([['compat=1.1'], ['compat=0.10,cluster_size=4k']])('to runtime options of qcow2, %s', async (how) => {
+    const M = 1024 * 1024;
+    const options: readonly object[] = [
+      { 'lazy-refcounts': true }, ...[0, 256, 512, 1000, 4096, 8192, 65_536, 131_072].map((entry) => ({ 'l2-cache-entry-size': entry })),
+      { 'cache-size': M, 'l2-cache-size': M, 'refcount-cache-size': M }, { 'cache-size': M, 'l2-cache-size': 2 * M }, { 'cache-size': M, 'refcount-cache-size': 2 * M },
+      { 'cache-size': 2 * M, 'refcount-cache-size': M }, { 'cache-size': 0 }, { 'l2-cache-size': 0 }, { 'refcount-cache-size': 0 }, { 'l2-cache-size': 2 ** 52 },
+      { 'refcount-cache-size': 2 ** 52 }, { 'cache-size': 2 ** 52 }, { 'l2-cache-size': -1 }, { 'cache-clean-interval': 0 }, { 'cache-clean-interval': 2 ** 32 - 1 },
+      { 'cache-clean-interval': 2 ** 32 }, { 'cache-clean-interval': -1 }, { 'discard-no-unref': true }, { 'pass-discard-snapshot': false, 'pass-discard-other': true },
+      ...['none', 'constant', 'cached', 'all', 'much'].map((level) => ({ 'overlap-check': level })), { 'overlap-check': { template: 'all', 'active-l2': false } },
+      { 'overlap-check': { template: 'much' } }, { 'overlap-check': {} }, { 'overlap-check': { foo: true } },
+      { 'l2-cache-entry-size': 100, 'cache-clean-interval': 2 ** 32, 'lazy-refcounts': true },
+    ];
+    const lines = options.flatMap((more) => [
+      line('blockdev-add', { driver: 'qcow2', 'node-name': 'n', file: { driver: 'file', filename: tmp('options.qcow2') }, ...more }), line('blockdev-del', { 'node-name': 'n' }),
+    ]);
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', how, tmp('options.qcow2'), '64M']);
+    const { ours, theirs } = await both(negotiated(...lines));
+    expect(ours.slice(1)).toEqual(theirs.slice(1));
+    expect(theirs.filter((message) => message.includes('too big') || message.includes('may not') || message.includes('power of two')).length).toBeGreaterThan(8);
+  });
+
   test('to changes that would make a cycle', async () => {
     const add = (driver: string, name: string, more: object): string => line('blockdev-add', { driver, 'node-name': name, ...more });
     const image = (name: string, backing: string | null): string => add('qcow2', name, { backing, file: { driver: 'file', filename: tmp(`${name}.qcow2`), 'node-name': `${name}f` } });

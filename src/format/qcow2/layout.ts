@@ -17,7 +17,7 @@ export const MAX_SNAPSHOT_EXTRA_BYTES = 1024;
 export const MAX_BACKING_NAME_BYTES = 1023;
 export const ENTRY_BYTES = 8;
 export const SECTOR = 512;
-const MAX_SLICE_BYTES = 64 * KiB;
+export const DEFAULT_SLICE_BYTES = 64 * KiB;
 
 /** Flags in the high word of L1 and L2 entries. */
 export const HIGH_COPIED = 0x8000_0000;
@@ -32,11 +32,11 @@ export interface Geometry {
   readonly l2Entries: number;
   /** Guest bytes that one L1 entry (one L2 table) maps. */
   readonly bytesPerL1: number;
-  /** Tables are cached in slices: a 2 MiB table would be a large unit to read for one entry. */
-  readonly sliceBytes: number;
-  readonly sliceEntries: number;
+  /** Tables are cached in slices: a 2 MiB table would be a large unit to read for one entry. See `setSliceBytes`. */
+  sliceBytes: number;
+  sliceEntries: number;
   /** Guest bytes that one slice maps. */
-  readonly bytesPerSlice: number;
+  bytesPerSlice: number;
   readonly refcountBits: number;
   /** Entries of one refcount block. */
   readonly refcountBlockEntries: number;
@@ -46,17 +46,24 @@ export interface Geometry {
 
 export function makeGeometry(clusterBits: number, refcountOrder: number): Geometry {
   const clusterSize = 2 ** clusterBits;
-  const sliceBytes = Math.min(clusterSize, MAX_SLICE_BYTES);
   const refcountBits = 2 ** refcountOrder;
-  return {
-    clusterBits, clusterSize, refcountBits, sliceBytes,
+  const geometry = {
+    clusterBits, clusterSize, refcountBits,
     l2Entries: clusterSize / ENTRY_BYTES,
     bytesPerL1: clusterSize * (clusterSize / ENTRY_BYTES),
-    sliceEntries: sliceBytes / ENTRY_BYTES,
-    bytesPerSlice: clusterSize * (sliceBytes / ENTRY_BYTES),
+    sliceBytes: 0, sliceEntries: 0, bytesPerSlice: 0,
     refcountBlockEntries: (clusterSize * 8) / refcountBits,
     refcountMax: refcountBits >= 53 ? Number.MAX_SAFE_INTEGER : 2 ** refcountBits - 1,
   };
+  setSliceBytes(geometry, Math.min(clusterSize, DEFAULT_SLICE_BYTES));
+  return geometry;
+}
+
+/** Another unit of the L2 cache. Only while nothing is cached. */
+export function setSliceBytes(geometry: Geometry, sliceBytes: number): void {
+  geometry.sliceBytes = sliceBytes;
+  geometry.sliceEntries = sliceBytes / ENTRY_BYTES;
+  geometry.bytesPerSlice = geometry.clusterSize * geometry.sliceEntries;
 }
 
 /** What an L2 entry says of its guest cluster. */

@@ -9,6 +9,12 @@ export interface Qcow2OpenOptions {
   readonly l2CacheSize?: number | undefined;
   /** Bytes of refcount blocks in memory; default 4 clusters, as QEMU's. */
   readonly refcountCacheSize?: number | undefined;
+  /** Bytes for both; what neither of them says is shared out. */
+  readonly cacheSize?: number | undefined;
+  /** Bytes that the L2 cache reads and writes at once: 512 … cluster size; default 64 KiB at most. */
+  readonly l2CacheEntrySize?: number | undefined;
+  /** Seconds after which cached tables that nobody used are dropped; default 0, never. */
+  readonly cacheCleanInterval?: number | undefined;
   /** Overrides the image's lazy-refcounts feature bit (version 3 only). */
   readonly lazyRefcounts?: boolean | undefined;
   /** `unmap`: freed clusters are punched out of the file. Default `ignore`, as QEMU's. */

@@ -1,5 +1,5 @@
 /** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
-import { alignUp, MiB } from '../../base/bytes.js';
+import { alignUp } from '../../base/bytes.js';
 import { DONE, rejected } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
@@ -11,6 +11,7 @@ import type { BlockNode } from '../../block/node.js';
 import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
 import { RequestFlag, type BlockRequest } from '../../block/request.js';
 import { Qcow2Bitmaps } from './bitmaps.js';
+import { readCacheSizes, type CacheSizes } from './cache-sizes.js';
 import { Checker } from './check.js';
 import { GuestIo } from './guest-io.js';
 import { discard, writeZeroes, type ZeroOptions } from './guest-zero.js';
@@ -18,7 +19,7 @@ import { planBackingName } from './header-backing.js';
 import { COMPATIBLE_LAZY_REFCOUNTS, HeaderStore, INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, parseHeader, type Header } from './header.js';
 import { Qcow2Image, type PassDiscard } from './image.js';
 import { L1Table } from './l1-table.js';
-import { ClusterKind, ENTRY_BYTES, MAX_CLUSTER_BITS, type Geometry } from './layout.js';
+import { ClusterKind, MAX_CLUSTER_BITS, setSliceBytes, type Geometry } from './layout.js';
 import { Mapping } from './mapping.js';
 import type { Qcow2OpenOptions } from './options.js';
 import { Refcounts } from './refcount.js';
@@ -28,9 +29,7 @@ import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
 import { PendingVmState } from './vmstate-area.js';
 
-const MAX_L2_CACHE_BYTES = 32 * MiB;
-const MIN_L2_CACHE_BYTES = MiB;
-const MIN_REFCOUNT_CACHE_CLUSTERS = 4;
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export async function openQcow2(node: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
   const file = new BlockChild('file', 'file', node);
@@ -65,10 +64,12 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
   const header = parseHeader(start, file.name);
   refuseDamaged(header, file.name, readOnly, options);
   const store = new HeaderStore(file, header, start);
-  const refcounts = await Refcounts.load(file, store, options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * header.geometry.clusterSize);
+  const caches = readCaches(header, options);
+  setSliceBytes(header.geometry, caches.sliceBytes);
+  const refcounts = await Refcounts.load(file, store, caches.refcount);
   const image = new Qcow2Image({
     file, store, refcounts, readOnly,
-    l2: new TableCache(file, header.geometry.sliceBytes, Math.ceil(l2CacheBytes(header, options.l2CacheSize) / header.geometry.sliceBytes), 'l2'),
+    l2: new TableCache(file, caches.sliceBytes, caches.l2, 'l2'),
     activeL1: await L1Table.load(file, header.l1Offset, header.l1Entries),
     lazyRefcounts: lazyRefcountsOf(header, options),
     passDiscard: passDiscardOf(options),
@@ -83,7 +84,8 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
   }
   const backing = await openBacking(header, options);
   try {
-    return new Qcow2Driver(image, entries, bitmaps, backing, snapshot === undefined ? null : await snapshotView(image, entries, snapshot));
+    const view = snapshot === undefined ? null : await snapshotView(image, entries, snapshot);
+    return new Qcow2Driver(image, entries, bitmaps, backing, view, caches.cleanSeconds);
   } catch (error) {
     await backing?.close();
     throw error;
@@ -93,6 +95,15 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
 function passDiscardOf({ discard, passDiscard }: Qcow2OpenOptions): PassDiscard {
   const all = discard === 'unmap';
   return passDiscard ?? { request: all, snapshot: all, other: all };
+}
+
+/** The options that depend on the image, checked in QEMU's order. */
+function readCaches(header: Header, options: Qcow2OpenOptions): CacheSizes {
+  const caches = readCacheSizes(header, options);
+  if (options.lazyRefcounts === true && header.version < 3) {
+    throw new BlockError('INVALID_ARGUMENT', 'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level');
+  }
+  return caches;
 }
 
 function lazyRefcountsOf(header: Header, { lazyRefcounts }: Qcow2OpenOptions): boolean {
@@ -122,13 +133,6 @@ function refuseDamaged(header: Header, name: string, readOnly: boolean, options:
   }
 }
 
-/** QEMU's default: what the disk needs, at most 32 MiB; and a little for the VM state, which lies beyond a small disk. */
-function l2CacheBytes(header: Header, wanted: number | undefined): number {
-  const { geometry } = header;
-  const whole = Math.ceil(header.size / geometry.clusterSize) * ENTRY_BYTES;
-  return alignUp(wanted === undefined ? Math.min(Math.max(whole, MIN_L2_CACHE_BYTES), MAX_L2_CACHE_BYTES) : Math.min(whole, wanted), geometry.sliceBytes);
-}
-
 /** The dirty bit says that refcounts were not kept on disk (lazy refcounts, no clean close): they are computed anew. */
 async function repairDirty(image: Qcow2Image, entries: readonly SnapshotEntry[]): Promise<void> {
   const result = await new Checker(image, entries).run({ repair: 'all' }, true);
@@ -149,8 +153,9 @@ export class Qcow2Driver implements BlockDriver {
   readonly #fixedSize: number | null;
   readonly #pending: PendingVmState | null;
   readonly #table: Snapshots;
+  #cleaning: NodeJS.Timeout | undefined;
 
-  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], bitmaps: Qcow2Bitmaps, backing: BlockNode | null, snapshot: SnapshotView | null) {
+  constructor(image: Qcow2Image, entries: readonly SnapshotEntry[], bitmaps: Qcow2Bitmaps, backing: BlockNode | null, snapshot: SnapshotView | null, cleanSeconds = 0) {
     this.image = image;
     this.bitmapStore = bitmaps;
     this.backing = backing === null ? null : new BlockChild('backing', 'backing', backing);
@@ -160,6 +165,7 @@ export class Qcow2Driver implements BlockDriver {
     this.#pending = snapshot === null ? new PendingVmState(image) : null;
     this.#table = new Snapshots(image, entries, this.#pending, () => bitmaps.inUse);
     this.snapshots = this.#table;
+    this.#cleanEvery(cleanSeconds);
   }
 
   get children(): readonly BlockChild[] {
@@ -277,16 +283,18 @@ export class Qcow2Driver implements BlockDriver {
     const { image } = this;
     const readOnly = options.readOnly ?? false;
     refuseDamaged(image.header, image.name, readOnly, options);
+    const caches = readCaches(image.header, options);
     await this.#pending?.discard().catch(() => {});
     await image.pause();
     return {
       commit: () => {
-        const { header, geometry } = image;
         image.readOnly = readOnly;
-        image.lazyRefcounts = lazyRefcountsOf(header, options);
+        image.lazyRefcounts = lazyRefcountsOf(image.header, options);
         image.passDiscard = passDiscardOf(options);
-        image.l2.setCapacity(Math.ceil(l2CacheBytes(header, options.l2CacheSize) / geometry.sliceBytes));
-        image.refcounts.cache.setCapacity(Math.floor((options.refcountCacheSize ?? MIN_REFCOUNT_CACHE_CLUSTERS * geometry.clusterSize) / geometry.clusterSize));
+        setSliceBytes(image.geometry, caches.sliceBytes);
+        image.l2.setShape(caches.sliceBytes, caches.l2);
+        image.refcounts.cache.setCapacity(caches.refcount);
+        this.#cleanEvery(caches.cleanSeconds);
         this.bitmapStore.setReadOnly(readOnly);
       },
       abort: () => {},
@@ -329,8 +337,19 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#cleaning);
     await this.#pending?.discard().catch(() => {}); // a state nobody took: it leaks at worst
     await this.image.finish();
+  }
+
+  #cleanEvery(seconds: number): void {
+    clearInterval(this.#cleaning);
+    if (seconds === 0) return;
+    const { l2, refcounts } = this.image;
+    this.#cleaning = setInterval(() => {
+      l2.dropUnused();
+      refcounts.cache.dropUnused();
+    }, Math.min(seconds * 1000, MAX_TIMER_MS)).unref();
   }
 
   async #flush(): Promise<void> {

@@ -36,7 +36,8 @@ export class Refcounts {
   /** The clusters of the refcount blocks; made when something is first allocated. */
   #blockClusters: SegmentedBitSet | null = null;
 
-  constructor(file: BlockChild, store: HeaderStore, table: Uint8Array, cacheBytes: number) {
+  /** `cacheBlocks`: how many refcount blocks stay in memory. */
+  constructor(file: BlockChild, store: HeaderStore, table: Uint8Array, cacheBlocks: number) {
     this.#file = file;
     this.#store = store;
     this.#geometry = store.header.geometry;
@@ -44,15 +45,15 @@ export class Refcounts {
     this.#table = viewOf(table);
     this.#tableOffset = store.header.refcountTableOffset;
     const { clusterSize } = this.#geometry;
-    this.cache = new TableCache(file, clusterSize, Math.floor(cacheBytes / clusterSize), 'refcount');
+    this.cache = new TableCache(file, clusterSize, cacheBlocks, 'refcount');
   }
 
-  static async load(file: BlockChild, store: HeaderStore, cacheBytes: number): Promise<Refcounts> {
+  static async load(file: BlockChild, store: HeaderStore, cacheBlocks: number): Promise<Refcounts> {
     const { header } = store;
     const table = new Uint8Array(header.refcountTableClusters * header.geometry.clusterSize);
     file.debugEvent('reftable_load');
     await file.read(header.refcountTableOffset, table, 'metadata');
-    return new Refcounts(file, store, table, cacheBytes);
+    return new Refcounts(file, store, table, cacheBlocks);
   }
 
   get isDirty(): boolean { return this.cache.hasDirty || this.#dirtySectors.size > 0; }

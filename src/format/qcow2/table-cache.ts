@@ -19,7 +19,7 @@ export interface CachedTable {
 const WRITE_BACK_DEPTH = 8;
 
 export class TableCache {
-  readonly tableBytes: number;
+  tableBytes: number;
   readonly #file: BlockChild;
   readonly #cause: 'l2' | 'refcount';
   readonly #tables = new Map<number, CachedTable>();
@@ -28,6 +28,7 @@ export class TableCache {
   /** Counts whatever may make a table in a reader's hands out of date. */
   #state = 0;
   #tick = 0;
+  #usedBefore = 0;
   #dirtyCount = 0;
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
   makeClean: () => Promise<void> = () => this.writeBack();
@@ -43,6 +44,25 @@ export class TableCache {
   setCapacity(tables: number): void {
     this.#capacity = Math.max(2, tables);
     while (this.#tables.size > this.#capacity && this.#evict());
+  }
+
+  /** Another unit and size. Only where no table is dirty and nobody reads. */
+  setShape(tableBytes: number, tables: number): void {
+    if (tableBytes !== this.tableBytes) {
+      this.#tables.clear();
+      this.#loading.clear();
+      this.#state++;
+      this.tableBytes = tableBytes;
+    }
+    this.setCapacity(tables);
+  }
+
+  /** Drops the clean tables that nobody used since this was last called. */
+  dropUnused(): void {
+    for (const table of this.#tables.values()) {
+      if (!table.dirty && table.lastUse <= this.#usedBefore) this.#tables.delete(table.offset);
+    }
+    this.#usedBefore = this.#tick;
   }
 
   get hasDirty(): boolean { return this.#dirtyCount > 0; }
