@@ -3,13 +3,14 @@
  * driver never holds the node itself, so that the graph can put another one (a filter, a new backing node) in its place.
  */
 import type { BlockLimits, BlockStatus } from './driver.js';
+import { IoVerbs } from './io-verbs.js';
 import type { BlockNode } from './node.js';
 import { NO_USE, type ChildRole, type EdgeUse, type NodeUser } from './permissions.js';
-import { makeRequest, type BlockRequest, type IoClass } from './request.js';
+import type { BlockRequest } from './request.js';
 
 export type { ChildRole } from './permissions.js';
 
-export class BlockChild implements NodeUser {
+export class BlockChild extends IoVerbs implements NodeUser {
   /** QEMU's name of the edge. */
   readonly edge: string;
   readonly role: ChildRole;
@@ -19,6 +20,7 @@ export class BlockChild implements NodeUser {
   #node: BlockNode;
 
   constructor(edge: string, role: ChildRole, node: BlockNode) {
+    super();
     this.edge = edge;
     this.role = role;
     this.#node = node;
@@ -48,32 +50,12 @@ export class BlockChild implements NodeUser {
   length(): number { return this.#node.length(); }
 
   /** Waits for the end of a drained section here, above the node: the graph may put another one below meanwhile. */
-  submit(request: BlockRequest): Promise<void> {
+  override submit(request: BlockRequest): Promise<void> {
     return this.#node.draining ? this.#submitLater(request) : this.#node.submit(request);
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
     return (await this.settled()).submit(request);
-  }
-
-  read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
-    return this.submit(makeRequest('read', offset, buffer.byteLength, buffer, 0, ioClass));
-  }
-
-  write(offset: number, buffer: Uint8Array, flags = 0, ioClass?: IoClass): Promise<void> {
-    return this.submit(makeRequest('write', offset, buffer.byteLength, buffer, flags, ioClass));
-  }
-
-  writeZeroes(offset: number, bytes: number, flags = 0): Promise<void> {
-    return this.submit(makeRequest('write-zeroes', offset, bytes, null, flags));
-  }
-
-  discard(offset: number, bytes: number): Promise<void> {
-    return this.submit(makeRequest('discard', offset, bytes, null));
-  }
-
-  flush(): Promise<void> {
-    return this.submit(makeRequest('flush', 0, 0, null));
   }
 
   /** Waits for the end of a drained section, as requests do. */

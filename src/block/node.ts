@@ -12,8 +12,9 @@ import type { BlockChild } from './child.js';
 import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
+import { IoVerbs } from './io-verbs.js';
 import type { NodeUser } from './permissions.js';
-import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from './request.js';
+import { makeRequest, RequestFlag, type BlockRequest } from './request.js';
 
 export interface BlockNodeOptions {
   readonly name: string;
@@ -61,7 +62,7 @@ export interface OperationBlocker {
 /** Whether a write of zeros becomes write-zeroes, and may deallocate. */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
-export class BlockNode {
+export class BlockNode extends IoVerbs {
   /** How errors and traces call it: the file's name, mostly. */
   readonly name: string;
   readonly driver: BlockDriver;
@@ -100,6 +101,7 @@ export class BlockNode {
   #closing: Promise<void> | null = null;
 
   constructor(options: BlockNodeOptions) {
+    super();
     this.name = options.name;
     this.driver = options.driver;
     this.readOnly = options.readOnly ?? false;
@@ -138,29 +140,8 @@ export class BlockNode {
   get closing(): boolean { return this.#closing !== null; }
   length(): number { return this.driver.length(); }
 
-  read(offset: number, buffer: Uint8Array, ioClass?: IoClass): Promise<void> {
-    return this.submit(makeRequest('read', offset, buffer.byteLength, buffer, 0, ioClass));
-  }
-
-  write(offset: number, buffer: Uint8Array, flags = 0, ioClass?: IoClass): Promise<void> {
-    return this.submit(makeRequest('write', offset, buffer.byteLength, buffer, flags, ioClass));
-  }
-
-  writeZeroes(offset: number, bytes: number, flags = 0): Promise<void> {
-    return this.submit(makeRequest('write-zeroes', offset, bytes, null, flags));
-  }
-
-  discard(offset: number, bytes: number): Promise<void> {
-    return this.submit(makeRequest('discard', offset, bytes, null));
-  }
-
-  /** All writes completed before this call are on stable storage when it resolves. */
-  flush(): Promise<void> {
-    return this.submit(makeRequest('flush', 0, 0, null));
-  }
-
   /** Never throws: all errors are rejections. Returns DONE where the request ended at once. */
-  submit(request: BlockRequest): Promise<void> {
+  override submit(request: BlockRequest): Promise<void> {
     if (this.#drainDepth > 0) return this.#submitLater(request);
     try {
       this.#validate(request);
