@@ -14,6 +14,11 @@ const PIPE_FLAGS = 0o2004000; // O_CLOEXEC | O_NONBLOCK
 const F_SETPIPE_SZ = 1031;
 /** What users without privileges may have. */
 const PIPE_BYTES = MiB;
+/**
+ * What is tried at most. Such a pipe has 256 places, and one of them takes what the sender's host has put in one place: mostly
+ * 32 KiB, and 4 KiB where its memory is in pieces.
+ */
+export const MOST_PIPED = 2 * MiB;
 const SPLICE_FLAGS = 3; // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 const PEEK_FLAGS = 0x42; // MSG_PEEK | MSG_DONTWAIT
 const SAMPLE = 64;
@@ -90,7 +95,7 @@ export class PipeBuffer {
     this.#discard();
     this.#filled = 0;
     this.#dataTo = this.#unit === Infinity ? Infinity : 0;
-    this.#spilled = this.#memory.byteLength > PIPE_BYTES;
+    this.#spilled = this.#memory.byteLength > MOST_PIPED;
   }
 
   /** True where nothing of the content is in memory. */

@@ -2,7 +2,7 @@
 import { BufferPool, type Lease } from '../base/buffer-pool.js';
 import { KiB, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
-import { PipeBuffer } from '../base/pipe-buffer.js';
+import { MOST_PIPED, PipeBuffer } from '../base/pipe-buffer.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
@@ -12,9 +12,9 @@ import { isNbdName } from '../nbd/name.js';
 import type { NbdDriver } from '../protocol/nbd.js';
 
 export interface CopyOptions {
-  /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16. */
+  /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16, and no more than 16 MiB. */
   readonly requests?: number | undefined;
-  /** Default 1 MiB. */
+  /** Default 1 MiB; 2 MiB from server to server. */
   readonly chunkBytes?: number | undefined;
   /** Data that is zero for this many bytes is not written as data. Default 64 KiB; 0 writes it as it is. */
   readonly sparseBytes?: number | undefined;
@@ -34,6 +34,9 @@ export interface CopyResult {
   readonly zeroed: number;
 }
 
+const CHUNK = MiB;
+const REQUESTS = 16;
+const IN_FLIGHT = 16 * MiB;
 const ZERO_STEP = 128 * MiB;
 const STATUS_STEP = 1024 * MiB;
 const ASK_AHEAD = 128 * MiB;
@@ -111,6 +114,7 @@ class Copy {
   readonly #bytes: number;
   readonly #options: CopyOptions;
   readonly #chunk: number;
+  readonly #piped: boolean;
   readonly #sparse: number;
   readonly #zeros: Uint8Array;
   /** Where the next piece begins, what is known from there on, and up to where. */
@@ -126,13 +130,15 @@ class Copy {
     this.#target = target;
     this.#bytes = bytes;
     this.#options = options;
-    this.#chunk = options.chunkBytes ?? MiB;
+    const piped = Math.min(source.pipeBytes, target.pipeBytes);
+    this.#chunk = options.chunkBytes ?? (piped >= MOST_PIPED ? MOST_PIPED : CHUNK);
+    this.#piped = this.#chunk <= Math.min(piped, MOST_PIPED);
     this.#sparse = options.sparseBytes ?? 64 * KiB;
     this.#zeros = this.#sparse > 0 ? new Uint8Array(this.#sparse) : NO_BYTES;
   }
 
   async run(): Promise<void> {
-    const requests = Math.max(1, Math.min(this.#options.requests ?? 16, Math.ceil(this.#bytes / this.#chunk)));
+    const requests = Math.max(1, Math.min(this.#options.requests ?? Math.min(REQUESTS, Math.floor(IN_FLIGHT / this.#chunk)), Math.ceil(this.#bytes / this.#chunk)));
     const pool = new BufferPool(requests * this.#chunk);
     await Promise.all(Array.from({ length: requests }, () => this.#work(pool)));
     if (this.#failed) throw this.#options.signal?.aborted === true ? this.#cancelled() : this.#error;
@@ -140,7 +146,7 @@ class Copy {
 
   async #work(pool: BufferPool): Promise<void> {
     const lease = await pool.lease(this.#chunk);
-    const pipe = Math.min(this.#source.pipeBytes, this.#target.pipeBytes) >= this.#chunk ? PipeBuffer.open() : null;
+    const pipe = this.#piped ? PipeBuffer.open() : null;
     try {
       while (!this.#failed) {
         if (this.#options.signal?.aborted === true) throw this.#cancelled();
