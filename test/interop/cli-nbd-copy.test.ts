@@ -66,6 +66,18 @@ peers('qemu-img', 'qemu-io', 'qemu-nbd')('with qemu-nbd', () => {
     expect(await runOk('qemu-img', ['snapshot', '-l', tmp('there.qcow2')])).toContain('before');
   });
 
+  test('a compressed image, into an export and from one export into another', async () => {
+    const source = await makeSource();
+    await runOk('qemu-img', ['convert', '-c', '-O', 'qcow2', source, tmp('small.qcow2')]);
+    for (const name of ['t1', 't2']) {
+      await makeImage(tmp(`${name}.qcow2`), '64M');
+      await startPeer('qemu-nbd', ['-f', 'qcow2', '-t', '-e', '8', '-k', tmp(name), tmp(`${name}.qcow2`)], tmp(name));
+    }
+    await quiesceOk(['nbd', 'copy', tmp('small.qcow2'), `nbd+unix:///?socket=${tmp('t1')}`]);
+    await quiesceOk(['nbd', 'copy', `nbd+unix:///?socket=${tmp('t1')}`, `nbd+unix:///?socket=${tmp('t2')}`]);
+    for (const name of ['t1', 't2']) expect(await runOk('qemu-img', ['compare', '-U', source, tmp(`${name}.qcow2`)])).toContain('identical');
+  });
+
   test('an image is not copied onto itself', async () => {
     const source = await makeSource();
     await expectRefused(['nbd', 'copy', source, tmp('./source.qcow2')], 'are the same image');
