@@ -49,6 +49,8 @@ export interface BlockDriver {
   readonly growable: boolean;
   /** Reads and writes of up to so many bytes may carry a pipe (see BlockRequest). Absent: none. */
   readonly pipeBytes?: number | undefined;
+  /** A write goes to the one node below as it is, with its flags: that one sees to it that it lasts. */
+  readonly passesWrites?: boolean;
   /** Current length in bytes. */
   length(): number;
   /**

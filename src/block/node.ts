@@ -254,7 +254,7 @@ export class BlockNode extends IoVerbs {
       case 'read': return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
       case 'write': {
         const writing = request.bytes === 0 ? DONE : this.#write(request);
-        return this.#mustPersist(request) ? this.#persist(writing, request) : writing;
+        return this.#mustPersist(request) && !this.#lastsBelow(request) ? this.#persist(writing, request) : writing;
       }
       case 'write-zeroes': {
         const writing = request.bytes === 0 ? DONE : this.#writeZeroes(request);
@@ -293,6 +293,11 @@ export class BlockNode extends IoVerbs {
   /** FUA and writethrough. */
   #mustPersist(request: BlockRequest): boolean {
     return (this.#writethrough || (request.flags & RequestFlag.FUA) !== 0) && !this.noFlush;
+  }
+
+  /** The node below got the flag with all of the write, and persists it: one flush is enough. */
+  #lastsBelow({ flags, bytes }: BlockRequest): boolean {
+    return bytes > 0 && (flags & RequestFlag.FUA) !== 0 && this.driver.passesWrites === true && this.#aligned === null && this.detectZeroes === 'off';
   }
 
   /** No driver here has a cheaper way than a flush. */

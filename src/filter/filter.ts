@@ -7,6 +7,7 @@ import { makeRequest, type BlockRequest } from '../block/request.js';
 
 export abstract class FilterDriver implements BlockDriver {
   readonly kind = 'filter';
+  readonly passesWrites = true;
   abstract readonly formatName: string;
   readonly children: readonly BlockChild[];
   readonly file: BlockChild;

@@ -23,6 +23,7 @@ export class RawDriver implements BlockDriver {
   readonly formatName = 'raw';
   limits: BlockLimits = NO_LIMITS;
   readonly growable = false;
+  readonly passesWrites = true;
   readonly children: readonly BlockChild[];
   offset: number;
   /** The size that was asked for; undefined = all of the file. */
