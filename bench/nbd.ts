@@ -159,9 +159,11 @@ async function copies(setup: Setup): Promise<Measurement[]> {
   const to = await serve(target, 'to');
   try {
     for (let round = 0; round < setup.rounds; round++) {
-      one.ours.add(await timedCopy(launcher, ['nbd', 'copy', from.uri, to.uri]), COPIED);
-      one.peers[0]!.add(await timedCopy('nbdcopy', [from.uri, to.uri]), COPIED);
-      one.peers[1]!.add(await timedCopy('qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'raw', from.uri, to.uri]), COPIED);
+      const runs: [Series, string, string[]][] = [
+        [one.ours, launcher, ['nbd', 'copy']], [one.peers[0]!, 'nbdcopy', []], [one.peers[1]!, 'qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'raw']],
+      ];
+      if (round % 2 === 1) runs.reverse();
+      for (const [series, program, args] of runs) series.add(await timedCopy(program, [...args, from.uri, to.uri]), COPIED);
     }
   } finally {
     for (const server of [from, to]) await server.stop();
