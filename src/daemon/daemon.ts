@@ -65,6 +65,7 @@ export class StorageDaemon {
     this.chardevs = new Chardevs(this.objects);
     this.blockdevContext = {
       tlsCredentials: (id) => this.objects.tlsCredentials(id),
+      objectType: (id) => this.objects.typeOf(id),
       throttleGroup: (name) => this.objects.throttleGroup(name),
       onEvent: ({ event, data }) => this.emit(event, data),
     };

@@ -28,6 +28,8 @@ export interface BlockdevContext {
   readonly trace?: TraceSink | null | undefined;
   /** Finds the `tls-creds-*` object of an id. */
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
+  /** The type of the object of an id. */
+  readonly objectType?: ((id: string) => string | undefined) | undefined;
   /** The throttle-group objects, for the driver of that name. */
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
   /** Hears what nodes tell by themselves. */
@@ -217,6 +219,7 @@ class NodeOpening {
       common: this.#common,
       options,
       tlsCredentials: this.#context.tlsCredentials,
+      objectType: this.#context.objectType,
       throttleGroup: this.#context.throttleGroup,
       onEvent: this.#context.onEvent,
       root: this.#how.root,

@@ -20,7 +20,7 @@ function reopenFile({ node, common: { readOnly, autoReadOnly, direct }, options 
   return { prepare: () => driver.prepareAccess!({ readOnly, later: autoReadOnly && !readOnly, direct }) };
 }
 
-async function openFile(kind: 'file' | 'host_device', { options, common }: DriverContext): Promise<OpenedDriver> {
+async function openFile(kind: 'file' | 'host_device', { options, common, objectType }: DriverContext): Promise<OpenedDriver> {
   const path = options.string('filename');
   if (path === undefined) throw invalid("The 'file' block driver requires a file name");
   const locking = options.oneOf('locking', ['auto', 'on', 'off'] as const, 'auto');
@@ -29,13 +29,19 @@ async function openFile(kind: 'file' | 'host_device', { options, common }: Drive
   options.number('aio-max-batch');
   options.bool('drop-cache');
   options.bool('x-check-cache-dropped');
-  options.string('pr-manager');
+  refusePrManager(options.string('pr-manager'), objectType);
   await refuseWrongType(kind, path, common.readOnly || common.autoReadOnly);
   const writeLater = common.autoReadOnly && !common.readOnly;
   const driver = await openFileDriver(path, {
     readOnly: common.readOnly || writeLater, writeLater, followUsers: true, direct: common.direct, locking,
   });
   return { driver, name: path, origin: { plainName: path, filename: path } };
+}
+
+/** There are none here: their objects cannot be made. */
+function refusePrManager(id: string | undefined, objectType: DriverContext['objectType']): void {
+  if (id === undefined) return;
+  throw invalid(objectType?.(id) === undefined ? `No persistent reservation manager with id '${id}'` : `Object with id '${id}' is not a persistent reservation manager`);
 }
 
 async function refuseWrongType(kind: 'file' | 'host_device', path: string, readOnly: boolean): Promise<void> {

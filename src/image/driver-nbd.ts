@@ -94,9 +94,17 @@ function readServer(options: NodeOptionsReader, type: string | undefined): Addre
     options.number('server.to');
     return inet(host, port);
   }
-  throw type === 'fd' || type === 'vsock'
-    ? new BlockError('NOT_SUPPORTED', `an NBD client's socket of type '${type}' is not supported`)
-    : invalid(`Parameter 'server.type' does not accept value '${type}'`);
+  if (type === 'fd') {
+    needed('str');
+    throw new BlockError('NOT_SUPPORTED', 'only QEMU supports file descriptor passing');
+  }
+  if (type === 'vsock') {
+    for (const [name, value] of [['cid', needed('cid')], ['port', needed('port')]] as const) {
+      if (!/^\d+$/.test(value)) throw invalid(`Failed to parse ${name} '${value}'`);
+    }
+    throw new BlockError('NOT_SUPPORTED', 'socket family AF_VSOCK unsupported');
+  }
+  throw invalid(`Parameter 'server.type' does not accept value '${type}'`);
 }
 
 function inet(host: string, port: string | undefined): Address {

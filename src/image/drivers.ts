@@ -41,6 +41,8 @@ export interface DriverContext {
   readonly options: NodeOptionsReader;
   /** The `tls-creds-*` object of this id; undefined where there is none, or nobody who knows objects. */
   readonly tlsCredentials?: ((id: string) => TlsCredentials | undefined) | undefined;
+  /** The type of the object of this id. */
+  readonly objectType?: ((id: string) => string | undefined) | undefined;
   /** The throttle-group object of this name. */
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
   readonly onEvent?: ((event: NodeEvent) => void) | undefined;

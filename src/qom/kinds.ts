@@ -1,4 +1,5 @@
 /** What objects of each type do besides holding their properties. */
+import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Clock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
@@ -99,7 +100,7 @@ class Keyring extends Simple {
 
   override complete(): void {
     const serial = (this.values['serial'] as number) % 0x1_0000_0000;
-    throw invalid(`Unable to read serial key ${(serial < 0 ? serial + 0x1_0000_0000 : serial).toString(16).toUpperCase().padStart(8, '0')}: Required key not available`);
+    throw invalid(`Unable to read serial key ${(serial < 0 ? serial + 0x1_0000_0000 : serial).toString(16).padStart(8, '0')}: Required key not available`);
   }
 }
 
@@ -178,7 +179,10 @@ class ThreadContext extends Simple {}
 
 class PrManager extends Simple {
   override complete(): void {
-    throw invalid(`Failed to connect to '${this.text('path')}': persistent reservations are not supported`);
+    const path = this.text('path');
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) throw new BlockError('NOT_FOUND', `Failed to connect to '${path}': No such file or directory`, { errno: 'ENOENT' });
+    throw new BlockError('NOT_SUPPORTED', `Failed to connect to '${path}': persistent reservations are not supported`);
   }
 }
 
