@@ -63,7 +63,8 @@ function nameOf(node: BlockNode): string {
 }
 
 /** QEMU's rule. */
-function defaultGranularity(node: BlockNode): number {
+/** As QEMU chooses it: the cluster size, within 4 … 64 KiB. */
+export function defaultGranularity(node: BlockNode): number {
   const clusterSize = node.driver.describe?.().clusterSize ?? 0;
   if (clusterSize === 0) return MAX_DEFAULT_GRANULARITY;
   return Math.min(Math.max(clusterSize, MIN_DEFAULT_GRANULARITY), MAX_DEFAULT_GRANULARITY);

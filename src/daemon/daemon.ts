@@ -20,6 +20,7 @@ import { chardevCommands } from './commands-chardev.js';
 import { exportCommands } from './commands-export.js';
 import { jobCommands } from './commands-job.js';
 import { LiveSnapshots } from './live-snapshots.js';
+import { mirrorCommands } from './commands-mirror.js';
 import { nodeCommands } from './commands-node.js';
 import { queryCommands } from './commands-query.js';
 import { snapshotCommands } from './commands-snapshot.js';
@@ -153,6 +154,7 @@ export class StorageDaemon {
       ...this.liveSnapshots.commands(),
       ...transactionCommands(this),
       ...jobCommands(this),
+      ...mirrorCommands(this),
       ...exportCommands(this),
       ...chardevCommands(this),
       ...this.objects.commands(),

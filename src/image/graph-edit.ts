@@ -26,7 +26,7 @@ export function bypassFilter(graph: BlockGraph, filter: BlockNode): Promise<void
 }
 
 /** The users of `from`, without the edges of the tree of `to`. */
-function linksTo(from: BlockNode, to: BlockNode): Map<NodeUser, BlockNode> {
+export function linksTo(from: BlockNode, to: BlockNode): Map<NodeUser, BlockNode> {
   const own = new Set<NodeUser>();
   const collect = (node: BlockNode): void => {
     for (const child of node.children) {

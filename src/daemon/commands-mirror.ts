@@ -1,0 +1,41 @@
+/** QMP: mirrors. */
+import { BlockError } from '../base/errors.js';
+import type { BlockNode } from '../block/node.js';
+import type { OnError } from '../job/block-job.js';
+import { startMirror } from '../job/mirror/mirror.js';
+import type { CopyMode } from '../job/mirror/state.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import type { StorageDaemon } from './daemon.js';
+
+export function mirrorCommands(daemon: StorageDaemon): CommandTable {
+  return {
+    'blockdev-mirror': (args) => mirror(daemon, args),
+  };
+}
+
+async function mirror({ graph, blockJobs }: StorageDaemon, args: JsonDict): Promise<void> {
+  const source = graph.lookUp(args['device'] as string);
+  const target = graph.lookUp(args['target'] as string);
+  const sync = args['sync'] as string;
+  if (sync === 'incremental' || sync === 'bitmap') throw new BlockError('NOT_SUPPORTED', `Sync mode '${sync}' not supported`);
+  await startMirror(graph, blockJobs, {
+    jobId: (args['job-id'] ?? '') as string, source, target,
+    sync: sync === 'top' && layerBelow(source) === null ? 'full' : sync as 'full' | 'top' | 'none',
+    replaces: args['replaces'] as string | undefined,
+    speed: number(args, 'speed'), granularity: number(args, 'granularity'), bufSize: number(args, 'buf-size'),
+    onSourceError: args['on-source-error'] as OnError | undefined, onTargetError: args['on-target-error'] as OnError | undefined,
+    filterNodeName: args['filter-node-name'] as string | undefined, copyMode: args['copy-mode'] as CopyMode | undefined,
+    autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
+  });
+}
+
+function number(args: JsonDict, name: string): number | undefined {
+  return args[name] === undefined ? undefined : Number(args[name]);
+}
+
+/** What the node overlays, filters left aside. */
+function layerBelow(node: BlockNode): BlockNode | null {
+  const below = node.driver.kind === 'filter' ? node.children.find(({ role }) => role === 'filtered')?.node : undefined;
+  return below === undefined ? node.backing : layerBelow(below);
+}

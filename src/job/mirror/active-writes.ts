@@ -1,0 +1,164 @@
+/**
+ * The synchronous half of a mirror: in copy-mode write-blocking, what users write goes to the source, then to the target,
+ * and only then is it answered (systems.md 5.2). Whether it does is decided once for each request.
+ */
+import { alignDown, alignUp } from '../../base/bytes.js';
+import type { RangeHold } from '../../base/range-lock.js';
+import type { BlockChild } from '../../block/child.js';
+import { makeRequest, RequestFlag, type BlockRequest } from '../../block/request.js';
+import { chainStatus } from '../../block/status.js';
+import type { MirrorState } from './state.js';
+
+export class ActiveWrites {
+  readonly #state: MirrorState;
+  /** Of those who wait for the target: they are let go without it. */
+  readonly #waiting = new Set<() => void>();
+  #slowestMs = 0;
+
+  constructor(state: MirrorState) {
+    this.#state = state;
+  }
+
+  /** The slowest write that has ended since this was asked for the last time. */
+  takeSlowestMs(): number {
+    const slowest = this.#slowestMs;
+    this.#slowestMs = 0;
+    return slowest;
+  }
+
+  /** For InterceptFilter.intercept. */
+  readonly intercept = (request: BlockRequest, below: BlockChild): Promise<void> => {
+    const state = this.#state;
+    const through = state.copyMode === 'write-blocking' && !state.stopped && !state.failed && !state.parts.target.abandoned && !state.parts.target.draining;
+    const { op, offset, bytes, buffer, flags, ioClass } = request;
+    if (!through || bytes === 0) return below.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
+    return this.#measured(this.#writeThrough(request, below));
+  };
+
+  /** All who wait for the target now are answered when the source has what they wrote; it is copied later. */
+  letGo(): void {
+    for (const letGo of this.#waiting) letGo();
+    this.#waiting.clear();
+  }
+
+  async #measured(writing: Promise<void>): Promise<void> {
+    const { clock } = this.#state.parts.blockJob;
+    const began = clock.monotonicMs();
+    try {
+      await writing;
+    } finally {
+      this.#slowestMs = Math.max(this.#slowestMs, clock.monotonicMs() - began);
+    }
+  }
+
+  async #writeThrough({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest, below: BlockChild): Promise<void> {
+    const state = this.#state;
+    const { granularity } = state;
+    // the user may change its buffer meanwhile, and both disks must get the same
+    const request = makeRequest(op, offset, bytes, buffer === null ? null : Uint8Array.from(buffer), flags, ioClass);
+    const hold = await this.#claim(alignDown(offset, granularity), alignUp(offset + bytes, granularity));
+    if (hold === null) return below.submit(request);
+    state.writtenThrough.add(request);
+    try {
+      await below.submit(request);
+    } catch (error) {
+      state.again(offset, bytes);
+      state.claims.release(hold);
+      throw error;
+    } finally {
+      state.writtenThrough.delete(request);
+    }
+    state.dirtied += bytes;
+    const copied = this.#copy(request, below).finally(() => state.claims.release(hold));
+    // the range stays claimed until the target has answered, for what is copied later must not be overtaken by this
+    await this.#unlessLetGo(copied);
+  }
+
+  /** Null where it was let go before all who work on the range had ended. */
+  async #claim(start: number, end: number): Promise<RangeHold | null> {
+    const { claims } = this.#state;
+    const free = claims.tryAcquire(start, end);
+    if (free !== null) return free;
+    let held: RangeHold | null = null;
+    let gone = false;
+    await this.#unlessLetGo(claims.acquire(start, end).then((hold) => {
+      if (gone) claims.release(hold);
+      else held = hold;
+    }));
+    gone = true;
+    return held;
+  }
+
+  #unlessLetGo(work: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        this.#waiting.delete(resolve);
+        settle();
+      };
+      this.#waiting.add(resolve);
+      work.then(() => end(resolve), (error: unknown) => end(() => reject(error)));
+    });
+  }
+
+  async #copy(request: BlockRequest, below: BlockChild): Promise<void> {
+    const whole = this.#withoutDirtyEnds(request);
+    if (whole === null) return;
+    const state = this.#state;
+    const { granularity, bitmap } = state;
+    const { offset, bytes } = whole;
+    const end = offset + bytes;
+    const first = alignUp(offset, granularity);
+    const stop = end >= state.length ? state.length : alignDown(end, granularity);
+    if (stop > first) bitmap.clear(first, stop - first);
+    state.activeBytes += bytes;
+    try {
+      await (request.op === 'discard' ? this.#copyDiscard(offset, bytes, below) : this.#send(whole));
+      state.done += bytes;
+      state.written += bytes;
+    } catch (error) {
+      // the ends were clean, or are no part of it
+      state.requestFailed('write', error, offset, bytes);
+    } finally {
+      state.activeBytes -= bytes;
+    }
+  }
+
+  /** What lies in a dirty granule that is not written as a whole stays dirty, and is copied with the rest of it. */
+  #withoutDirtyEnds(request: BlockRequest): BlockRequest | null {
+    const { granularity, bitmap, length, parts } = this.#state;
+    const { op, buffer, flags, ioClass } = request;
+    let start = request.offset;
+    let end = start + request.bytes;
+    const stays = (at: number): boolean => bitmap.get(at) || parts.wholeGranules;
+    const head = alignUp(start, granularity);
+    if (head !== start && stays(start)) {
+      bitmap.set(start, 1);
+      start = head;
+    }
+    const tail = alignDown(end, granularity);
+    if (tail !== end && end !== length && end > start && stays(end - 1)) {
+      bitmap.set(end - 1, 1);
+      end = tail;
+    }
+    if (start >= end) return null;
+    if (start === request.offset && end === start + request.bytes) return request;
+    return makeRequest(op, start, end - start, buffer === null ? null : buffer.subarray(start - request.offset, end - request.offset), flags, ioClass);
+  }
+
+  #send({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest): Promise<void> {
+    const { FUA, MAY_UNMAP } = RequestFlag;
+    const keep = (flags & FUA) + (op === 'write-zeroes' ? flags & MAY_UNMAP : 0);
+    return this.#state.parts.target.submit(makeRequest(op, offset, bytes, buffer, keep, ioClass));
+  }
+
+  /** A discard leaves what the source makes of it: zeros are written as such, and all else is copied. */
+  async #copyDiscard(offset: number, bytes: number, below: BlockChild): Promise<void> {
+    const source = await below.settled();
+    for (let at = offset; at < offset + bytes;) {
+      const status = await chainStatus(source, at, offset + bytes - at);
+      if (status.kind === 'data') this.#state.again(at, status.bytes);
+      else await this.#state.parts.target.send('write-zeroes', at, status.bytes, null, RequestFlag.MAY_UNMAP);
+      at += status.bytes;
+    }
+  }
+}

@@ -1,0 +1,56 @@
+/** What a mirror cannot be made of, in QEMU's words. */
+import { isPowerOfTwo, MiB } from '../../base/bytes.js';
+import { BlockError } from '../../base/errors.js';
+import { refuseAsBacking, refuseBlocked, type BlockGraph } from '../../block/graph.js';
+import type { BlockNode } from '../../block/node.js';
+import { reaches } from '../../block/permissions.js';
+import type { MirrorOptions } from './mirror.js';
+
+const MIN_GRANULARITY = 512;
+const MAX_GRANULARITY = 64 * MiB;
+
+export function checkMirror(graph: BlockGraph, options: MirrorOptions): void {
+  const { source, target, granularity = 0, bufSize = 0, replaces, kind = 'mirror' } = options;
+  if (granularity !== 0 && (granularity < MIN_GRANULARITY || granularity > MAX_GRANULARITY)) refuse("Parameter 'granularity' expects a value in range [512B, 64MB]");
+  if (granularity !== 0 && !isPowerOfTwo(granularity)) refuse("Parameter 'granularity' expects a power of 2");
+  if (kind === 'mirror') {
+    for (const node of [source, target]) {
+      refuseBlocked(node);
+      refuseAsBacking(node);
+    }
+    if (replaces !== undefined && findReplaced(graph, source, replaces).length() !== source.length()) refuse('cannot replace image with a mirror image of different size');
+  }
+  if (bufSize < 0) refuse("Invalid parameter 'buf-size'");
+  if (withoutFilters(source) === withoutFilters(target)) refuse("Can't mirror node into itself");
+}
+
+/** A filter would show another node than the one below it, which the source reads. */
+export function refuseFilterOnChain(source: BlockNode, target: BlockNode): void {
+  if (reaches(source, withoutFilters(target))) refuse("Cannot mirror to a filter on top of a node in the source's backing chain");
+}
+
+/** The node whose users get the target: what the source shows must be what it shows. */
+export function findReplaced(graph: BlockGraph, source: BlockNode, name: string): BlockNode {
+  const node = graph.get(name);
+  refuseBlocked(node);
+  if (!shows(source, node)) {
+    refuse(`Cannot replace '${name}' by a node mirrored from '${source.nodeName}', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data`);
+  }
+  return node;
+}
+
+export function shows(source: BlockNode, node: BlockNode): boolean {
+  if (source === node) return true;
+  const { driver } = source;
+  const below = driver.formatName === 'quorum' ? source.children : source.children.filter(({ role }) => role === 'filtered');
+  return below.some((child) => shows(child.node, node));
+}
+
+export function withoutFilters(node: BlockNode): BlockNode {
+  const below = node.driver.kind === 'filter' ? node.children.find(({ role }) => role === 'filtered') : undefined;
+  return below === undefined ? node : withoutFilters(below.node);
+}
+
+function refuse(why: string): never {
+  throw new BlockError('INVALID_ARGUMENT', why);
+}

@@ -1,0 +1,166 @@
+/**
+ * The background half of a mirror: takes what is dirty, granule after granule, and brings it to the target with a
+ * bounded number of operations in a bounded memory (systems.md 5.2).
+ */
+import { BufferPool } from '../../base/buffer-pool.js';
+import { alignDown, alignUp, GiB, MiB } from '../../base/bytes.js';
+import type { RangeHold } from '../../base/range-lock.js';
+import { RequestFlag } from '../../block/request.js';
+import type { MirrorState } from './state.js';
+
+export interface CopierOptions {
+  /** Memory for what is in flight. A multiple of the granularity. */
+  readonly bufferBytes: number;
+  readonly operations: number;
+  /** The target deallocates zeros, where it can. */
+  readonly unmap: boolean;
+  /** Zeroes cost the target nothing, and do not count for a rate limit. */
+  readonly cheapZeroes: boolean;
+  /** Zeroes are written as zeroes in whole units of this many bytes. */
+  readonly targetUnit: number;
+}
+
+/** How much may be in flight; a controller makes it less for the sake of the guest. */
+export interface CopierLimits {
+  operations: number;
+  operationBytes: number;
+}
+
+const LEAST_LARGEST_BYTES = MiB;
+const ASK_BYTES = GiB;
+
+export class Copier {
+  readonly limits: CopierLimits;
+  readonly #state: MirrorState;
+  readonly #options: CopierOptions;
+  readonly #pool: BufferPool;
+  #inFlight = 0;
+  #cursor = 0;
+  #ended: () => void = () => undefined;
+
+  constructor(state: MirrorState, options: CopierOptions) {
+    this.#state = state;
+    this.#options = options;
+    this.#pool = new BufferPool(options.bufferBytes);
+    const largest = Math.max(state.granularity, alignDown(Math.max(options.bufferBytes / 16, LEAST_LARGEST_BYTES), state.granularity));
+    this.limits = { operations: options.operations, operationBytes: Math.min(largest, options.bufferBytes) };
+  }
+
+  get inFlight(): number { return this.#inFlight; }
+  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations); }
+
+  /** Resolves when one more operation has ended. */
+  oneEnded(): Promise<void> {
+    return new Promise((resolve) => { this.#ended = resolve; });
+  }
+
+  async idle(): Promise<void> {
+    while (this.#inFlight > 0) await this.oneEnded();
+  }
+
+  /** Starts copies of the next dirty granules, as many as may be in flight. `bytes` counts for a rate limit. Only while not full, and something is dirty. */
+  async step(spend: (bytes: number) => void): Promise<void> {
+    const { bitmap, claims, granularity, length } = this.#state;
+    let offset = bitmap.nextDirty(this.#cursor);
+    if (offset >= length) offset = bitmap.nextDirty(0);
+    if (offset >= length) return;
+    const hold = claims.tryAcquire(offset, offset + granularity) ?? await claims.acquire(offset, offset + granularity);
+    if (!bitmap.get(offset)) return claims.release(hold); // whoever had it has copied it
+    const most = Math.min(alignUp(length, granularity), offset + this.#options.bufferBytes);
+    const dirtyEnd = alignUp(bitmap.nextClean(offset, most), granularity);
+    const end = dirtyEnd === offset + granularity ? dirtyEnd : claims.freeUntil(offset + granularity, dirtyEnd);
+    this.#cursor = end;
+    // before the source is looked at: from here on, a write makes it dirty again
+    bitmap.clear(offset, end - offset);
+    await this.#copyClaimed(claims.extend(hold, end), spend);
+  }
+
+  async #copyClaimed(claim: RangeHold, spend: (bytes: number) => void): Promise<void> {
+    const state = this.#state;
+    const { map } = state.parts;
+    const end = Math.min(claim.end, state.length);
+    state.backgroundBytes += end - claim.start;
+    let rest: RangeHold | null = claim;
+    try {
+      while (rest !== null && !this.full && !state.failed) {
+        const at: number = rest.start;
+        const { bytes, zero } = this.#piece(at, end, map.find(at) ?? await map.ask(at, Math.min(ASK_BYTES, state.length - at)));
+        const [hold, behind]: readonly [RangeHold, RangeHold | null] = at + bytes >= end ? [rest, null] : state.claims.split(rest, at + bytes);
+        rest = behind;
+        void this.#operation(hold, at, bytes, zero);
+        spend(zero && this.#options.cheapZeroes ? 0 : bytes);
+      }
+      // nobody has to wait for what is not even under way
+      if (rest !== null) this.#handBack(rest, end);
+    } catch (error) {
+      if (rest === null) throw error;
+      state.requestFailed('read', error, rest.start, end - rest.start);
+      this.#handBack(rest, end);
+    }
+  }
+
+  #handBack(claim: RangeHold, end: number): void {
+    const bytes = end - claim.start;
+    this.#state.again(claim.start, bytes);
+    this.#state.backgroundBytes -= bytes;
+    this.#cursor = claim.start;
+    this.#state.claims.release(claim);
+  }
+
+  /** Whole granules, or the rest of the disk. */
+  #piece(at: number, end: number, extent: { readonly end: number; readonly zero: boolean }): { bytes: number; zero: boolean } {
+    const { granularity } = this.#state;
+    const unit = Math.max(granularity, this.#options.targetUnit);
+    const known = Math.min(end, extent.end);
+    if (extent.zero && at % unit === 0) {
+      const whole = known === this.#state.length ? known - at : alignDown(known - at, unit);
+      if (whole > 0) return { bytes: whole, zero: true };
+    }
+    const most = Math.min(end - at, Math.max(granularity, alignDown(this.limits.operationBytes, granularity)));
+    const data = extent.zero ? granularity : Math.max(granularity, alignDown(known - at, granularity));
+    return { bytes: Math.min(most, data), zero: false };
+  }
+
+  async #operation(hold: RangeHold, offset: number, bytes: number, zero: boolean): Promise<void> {
+    const state = this.#state;
+    this.#inFlight++;
+    const copied = zero ? await this.#zero(offset, bytes) : await this.#copy(offset, bytes);
+    this.#inFlight--;
+    state.backgroundBytes -= bytes;
+    if (copied) {
+      state.done += bytes;
+      state.written += bytes;
+    }
+    state.claims.release(hold);
+    this.#ended();
+  }
+
+  async #zero(offset: number, bytes: number): Promise<boolean> {
+    const { target } = this.#state.parts;
+    try {
+      await target.send('write-zeroes', offset, bytes, null, this.#options.unmap ? RequestFlag.MAY_UNMAP : 0);
+      return true;
+    } catch (error) {
+      this.#state.requestFailed('write', error, offset, bytes);
+      return false;
+    }
+  }
+
+  async #copy(offset: number, bytes: number): Promise<boolean> {
+    const { source, target } = this.#state.parts;
+    const lease = await this.#pool.lease(bytes);
+    let operation: 'read' | 'write' = 'read';
+    try {
+      await source.read(offset, lease.buffer, 'background');
+      operation = 'write';
+      await target.send('write', offset, bytes, lease.buffer);
+      return true;
+    } catch (error) {
+      this.#state.requestFailed(operation, error, offset, bytes);
+      return false;
+    } finally {
+      // an abandoned target may still read it
+      if (!target.abandoned) lease.release();
+    }
+  }
+}

@@ -1,0 +1,172 @@
+/** A mirror's work from its start to the moment in which source and target are equal and the source stands still. */
+import { BlockError } from '../../base/errors.js';
+import type { BlockNode } from '../../block/node.js';
+import type { JobContext } from '../job.js';
+import type { Copier } from './copier.js';
+import type { MirrorState } from './state.js';
+
+/** How long a mirror that has nothing to do looks away, as in QEMU. */
+const IDLE_MS = 100;
+/** After an error that is ignored: a target that fails everything must not keep the process busy. */
+const RETRY_MS = 20;
+/** The event loop gets its turn at least this often, where all I/O ends at once. */
+const TURN_MS = 10;
+
+export interface EngineOptions {
+  /** The node that users' requests come in at, then the source: to be drained in this order. */
+  readonly drained: readonly BlockNode[];
+  /** Finds what is dirty at first; may write to the target. */
+  readonly begin: (context: JobContext) => Promise<void>;
+  /** From now on users' writes may go to the target too. */
+  readonly onBegun: () => void;
+}
+
+export class MirrorEngine {
+  readonly state: MirrorState;
+  readonly copier: Copier;
+  readonly #options: EngineOptions;
+  #completing = false;
+  #ready = false;
+  #lastTurnMs = 0;
+  /** Ends the drained section in which `run` ended. */
+  #letGo: (() => void) | null = null;
+
+  constructor(state: MirrorState, copier: Copier, options: EngineOptions) {
+    this.state = state;
+    this.copier = copier;
+    this.#options = options;
+  }
+
+  /** Told to complete: source and target change places at the end. */
+  get completing(): boolean { return this.#completing; }
+
+  /** The source stands still, until `letGo`. */
+  get drained(): boolean { return this.#letGo !== null; }
+
+  complete(): void {
+    this.#completing = true;
+  }
+
+  /** Resolves when all is copied; the source is then drained, until `letGo`. */
+  async run(context: JobContext): Promise<void> {
+    const { state } = this;
+    try {
+      if (state.length > 0) {
+        await this.#options.begin(context);
+        this.#options.onBegun();
+        await this.#loop(context);
+      } else {
+        this.#becomeReady(context);
+        while (!this.#mustEnd(context)) await context.sleep(Infinity);
+      }
+    } finally {
+      state.stopped = true;
+      await this.copier.idle();
+    }
+  }
+
+  letGo(): void {
+    this.#letGo?.();
+    this.#letGo = null;
+  }
+
+  #mustEnd(context: JobContext): boolean {
+    return this.#completing || context.cancelRequested;
+  }
+
+  #becomeReady(context: JobContext): void {
+    this.#tell(context);
+    this.#ready = true;
+    context.becomeReady();
+  }
+
+  #tell(context: JobContext): void {
+    context.progress(this.state.done, this.state.done + this.state.remaining);
+  }
+
+  async #loop(context: JobContext): Promise<void> {
+    const { state, copier } = this;
+    const { target } = state.parts;
+    for (;;) {
+      state.throwIfFailed();
+      await context.pausePoint();
+      this.#tell(context);
+      const dirty = state.bitmap.count > 0;
+      if (copier.inFlight > 0 && (!dirty || copier.full)) {
+        await copier.oneEnded();
+      } else if (target.draining) {
+        await target.undrained();
+      } else if (dirty) {
+        await copier.step((bytes) => state.parts.blockJob.spend(bytes));
+        await this.#pace(context);
+      } else if (await this.#inSync(context)) {
+        return;
+      }
+    }
+  }
+
+  /** Nothing is dirty and nothing in flight. Returns whether this is the end. */
+  async #inSync(context: JobContext): Promise<boolean> {
+    const { state } = this;
+    if (!this.#ready) {
+      if (!await this.#flush(context)) return false;
+      this.#becomeReady(context);
+    }
+    if (state.bitmap.count > 0) return false;
+    if (state.copyMode === 'write-blocking') state.activelySynced = true;
+    if (!this.#mustEnd(context)) {
+      await context.sleep(IDLE_MS);
+      return false;
+    }
+    const letGo = await drainAll(this.#options.drained);
+    if (state.bitmap.count === 0 && !state.failed && await this.#flush(context)) {
+      this.#tell(context);
+      this.#letGo = letGo;
+      return true;
+    }
+    letGo();
+    return false;
+  }
+
+  async #flush(context: JobContext): Promise<boolean> {
+    try {
+      await this.state.parts.target.send('flush', 0, 0, null);
+      return true;
+    } catch (error) {
+      if (!this.state.parts.target.abandoned) this.state.flushFailed(error);
+      if (!context.cancelled && !this.state.failed) await context.sleep(RETRY_MS);
+      return false;
+    }
+  }
+
+  /** Keeps to the rate limit, which no longer counts when all was copied once, and lets others have their turn. */
+  async #pace(context: JobContext): Promise<void> {
+    const { blockJob } = this.state.parts;
+    if (!this.#ready || this.#mustEnd(context)) {
+      for (let ms = blockJob.spend(0); ms > 0 && !this.state.failed; ms = blockJob.spend(0)) await context.sleep(ms);
+    }
+    if (this.state.takeErrors() > 0) await context.sleep(RETRY_MS);
+    const now = blockJob.clock.monotonicMs();
+    if (now - this.#lastTurnMs < TURN_MS) return;
+    await new Promise((resolve) => { setImmediate(resolve); });
+    this.#lastTurnMs = blockJob.clock.monotonicMs();
+  }
+}
+
+/** Resolves when nothing is in flight at any of the nodes, each of which stays drained until the function is called. */
+export async function drainAll(nodes: readonly BlockNode[]): Promise<() => void> {
+  const ends: (() => void)[] = [];
+  for (const node of nodes) {
+    await new Promise<void>((entered) => {
+      void node.drained(() => new Promise<void>((end) => {
+        ends.push(end);
+        entered();
+      }));
+    });
+  }
+  return () => { for (const end of ends.reverse()) end(); };
+}
+
+export function differentSizes(): BlockError {
+  return new BlockError('INVALID_ARGUMENT', 'Source and target image have different sizes', { errno: 'EINVAL' });
+}

@@ -1,0 +1,357 @@
+/** Starts mirrors: the checks, the filter over the source, the job, and the change of places at the end. */
+import { alignUp, MiB } from '../../base/bytes.js';
+import { BlockError } from '../../base/errors.js';
+import { defaultGranularity, findBitmap } from '../../block/bitmap-verbs.js';
+import type { BlockBackend } from '../../block/backend.js';
+import { DirtyBitmap } from '../../block/dirty-bitmap.js';
+import type { BlockGraph } from '../../block/graph.js';
+import { BlockNode } from '../../block/node.js';
+import { NO_USE, Permission, type EdgeUse, type NodeUser } from '../../block/permissions.js';
+import { InterceptFilter } from '../../filter/intercept.js';
+import { WriteGate } from '../../filter/write-gate.js';
+import { nodeFilename } from '../../image/filename.js';
+import { insertFilter, linksTo } from '../../image/graph-edit.js';
+import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
+import type { JobContext, JobWork } from '../job.js';
+import type { JobTransaction } from '../job-transaction.js';
+import { ActiveWrites } from './active-writes.js';
+import { begin, zeroesCheaply, type MirrorSync } from './begin.js';
+import { checkMirror, refuseFilterOnChain, shows } from './checks.js';
+import { Copier, type CopierLimits } from './copier.js';
+import { differentSizes, drainAll, MirrorEngine } from './engine.js';
+import { SourceMap } from './source-map.js';
+import { MirrorState, type CopyMode } from './state.js';
+import { MirrorTarget } from './target.js';
+
+export interface MirrorOptions {
+  readonly jobId: string;
+  readonly source: BlockNode;
+  readonly target: BlockNode;
+  readonly sync: MirrorSync;
+  /** With the sync modes `bitmap` and `incremental`: the name of a bitmap of the source. */
+  readonly bitmap?: string | undefined;
+  /** `commit`: the target is a node of the source's own backing chain; it is grown where it is smaller. Default `mirror`. */
+  readonly kind?: 'mirror' | 'commit' | undefined;
+  /** The node whose users get the target at the end. Default: the source. */
+  readonly replaces?: string | undefined;
+  /** Bytes per second; 0 = no limit. */
+  readonly speed?: number | undefined;
+  /** A power of two, 512 … 64 MiB. Default: the target's cluster size within 4 … 64 KiB. */
+  readonly granularity?: number | undefined;
+  /** Memory for what is in flight. Default 16 MiB. */
+  readonly bufSize?: number | undefined;
+  /** Background operations in flight. Default 16. */
+  readonly operations?: number | undefined;
+  readonly onSourceError?: OnError | undefined;
+  readonly onTargetError?: OnError | undefined;
+  /** Zeros may be deallocated in the target. Default true. */
+  readonly unmap?: boolean | undefined;
+  /** The target reads as zeros all over, so that zeros need not be written. */
+  readonly targetIsZero?: boolean | undefined;
+  readonly filterNodeName?: string | undefined;
+  readonly copyMode?: CopyMode | undefined;
+  /** Does not wait to be completed. */
+  readonly autoComplete?: boolean | undefined;
+  readonly autoFinalize?: boolean | undefined;
+  readonly autoDismiss?: boolean | undefined;
+  readonly transaction?: JobTransaction | undefined;
+}
+
+/** A running mirror, for those who steer it. */
+export interface Mirror {
+  readonly blockJob: BlockJob;
+  readonly filter: BlockNode;
+  readonly copyMode: CopyMode;
+  /** Both ways, at once; what was decided before for requests under way stays as it was. */
+  setCopyMode(mode: CopyMode): void;
+  /** Users who wait for the target are answered now; what they wrote is copied later. */
+  letGuestsGo(): void;
+  /** Bytes per second that users may write; Infinity = no limit. */
+  limitGuest(bytesPerSecond: number): void;
+  /** How much the background may have in flight, from the next operation on. */
+  limitBackground(limits: Partial<CopierLimits>): void;
+  figures(): MirrorFigures;
+  /** Slowest write of a user since the last call, milliseconds; only writes that went to the target too are measured. */
+  takeGuestLatencyMs(): number;
+  /** Slowest request to the target since the last call, milliseconds. */
+  takeTargetLatencyMs(): number;
+}
+
+export interface MirrorFigures {
+  /** Bytes of the source. */
+  readonly length: number;
+  /** Bytes that differ or are on their way. */
+  readonly dirty: number;
+  /** Bytes in flight, in the background and by users' writes. */
+  readonly inFlight: number;
+  /** Bytes that the target took. */
+  readonly written: number;
+  /** Clean bytes that users made dirty, and bytes that they wrote through to the target. */
+  readonly dirtied: number;
+  /** Milliseconds for which the oldest request to the target has been under way. */
+  readonly targetSilentMs: number;
+  readonly activelySynced: boolean;
+}
+
+const DEFAULT_BUF_SIZE = 16 * MiB;
+const DEFAULT_OPERATIONS = 16;
+
+const mirrors = new WeakMap<BlockJob, Mirror>();
+
+/** The mirror that a job is, if it is one. */
+export function mirrorOf(blockJob: BlockJob): Mirror | undefined {
+  return mirrors.get(blockJob);
+}
+
+/** Refuses as QEMU does, in its words. */
+export async function startMirror(graph: BlockGraph, jobs: BlockJobs, options: MirrorOptions): Promise<Mirror> {
+  checkMirror(graph, options);
+  const run = await MirrorRun.create(graph, jobs, options);
+  mirrors.set(run.blockJob, run);
+  run.blockJob.job.start();
+  return run;
+}
+
+class MirrorRun implements Mirror, JobWork {
+  readonly completable = true;
+  readonly filter: BlockNode;
+  blockJob!: BlockJob;
+  readonly #graph: BlockGraph;
+  readonly #options: MirrorOptions;
+  readonly #driver: InterceptFilter;
+  readonly #gate: WriteGate;
+  #door: BlockBackend | null = null;
+  #state!: MirrorState;
+  #active!: ActiveWrites;
+  #engine: MirrorEngine | null = null;
+  #toReplace: BlockNode | null = null;
+  #left = false;
+
+  private constructor(graph: BlockGraph, jobs: BlockJobs, options: MirrorOptions) {
+    const { source, kind = 'mirror' } = options;
+    this.#graph = graph;
+    this.#options = options;
+    const nodeName = graph.takeName(options.filterNodeName);
+    this.#gate = new WriteGate(jobs.clock);
+    this.#driver = new InterceptFilter({
+      child: source, formatName: kind === 'commit' ? 'commit_top' : 'mirror_top', gate: this.#gate, childUse: kind === 'commit' ? commitUse : undefined,
+    });
+    this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
+    graph.add(this.filter);
+  }
+
+  static async create(graph: BlockGraph, jobs: BlockJobs, options: MirrorOptions): Promise<MirrorRun> {
+    const { source } = options;
+    const run = new MirrorRun(graph, jobs, options);
+    try {
+      await insertFilter(graph, source, run.filter);
+    } catch (error) {
+      await run.filter.close();
+      throw error;
+    }
+    try {
+      await run.#takeNodes(jobs);
+    } catch (error) {
+      await run.#leave(false);
+      throw error;
+    }
+    return run;
+  }
+
+  async #takeNodes(jobs: BlockJobs): Promise<void> {
+    const graph = this.#graph;
+    const { jobId, source, target, kind = 'mirror', speed, autoFinalize, autoDismiss, transaction } = this.#options;
+    const blockJob = jobs.create({ id: jobId, type: kind, speed, autoFinalize, autoDismiss, transaction }, () => this);
+    this.blockJob = blockJob;
+    try {
+      await blockJob.addNode(graph, 'main node', this.filter, { used: Permission.CONSISTENT_READ, shared: READ_AND_WRITES });
+      if (kind === 'mirror') refuseFilterOnChain(source, target);
+      this.#door = await graph.attach(target, targetUse(this.#options));
+      this.#setUp(this.#door);
+      source.bitmaps.anonymous.add(this.#state.bitmap);
+      source.writeObservers.add(this.#state);
+      await blockJob.addNode(graph, 'source', source, { used: 0, shared: READ_AND_WRITES });
+      await blockJob.addNode(graph, 'target', target, { used: 0, shared: Permission.ALL });
+    } catch (error) {
+      blockJob.job.failEarly();
+      throw error;
+    }
+  }
+
+  #setUp(door: BlockBackend): void {
+    const { source, target, sync, copyMode = 'background', unmap = true, targetIsZero = false } = this.#options;
+    const { granularity, wholeGranules } = granularityOf(this.#options);
+    const edge = this.#driver.file;
+    const settled = (): Promise<BlockNode> => edge.settled();
+    this.#state = new MirrorState({
+      source: edge, target: new MirrorTarget(door, this.blockJob.clock), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
+      bitmap: new DirtyBitmap({ name: '', granularity, size: source.length() }),
+      onSourceError: this.#options.onSourceError ?? 'report', onTargetError: this.#options.onTargetError ?? 'report',
+    });
+    this.#active = new ActiveWrites(this.#state);
+    const copier = new Copier(this.#state, {
+      bufferBytes: alignUp(this.#options.bufSize || DEFAULT_BUF_SIZE, granularity), operations: this.#options.operations ?? DEFAULT_OPERATIONS,
+      unmap, cheapZeroes: zeroesCheaply(target), targetUnit: clusterSizeOf(target),
+    });
+    const wanted = sync === 'bitmap' || sync === 'incremental' ? findBitmap(source, this.#options.bitmap ?? '') : null;
+    const base = this.#options.kind === 'commit' ? target : null;
+    this.#engine = new MirrorEngine(this.#state, copier, {
+      drained: [this.filter, source],
+      begin: (context) => begin(this.#state, settled, { sync, targetIsZero, wanted, base }, context),
+      onBegun: () => { this.#driver.intercept = this.#active.intercept; },
+    });
+    this.setCopyMode(copyMode);
+    if (this.#options.autoComplete === true) this.#engine.complete();
+  }
+
+  get copyMode(): CopyMode { return this.#state.copyMode; }
+
+  setCopyMode(mode: CopyMode): void {
+    this.#state.copyMode = mode;
+    this.#state.bitmap.enabled = mode === 'background';
+    if (mode === 'background') this.#state.activelySynced = false;
+  }
+
+  letGuestsGo(): void { this.#active.letGo(); }
+  limitGuest(bytesPerSecond: number): void { this.#gate.bytesPerSecond = bytesPerSecond; }
+  limitBackground(limits: Partial<CopierLimits>): void { Object.assign(this.#engine!.copier.limits, limits); }
+  takeGuestLatencyMs(): number { return this.#active.takeSlowestMs(); }
+  takeTargetLatencyMs(): number { return this.#state.parts.target.takeSlowestMs(); }
+
+  figures(): MirrorFigures {
+    const { length, remaining, backgroundBytes, activeBytes, written, dirtied, activelySynced, parts } = this.#state;
+    return { length, dirty: remaining, inFlight: backgroundBytes + activeBytes, written, dirtied, targetSilentMs: parts.target.silentMs, activelySynced };
+  }
+
+  async run(context: JobContext): Promise<void> {
+    const { source, target, kind = 'mirror' } = this.#options;
+    this.#state.length = source.length();
+    if (kind === 'commit') await growTo(target, source.length());
+    else if (alignUp(source.length(), SECTOR) !== alignUp(target.length(), SECTOR)) throw differentSizes();
+    await this.#engine!.run(context);
+  }
+
+  beforePause(): Promise<void> { return this.#engine!.copier.idle(); }
+
+  complete(): void {
+    const { replaces } = this.#options;
+    if (replaces !== undefined) {
+      const node = this.#graph.find(replaces);
+      if (node === undefined) throw new BlockError('NOT_FOUND', `Node name '${replaces}' not found`);
+      node.blockers.add(REPLACE_BLOCKER);
+      this.#toReplace = node;
+    }
+    this.#engine!.complete();
+  }
+
+  cancel(force: boolean): boolean {
+    const forGood = force || !this.blockJob.job.isReady;
+    if (forGood) this.#state.parts.target.abandon();
+    return forGood;
+  }
+
+  async prepare(): Promise<void> {
+    await this.#leave(this.#engine!.completing);
+  }
+
+  async abort(): Promise<void> {
+    if (this.#left) return;
+    this.#state.parts.target.abandon();
+    await this.#leave(false);
+  }
+
+  /** Takes the filter out; with `pivot`, the users of the source get the target. */
+  async #leave(pivot: boolean): Promise<void> {
+    this.#left = true;
+    const { source, target } = this.#options;
+    const toReplace = this.#toReplace ?? source;
+    const letGo = this.#engine?.drained ? () => this.#engine!.letGo() : await drainAll([this.filter, source]);
+    this.#driver.intercept = null;
+    if (this.#engine !== null) {
+      source.bitmaps.anonymous.delete(this.#state.bitmap);
+      source.writeObservers.delete(this.#state);
+    }
+    toReplace.blockers.delete(REPLACE_BLOCKER);
+    try {
+      if (pivot) await this.#pivot(toReplace, target).catch(async (error: unknown) => {
+        await this.#unhook(source, new Map());
+        throw new BlockError('IO', 'Operation not permitted', { errno: 'EPERM', cause: error });
+      });
+      else await this.#unhook(source, new Map());
+    } finally {
+      await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
+      if (this.filter.parents.size === 0) await this.filter.close();
+      await this.#letGoOfTarget();
+      letGo();
+    }
+  }
+
+  async #pivot(toReplace: BlockNode, target: BlockNode): Promise<void> {
+    const { source } = this.#options;
+    if (!shows(source, toReplace)) {
+      throw new BlockError('BUSY', `Can no longer replace '${toReplace.nodeName}' by '${target.nodeName}', because it can no longer be guaranteed that doing so would not lead to an abrupt change of visible data`);
+    }
+    const links = linksTo(toReplace, target);
+    links.delete(this.#driver.file);
+    const change = (): Promise<void> => this.#unhook(toReplace === source ? target : source, links);
+    await (toReplace === source ? change() : toReplace.drained(change));
+  }
+
+  /** Gives the users of the filter another node, together with `links`; nothing of the job counts any more. */
+  #unhook(instead: BlockNode, links: ReadonlyMap<NodeUser, BlockNode>): Promise<void> {
+    const { source, target } = this.#options;
+    const ours: NodeUser[] = [...this.blockJob?.nodes ?? [], ...this.#door === null ? [] : [this.#door]];
+    return this.#graph.change([this.filter, source, target], {
+      links: new Map([...linksTo(this.filter, instead), ...links]),
+      uses: new Map(ours.map((user) => [user, NO_USE])),
+    });
+  }
+
+  async #letGoOfTarget(): Promise<void> {
+    const door = this.#door;
+    if (door === null) return;
+    const leaving = this.#graph.detach(door);
+    // it may never answer
+    if (this.#state.parts.target.abandoned) void leaving.catch(() => undefined);
+    else await leaving;
+  }
+}
+
+const SECTOR = 512;
+const READ_AND_WRITES = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED | Permission.WRITE;
+const REPLACE_BLOCKER = { reason: 'block device is in use by block-job-complete' };
+
+/** What lies between top and base is not consistent while the base is written, and writes come from both ends. */
+function commitUse({ used, shared }: EdgeUse): EdgeUse {
+  return { used: used & ~Permission.CONSISTENT_READ, shared: shared | Permission.WRITE };
+}
+
+/** While it is made, nobody else reads or writes the target; the base of a commit is in use. */
+function targetUse({ kind = 'mirror', source, target }: MirrorOptions): EdgeUse {
+  if (kind === 'mirror') return { used: Permission.WRITE, shared: Permission.WRITE_UNCHANGED };
+  return { used: Permission.WRITE | (target.length() < source.length() ? Permission.RESIZE : 0), shared: READ_AND_WRITES };
+}
+
+async function growTo(target: BlockNode, bytes: number): Promise<void> {
+  if (target.length() >= bytes) return;
+  const { driver } = target;
+  if (driver.resize === undefined) throw new BlockError('NOT_SUPPORTED', 'Image format driver does not support resize', { errno: 'ENOTSUP' });
+  await target.drained(() => driver.resize!(bytes));
+  target.bitmaps.resize(target.length());
+}
+
+/** The granule to copy by, and whether the target must get each as a whole. */
+function granularityOf({ target, granularity: asked }: MirrorOptions): { readonly granularity: number; readonly wholeGranules: boolean } {
+  const granularity = asked || defaultGranularity(target);
+  const wholeGranules = fillsClusters(target) && granularity < clusterSizeOf(target);
+  return { granularity: wholeGranules ? clusterSizeOf(target) : granularity, wholeGranules };
+}
+
+function clusterSizeOf({ driver }: BlockNode): number {
+  return driver.describe?.().clusterSize ?? 1;
+}
+
+/** A cluster that is written in part gets its rest from a backing file, which is named but not there yet. */
+function fillsClusters({ driver, backing }: BlockNode): boolean {
+  return backing === null && (driver.describe?.().backingFile ?? null) !== null;
+}

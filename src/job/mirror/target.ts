@@ -1,0 +1,79 @@
+/** The target of a mirror: requests that can be given up when it does not answer, and how it is doing. */
+import { BlockError } from '../../base/errors.js';
+import type { Clock } from '../../base/clock.js';
+import type { BlockBackend } from '../../block/backend.js';
+import { makeRequest, type BlockOp, type BlockRequest } from '../../block/request.js';
+
+interface Pending {
+  readonly sinceMs: number;
+  readonly giveUp: (error: BlockError) => void;
+}
+
+export class MirrorTarget {
+  readonly door: BlockBackend;
+  readonly #clock: Clock;
+  /** Oldest first. */
+  readonly #pending = new Set<Pending>();
+  #abandoned = false;
+  #slowestMs = 0;
+
+  constructor(door: BlockBackend, clock: Clock) {
+    this.door = door;
+    this.#clock = clock;
+  }
+
+  get length(): number { return this.door.node.length(); }
+  /** Nobody waits any more for what it answers. */
+  get abandoned(): boolean { return this.#abandoned; }
+  /** In a drained section. Nobody may wait for its end who holds something that the section may need. */
+  get draining(): boolean { return this.door.node.draining; }
+  undrained(): Promise<void> { return this.door.node.resumed(); }
+
+  /** For how long its oldest request has been under way; 0 where there is none. */
+  get silentMs(): number {
+    for (const { sinceMs } of this.#pending) return this.#clock.monotonicMs() - sinceMs;
+    return 0;
+  }
+
+  /** The slowest request that has ended since this was asked for the last time. */
+  takeSlowestMs(): number {
+    const slowest = this.#slowestMs;
+    this.#slowestMs = 0;
+    return slowest;
+  }
+
+  send(op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0): Promise<void> {
+    return this.submit(makeRequest(op, offset, bytes, buffer, flags, 'background'));
+  }
+
+  /** Rejects with CANCELLED once the target is abandoned, and with BUSY where it is drained: try again later. */
+  submit(request: BlockRequest): Promise<void> {
+    if (this.#abandoned) return Promise.reject(abandonment());
+    if (this.draining) return Promise.reject(new BlockError('BUSY', 'the target is drained'));
+    return new Promise((resolve, reject) => {
+      const pending: Pending = { sinceMs: this.#clock.monotonicMs(), giveUp: reject };
+      this.#pending.add(pending);
+      const ended = (): void => {
+        if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#clock.monotonicMs() - pending.sinceMs);
+      };
+      this.door.submit(request).then(() => {
+        ended();
+        resolve();
+      }, (error: unknown) => {
+        ended();
+        reject(error);
+      });
+    });
+  }
+
+  /** What is under way fails at once for those who wait for it; memory lent to it stays lent. */
+  abandon(): void {
+    this.#abandoned = true;
+    for (const { giveUp } of this.#pending) giveUp(abandonment());
+    this.#pending.clear();
+  }
+}
+
+function abandonment(): BlockError {
+  return new BlockError('CANCELLED', 'Operation canceled', { errno: 'ECANCELED' });
+}

@@ -1,0 +1,66 @@
+/** Mirrors under a guest that never rests (traps J-1, J-2, J-5, J-6, J-7, J-10): at the end source and target are equal, whatever happened. */
+import { describe, expect, test } from '@jest/globals';
+import { startMirror, type Mirror } from '../../../../src/job/mirror/mirror.js';
+import { JobLab, LabDisk, RandomGuest, turn } from '../../../support/job-lab.js';
+
+const KiB = 1024;
+
+interface Race {
+  readonly seed: number;
+  readonly copyMode: 'background' | 'write-blocking' | 'switching';
+  readonly granularity?: number;
+  readonly bytes?: number;
+  readonly bufSize?: number;
+  /** The guest takes so long between its requests. */
+  readonly pauseTurns?: number;
+}
+
+async function race({ seed, copyMode, granularity, bytes = 2048 * KiB, bufSize, pauseTurns = 1 }: Race): Promise<void> {
+  const lab = new JobLab();
+  const disks = { source: new LabDisk({ bytes, seed }), target: new LabDisk({ bytes, seed: seed + 1 }) };
+  const source = lab.add('source', disks.source);
+  const target = lab.add('target', disks.target);
+  await source.write(0, Buffer.alloc(bytes / 2, 0x55));
+  await target.write(0, Buffer.alloc(bytes, 0x77));
+  const door = await lab.guest(source);
+  const guest = new RandomGuest(door, seed, { pauseTurns });
+  const mirror = await startMirror(lab.graph, lab.jobs, {
+    jobId: 'j', source, target, sync: 'full', granularity, bufSize, copyMode: copyMode === 'switching' ? 'background' : copyMode,
+  });
+  const { job } = mirror.blockJob;
+  let equal: boolean | null = null;
+  // its work is done: guests wait, nothing is in flight
+  lab.onStatus = (_id, status) => { if (status === 'waiting') equal = disks.source.content().equals(disks.target.content()); };
+  if (copyMode === 'switching') await switchForAWhile(mirror, seed);
+  if (copyMode === 'background') setTimeout(() => void guest.stop(), 300); // alone it cannot keep up with such a guest
+  while (!job.isReady) await turn();
+  for (let left = 50; left > 0; left--) await turn();
+  job.complete();
+  await job.ended;
+  expect(job.error).toBeNull();
+  expect(equal).toBe(true);
+  expect(guest.operations).toBeGreaterThan(10);
+  expect(door.node).toBe(target);
+  const writes = disks.source.log.length;
+  for (let left = 20; left > 0; left--) await turn();
+  await guest.stop();
+  expect(disks.source.log.length).toBe(writes);
+  expect(guest.errors).toBe(0);
+  expect(lab.graph.nodes()).toEqual([source, target]);
+}
+
+async function switchForAWhile(mirror: Mirror, seed: number): Promise<void> {
+  for (let round = 0; round < 30; round++) {
+    mirror.setCopyMode(round % 2 === 0 ? 'write-blocking' : 'background');
+    for (let left = (seed * 7 + round * 13) % 11; left >= 0; left--) await turn();
+  }
+  mirror.setCopyMode('write-blocking');
+}
+
+describe('at completion the target is what the source was', () => {
+  for (const copyMode of ['background', 'write-blocking', 'switching'] as const) {
+    test(copyMode, async () => {
+      for (let seed = 1; seed <= 4; seed++) await race({ seed, copyMode, granularity: seed % 2 === 0 ? 4 * KiB : undefined });
+    }, 60_000);
+  }
+});
