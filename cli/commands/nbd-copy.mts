@@ -18,7 +18,7 @@ export const command = defineCommand({
     existing: { type: 'boolean', alias: 'n', help: 'write into the target file that is there' },
     connections: { type: 'number', value: 'N', min: 1, max: 16, default: 4, help: 'connections to each NBD server that allows several' },
     requests: { type: 'number', value: 'N', min: 1, max: 256, help: 'requests in flight at once; by default 16, and no more than 16 MiB' },
-    'request-size': { type: 'size', min: 4096, max: MAX_CHUNK, help: 'bytes of one request, like 256K; each of them has a buffer of this size. Default 1M, between servers 2M' },
+    'request-size': { type: 'size', min: 4096, max: MAX_CHUNK, help: 'bytes of one request, like 256K; each of them has a buffer of this size. Default 1M, between Unix sockets 2M' },
     cache: { type: 'string', choices: CACHE_CHOICES, default: 'writeback', help: "QEMU's cache mode of images" },
     backing: BACKING,
     json: JSON_OUTPUT,

@@ -14,7 +14,7 @@ import type { NbdDriver } from '../protocol/nbd.js';
 export interface CopyOptions {
   /** Reads and writes in flight at once; each has a buffer of `chunkBytes`. Default 16, and no more than 16 MiB. */
   readonly requests?: number | undefined;
-  /** Default 1 MiB; 2 MiB from server to server. */
+  /** Default 1 MiB; 2 MiB between Unix sockets. */
   readonly chunkBytes?: number | undefined;
   /** Data that is zero for this many bytes is not written as data. Default 64 KiB; 0 writes it as it is. */
   readonly sparseBytes?: number | undefined;

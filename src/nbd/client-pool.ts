@@ -76,7 +76,11 @@ export class ClientPool {
   }
 
   get connections(): number { return this.#live.length; }
-  get canPipe(): boolean { return this.#options.tls === null && (this.#options.reconnectDelayMs ?? 0) === 0; }
+  /** Not over TCP, where it gains nothing; with TLS data has to be looked at; and what is sent again must be had again. */
+  get canPipe(): boolean {
+    const { address, tls, reconnectDelayMs = 0 } = this.#options;
+    return address.type === 'unix' && tls === null && reconnectDelayMs === 0;
+  }
 
   submit(request: NbdRequest): Promise<void> {
     return new Promise((resolve, reject) => {

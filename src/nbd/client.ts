@@ -55,7 +55,7 @@ export class NbdClient {
   get canZero(): boolean { return this.#has(TransmissionFlag.SEND_WRITE_ZEROES); }
   get canZeroFast(): boolean { return this.canZero && this.#has(TransmissionFlag.SEND_FAST_ZERO); }
   get canFua(): boolean { return this.#has(TransmissionFlag.SEND_FUA); }
-  /** How many bytes of one request may be in a pipe; 0 where none may. With TLS, data has to be looked at; what is to be sent again must be had again. */
+  /** How many bytes of one request may be in a pipe; 0 where none may. */
   get pipeBytes(): number { return this.#pool.canPipe ? this.info.maximumBlock : 0; }
   get canMultiConn(): boolean { return this.#has(TransmissionFlag.CAN_MULTI_CONN); }
   /** How many connections there are now. */
