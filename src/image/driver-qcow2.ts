@@ -1,16 +1,12 @@
 import type { BlockNode } from '../block/node.js';
 import { openQcow2, Qcow2Driver } from '../format/qcow2/qcow2.js';
+import { OVERLAP_LEVELS, OVERLAP_PARTS, overlapParts, type OverlapPart } from '../format/qcow2/overlap.js';
 import type { Qcow2OpenOptions } from '../format/qcow2/options.js';
 import type { DriverContext, DriverDefinition, OpenedDriver } from './drivers.js';
 import { invalid, type NodeOptionsReader } from './options.js';
 
 /** QEMU's default on Linux. */
 const CLEAN_SECONDS = 600;
-const OVERLAP_CHECKS = ['none', 'constant', 'cached', 'all'] as const;
-const OVERLAP_PARTS: readonly string[] = [
-  'main-header', 'active-l1', 'active-l2', 'refcount-table', 'refcount-block', 'snapshot-table', 'inactive-l1', 'inactive-l2', 'bitmap-directory',
-];
-
 export const QCOW2_DRIVER: DriverDefinition = {
   name: 'qcow2',
   protocol: false,
@@ -62,7 +58,7 @@ async function refuseOther(file: BlockNode): Promise<void> {
 export function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'unmap'): Qcow2OpenOptions {
   const caches = cacheSizes(options);
   const lazyRefcounts = options.bool('lazy-refcounts');
-  readOverlapCheck(options);
+  const overlap = readOverlapCheck(options);
   const passes = {
     request: options.bool('pass-discard-request', discard === 'unmap'),
     snapshot: options.bool('pass-discard-snapshot', true),
@@ -71,7 +67,7 @@ export function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'un
   const cacheCleanInterval = options.number('cache-clean-interval') ?? CLEAN_SECONDS;
   const data = options.take('data-file');
   if (data !== undefined && data !== null) throw invalid("'data-file' can only be set for images with an external data file");
-  return { ...caches, cacheCleanInterval, lazyRefcounts, passDiscard: passes };
+  return { ...caches, cacheCleanInterval, lazyRefcounts, passDiscard: passes, overlapParts: overlap };
 }
 
 function cacheSizes(options: NodeOptionsReader): Pick<Qcow2OpenOptions, 'cacheSize' | 'l2CacheSize' | 'refcountCacheSize' | 'l2CacheEntrySize'> {
@@ -81,16 +77,22 @@ function cacheSizes(options: NodeOptionsReader): Pick<Qcow2OpenOptions, 'cacheSi
   };
 }
 
-/** Which metadata a write must not hit. Here the checks that cost nothing are always on: the option is read and kept. */
-function readOverlapCheck(options: NodeOptionsReader): void {
+/** Which metadata a write must not hit: a level, and single parts that depart from it. */
+function readOverlapCheck(options: NodeOptionsReader): ReadonlySet<OverlapPart> {
   const short = options.take('overlap-check');
   const template = options.take('overlap-check.template');
-  const level = short ?? template;
+  const level = short ?? template ?? 'cached';
   if (short !== undefined && template !== undefined && short !== template) {
     throw invalid(`Conflicting values for qcow2 options 'overlap-check' ('${String(short)}') and 'overlap-check.template' ('${String(template)}')`);
   }
-  for (const part of OVERLAP_PARTS) options.bool(`overlap-check.${part}`);
-  if (level !== undefined && !(OVERLAP_CHECKS as readonly unknown[]).includes(level)) {
+  const known = OVERLAP_LEVELS.find((one) => one === level);
+  const parts = new Set(overlapParts(known));
+  for (const part of OVERLAP_PARTS) {
+    if (options.bool(`overlap-check.${part}`, parts.has(part))) parts.add(part);
+    else parts.delete(part);
+  }
+  if (known === undefined) {
     throw invalid(`Unsupported value '${String(level)}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, cached, all`);
   }
+  return parts;
 }

@@ -70,7 +70,7 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
     }
     for (const { bitmap } of stored) if (bitmap !== null) this.bitmaps.add(bitmap);
     this.#stored = stored;
-    this.#directory = { offset: extension.directoryOffset, bytes: extension.directoryBytes };
+    this.#setDirectory({ offset: extension.directoryOffset, bytes: extension.directoryBytes });
   }
 
   /** True while bitmaps, of any kind, belong to the disk as it is now. */
@@ -201,8 +201,13 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
     await image.guard(() => (directory === null ? dropBitmaps(store)
       : switchBitmaps(store, { count: next.length, directoryBytes: directory.bytes, directoryOffset: directory.offset })));
     this.#stored = next;
-    this.#directory = directory;
+    this.#setDirectory(directory);
     await image.guard(() => this.#release(old, dropped)).catch(() => {}); // done and durable: what fails now leaks
+  }
+
+  #setDirectory(directory: { readonly offset: number; readonly bytes: number } | null): void {
+    this.#directory = directory;
+    this.#image.overlap.bitmapDirectory = directory;
   }
 
   async #release(directory: { readonly offset: number; readonly bytes: number } | null, dropped: readonly DirectoryEntry[]): Promise<void> {

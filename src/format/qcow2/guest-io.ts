@@ -192,7 +192,7 @@ export class GuestIo {
   }
 
   #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
-    this.#image.assertDataRange(extent.hostOffset, data.byteLength);
+    this.#image.overlap.assertFree(extent.hostOffset, data.byteLength);
     this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
     return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data), epoch);
@@ -274,7 +274,7 @@ export class GuestIo {
     const total = placement.clusters * clusterSize;
     const head = offset - start;
     const tail = start + total - (offset + data.byteLength);
-    this.#image.assertDataRange(placement.hostOffset, total);
+    this.#image.overlap.assertFree(placement.hostOffset, total);
     if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
       if (head + tail > 0) this.#image.file.debugEvent('cluster_alloc_space');
       this.#image.file.debugEvent('write_aio');

@@ -9,11 +9,12 @@
 import { BlockError, wrapHostError } from '../../base/errors.js';
 import { Mutex } from '../../base/mutex.js';
 import type { BlockChild } from '../../block/child.js';
-import { Corruption, overlapMessage, overlapName, type CorruptionSignal } from './corruption.js';
+import { Corruption, type CorruptionSignal } from './corruption.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, type Header, type HeaderStore } from './header.js';
 import { IoEpochs } from './io-epochs.js';
 import { compressedExtent, ClusterKind, clusterKind, hostOffsetOf, type Geometry } from './layout.js';
 import type { L1Table } from './l1-table.js';
+import { OverlapCheck, type OverlapPart } from './overlap.js';
 import type { Refcounts } from './refcount.js';
 import type { TableCache } from './table-cache.js';
 
@@ -55,6 +56,7 @@ export interface Qcow2ImageParts {
   readonly readOnly: boolean;
   readonly lazyRefcounts: boolean;
   readonly passDiscard: PassDiscard;
+  readonly overlapParts: ReadonlySet<OverlapPart>;
 }
 
 export class Qcow2Image {
@@ -66,6 +68,7 @@ export class Qcow2Image {
   readonly l2: TableCache;
   readonly mutex = new Mutex();
   readonly epochs = new IoEpochs();
+  readonly overlap: OverlapCheck;
   lazyRefcounts: boolean;
   readOnly: boolean;
   activeL1: L1Table;
@@ -91,6 +94,9 @@ export class Qcow2Image {
     this.readOnly = parts.readOnly;
     this.lazyRefcounts = parts.lazyRefcounts;
     this.passDiscard = parts.passDiscard;
+    this.overlap = new OverlapCheck(this, parts.overlapParts);
+    this.l2.beforeWrite = (offset, bytes) => this.overlap.assertFree(offset, bytes, 'active-l2');
+    this.refcounts.cache.beforeWrite = (offset, bytes) => this.overlap.assertFree(offset, bytes, 'refcount-block');
     this.l2.makeClean = () => this.barrier();
     this.refcounts.guard = (work) => this.guard(work);
     this.refcounts.cache.makeClean = () => this.guard(() => this.refcounts.cache.writeBack());
@@ -206,17 +212,6 @@ export class Qcow2Image {
     return new Corruption(this.name, why, range);
   }
 
-  /** A write that would hit the tables it is found through can only come from damaged metadata. */
-  assertDataRange(hostOffset: number, bytes: number): void {
-    const { header, geometry } = this;
-    const hits = (start: number, length: number): boolean => hostOffset < start + length && start < hostOffset + bytes;
-    const found = overlapName(hits, [
-      ['qcow2_header', 0, geometry.clusterSize], ['active L1 table', header.l1Offset, header.l1Entries * 8],
-      ['refcount table', header.refcountTableOffset, header.refcountTableClusters * geometry.clusterSize],
-    ]);
-    if (found !== null) throw this.corrupt(overlapMessage(found), { offset: hostOffset, bytes });
-  }
-
   /** Clean shutdown: everything down, then the dirty bit, last. */
   async finish(): Promise<void> {
     if (this.ejected) return; // every request since then was told
@@ -271,6 +266,7 @@ export class Qcow2Image {
     if (version >= 3 && (autoclear !== kept || wanted !== incompatible)) {
       await this.guard(() => this.store.setFeatures({ incompatible: wanted, autoclear: kept }));
     }
+    await this.overlap.loadInactive(this.file);
     await this.guard(async () => this.hooks?.begin());
     this.writing = true;
   }

@@ -11,6 +11,9 @@ export class L1Table {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #dirtySectors = new SegmentedBitSet();
+  /** Clusters of the L2 tables; made when it is first asked for. */
+  #tables: SegmentedBitSet | null = null;
+  #clusterSize = 0;
 
   constructor(offset: number, bytes: Uint8Array) {
     this.offset = offset;
@@ -32,12 +35,28 @@ export class L1Table {
     return hostOffsetOf(this.#view.getUint32(index * ENTRY_BYTES), this.#view.getUint32(index * ENTRY_BYTES + 4));
   }
 
+  /** True where a cluster is an L2 table of this one. */
+  holdsTable(cluster: number, clusterSize: number): boolean {
+    if (this.#tables === null) {
+      this.#tables = new SegmentedBitSet();
+      this.#clusterSize = clusterSize;
+      for (let index = 0; index < this.entries; index++) if (this.l2Offset(index) !== 0) this.#tables.add(Math.floor(this.l2Offset(index) / clusterSize));
+    }
+    return this.#tables.has(cluster);
+  }
+
+  #moveTable(from: number, to: number): void {
+    if (from !== 0) this.#tables!.delete(Math.floor(from / this.#clusterSize));
+    if (to !== 0) this.#tables!.add(Math.floor(to / this.#clusterSize));
+  }
+
   /** True where the L2 table belongs to this L1 table alone. */
   copied(index: number): boolean {
     return (this.#view.getUint32(index * ENTRY_BYTES) & HIGH_COPIED) !== 0;
   }
 
   set(index: number, l2Offset: number, copied = true): void {
+    if (this.#tables !== null) this.#moveTable(this.l2Offset(index), l2Offset);
     setEntry(this.#view, index, l2Offset, l2Offset === 0 || !copied ? 0 : HIGH_COPIED, 0);
     if (this.offset !== 0) this.#dirtySectors.add(Math.floor((index * ENTRY_BYTES) / SECTOR));
   }

@@ -2,6 +2,7 @@ import type { Preallocation } from '../../block/driver.js';
 import type { BlockNode } from '../../block/node.js';
 import type { CorruptionSignal } from './corruption.js';
 import type { PassDiscard } from './image.js';
+import type { OverlapPart } from './overlap.js';
 
 export interface Qcow2OpenOptions {
   readonly readOnly?: boolean | undefined;
@@ -15,6 +16,8 @@ export interface Qcow2OpenOptions {
   readonly l2CacheEntrySize?: number | undefined;
   /** Seconds after which cached tables that nobody used are dropped; default 0, never. */
   readonly cacheCleanInterval?: number | undefined;
+  /** Which metadata no write may hit; by default all that is known without reading. */
+  readonly overlapParts?: ReadonlySet<OverlapPart> | undefined;
   /** Overrides the image's lazy-refcounts feature bit (version 3 only). */
   readonly lazyRefcounts?: boolean | undefined;
   /** `unmap`: freed clusters are punched out of the file. Default `ignore`, as QEMU's. */

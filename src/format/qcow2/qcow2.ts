@@ -23,6 +23,7 @@ import { ClusterKind, MAX_CLUSTER_BITS, setSliceBytes, type Geometry } from './l
 import { Mapping } from './mapping.js';
 import type { Qcow2OpenOptions } from './options.js';
 import { Refcounts } from './refcount.js';
+import { overlapParts } from './overlap.js';
 import { checkNewSize, growL1, shrinkDisk } from './resize.js';
 import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
@@ -73,6 +74,7 @@ async function open(file: BlockChild, options: Qcow2OpenOptions): Promise<Qcow2D
     activeL1: await L1Table.load(file, header.l1Offset, header.l1Entries),
     lazyRefcounts: lazyRefcountsOf(header, options),
     passDiscard: passDiscardOf(options),
+    overlapParts: options.overlapParts ?? overlapParts(),
   });
   image.onCorruption = options.onCorruption ?? null;
   const entries = await readSnapshotTable(file, header);
@@ -291,6 +293,7 @@ export class Qcow2Driver implements BlockDriver {
         image.readOnly = readOnly;
         image.lazyRefcounts = lazyRefcountsOf(image.header, options);
         image.passDiscard = passDiscardOf(options);
+        image.overlap.parts = options.overlapParts ?? overlapParts();
         setSliceBytes(image.geometry, caches.sliceBytes);
         image.l2.setShape(caches.sliceBytes, caches.l2);
         image.refcounts.cache.setCapacity(caches.refcount);

@@ -331,11 +331,12 @@ export class Refcounts {
     const found = overlapName(hits, [
       ['qcow2_header', 0, clusterSize], ['active L1 table', header.l1Offset, header.l1Entries * ENTRY_BYTES],
       ['refcount table', this.#tableOffset, this.#table.byteLength], ['snapshot table', header.snapshotsOffset, header.snapshotCount > 0 ? 1 : 0],
-    ]) ?? (this.#holdsBlock(start, count) ? 'refcount block' : null);
+    ]) ?? (this.holdsBlock(start, count) ? 'refcount block' : null);
     if (found !== null) throw new Corruption(this.#file.name, overlapMessage(found), { offset: from, bytes: to - from });
   }
 
-  #holdsBlock(start: number, count: number): boolean {
+  /** True where one of the clusters is a refcount block. */
+  holdsBlock(start: number, count: number): boolean {
     if (this.#blockClusters === null) {
       this.#blockClusters = new SegmentedBitSet();
       for (let index = 0; index < this.tableEntries; index++) {

@@ -33,6 +33,7 @@ export class Snapshots implements SnapshotTable {
     this.#image = image;
     this.#hasBitmaps = hasBitmaps;
     this.#entries = entries;
+    image.overlap.setSnapshots(entries, snapshotTableBytes(entries));
     this.#vmState = vmState;
   }
 
@@ -249,6 +250,8 @@ export class Snapshots implements SnapshotTable {
     image.activeL1 = next.active;
     if (next.entries === undefined) return;
     this.#entries = next.entries;
+    image.overlap.setSnapshots(next.entries, snapshotTableBytes(next.entries));
+    await image.overlap.loadInactive(image.file);
     if (oldTable.offset !== 0) await this.#releaseAfterSwitch(() => this.#releaseRange(oldTable.offset, oldTable.bytes));
   }
 

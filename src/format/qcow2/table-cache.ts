@@ -32,6 +32,8 @@ export class TableCache {
   #dirtyCount = 0;
   /** Writes dirty tables back in the order that crash safety demands; set by the image. */
   makeClean: () => Promise<void> = () => this.writeBack();
+  /** Throws where a table must not be written to its place; set by the image. */
+  beforeWrite: (offset: number, bytes: number) => void = () => {};
 
   constructor(file: BlockChild, tableBytes: number, capacity: number, cause: 'l2' | 'refcount') {
     this.#file = file;
@@ -156,6 +158,7 @@ export class TableCache {
   }
 
   async #writeTable(table: CachedTable): Promise<void> {
+    this.beforeWrite(table.offset, this.tableBytes);
     this.#file.cause(this.#cause, table.offset, this.tableBytes);
     this.#file.debugEvent(this.#cause === 'l2' ? 'l2_update' : 'refblock_update_part');
     await this.#file.write(table.offset, table.bytes, 0, 'metadata');

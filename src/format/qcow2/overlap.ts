@@ -1,0 +1,98 @@
+/**
+ * Writes that would hit metadata can only come from damaged metadata: they are refused before they reach the disk (QEMU's
+ * overlap-check). What is looked up for each write is in memory and exact: two set lookups per cluster.
+ */
+import type { BlockChild } from '../../block/child.js';
+import { SegmentedBitSet } from '../../base/segmented-bitset.js';
+import { overlapMessage } from './corruption.js';
+import type { Qcow2Image } from './image.js';
+import { L1Table } from './l1-table.js';
+import { ENTRY_BYTES } from './layout.js';
+
+/** QEMU's names of what may be checked. */
+export const OVERLAP_PARTS = [
+  'main-header', 'active-l1', 'active-l2', 'refcount-table', 'refcount-block', 'snapshot-table', 'inactive-l1', 'inactive-l2', 'bitmap-directory',
+] as const;
+export type OverlapPart = (typeof OVERLAP_PARTS)[number];
+export const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'] as const;
+export type OverlapLevel = (typeof OVERLAP_LEVELS)[number];
+
+const CONSTANT: readonly OverlapPart[] = ['main-header', 'active-l1', 'refcount-table', 'snapshot-table', 'bitmap-directory'];
+const LEVELS: Readonly<Record<OverlapLevel, readonly OverlapPart[]>> = {
+  none: [], constant: CONSTANT, cached: [...CONSTANT, 'active-l2', 'refcount-block', 'inactive-l1'], all: OVERLAP_PARTS,
+};
+
+export function overlapParts(level: OverlapLevel = 'cached'): ReadonlySet<OverlapPart> {
+  return new Set(LEVELS[level]);
+}
+
+interface Place {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+interface SnapshotTables {
+  readonly l1Offset: number;
+  readonly l1Entries: number;
+}
+
+export class OverlapCheck {
+  parts: ReadonlySet<OverlapPart>;
+  bitmapDirectory: Place | null = null;
+  readonly #image: Qcow2Image;
+  #snapshots: readonly SnapshotTables[] = [];
+  #snapshotTableBytes = 0;
+  /** Clusters of the L2 tables of snapshots; only where they are checked. */
+  #inactive = new SegmentedBitSet();
+
+  constructor(image: Qcow2Image, parts: ReadonlySet<OverlapPart>) {
+    this.#image = image;
+    this.parts = parts;
+  }
+
+  setSnapshots(snapshots: readonly SnapshotTables[], tableBytes: number): void {
+    this.#snapshots = snapshots;
+    this.#snapshotTableBytes = tableBytes;
+  }
+
+  /** Reads which L2 tables belong to snapshots, where that is asked for. After `setSnapshots`, before the next write. */
+  async loadInactive(file: BlockChild): Promise<void> {
+    this.#inactive = new SegmentedBitSet();
+    if (!this.parts.has('inactive-l2')) return;
+    for (const { l1Offset, l1Entries } of this.#snapshots) {
+      const l1 = await L1Table.load(file, l1Offset, l1Entries);
+      for (let index = 0; index < l1.entries; index++) if (l1.l2Offset(index) !== 0) this.#inactive.add(Math.floor(l1.l2Offset(index) / this.#image.geometry.clusterSize));
+    }
+  }
+
+  /** Throws CORRUPT where a write would hit metadata other than `own`, which is what it writes. */
+  assertFree(offset: number, bytes: number, own: OverlapPart | null = null): void {
+    const found = this.#find(offset, bytes, own);
+    if (found !== null) throw this.#image.corrupt(overlapMessage(found), { offset, bytes });
+  }
+
+  #holdsInactive(first: number, end: number): boolean {
+    if (this.#inactive.size === 0) return false;
+    for (let at = first; at < end; at++) if (this.#inactive.has(at)) return true;
+    return false;
+  }
+
+  /** In QEMU's order, under QEMU's names. */
+  #find(offset: number, bytes: number, own: OverlapPart | null): string | null {
+    const { parts } = this;
+    if (parts.size === 0) return null;
+    const { header, geometry: { clusterSize }, activeL1, refcounts } = this.#image;
+    const hits = (part: OverlapPart, start: number, length: number): boolean => length > 0 && offset < start + length && start < offset + bytes && part !== own && parts.has(part);
+    if (hits('main-header', 0, clusterSize)) return 'qcow2_header';
+    if (hits('active-l1', header.l1Offset, header.l1Entries * ENTRY_BYTES)) return 'active L1 table';
+    const first = Math.floor(offset / clusterSize);
+    const end = Math.ceil((offset + bytes) / clusterSize);
+    if (own !== 'active-l2' && parts.has('active-l2')) for (let at = first; at < end; at++) if (activeL1.holdsTable(at, clusterSize)) return 'active L2 table';
+    if (own !== 'refcount-block' && parts.has('refcount-block') && refcounts.holdsBlock(first, end - first)) return 'refcount block';
+    if (hits('refcount-table', header.refcountTableOffset, header.refcountTableClusters * clusterSize)) return 'refcount table';
+    if (hits('snapshot-table', header.snapshotsOffset, this.#snapshotTableBytes)) return 'snapshot table';
+    if (this.#snapshots.some(({ l1Offset, l1Entries }) => hits('inactive-l1', l1Offset, l1Entries * ENTRY_BYTES))) return 'inactive L1 table';
+    if (own !== 'active-l2' && this.#holdsInactive(first, end)) return 'inactive L2 table';
+    return this.bitmapDirectory !== null && hits('bitmap-directory', this.bitmapDirectory.offset, this.bitmapDirectory.bytes) ? 'bitmap directory' : null;
+  }
+}
