@@ -45,7 +45,8 @@ export async function createQcow2(file: BlockNode, options: Qcow2CreateOptions):
   const blockArea = viewOf(tables.subarray(refcountTableClusters * clusterSize));
   for (let cluster = 0; cluster < l1At + l1Clusters; cluster++) codec.set(blockArea, cluster, 1);
   await file.write(clusterSize, tables);
-  if (l1Clusters > 0) await file.writeZeroes(l1At * clusterSize, l1Clusters * clusterSize);
+  // the file ends with the table, as QEMU's does
+  if (l1Entries > 0) await file.writeZeroes(l1At * clusterSize, l1Entries * ENTRY_BYTES);
   await file.flush();
   await file.write(0, header);
   await file.flush();
