@@ -3,7 +3,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { messageOf, PidFile, StorageDaemon } from '../../src/index.js';
 import { isBackground, startInBackground, tellReady } from '../background.mjs';
 import { getopt, GetoptError, type GetoptItem } from '../getopt.mjs';
-import { complain, ProgramError, print, programName, runProgram } from '../program.mjs';
+import { complain, ProgramError, print, programName, runProgram, writeNow } from '../program.mjs';
 import { help, version } from './help.mjs';
 import { EFFECTS, OPTIONS, ownStdio, type Setting } from './options.mjs';
 
@@ -48,7 +48,7 @@ function itemOf(item: Exclude<GetoptItem, { kind: 'rest' }>): Item {
 }
 
 async function run(items: readonly Item[], daemonize: boolean): Promise<number> {
-  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, stdio: ownStdio(daemonize) });
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, stdio: ownStdio(daemonize), say });
   const stopping = new AbortController();
   void daemon.ended.then(() => stopping.abort());
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.quit());
@@ -68,6 +68,11 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
     await daemon.close();
     pidFile?.remove();
   }
+}
+
+function say(where: 'output' | 'errors', line: string): void {
+  if (where === 'output') print(`${line}\n`);
+  else writeNow(2, `${line}\n`);
 }
 
 /** Also where nothing is left that anything could come from: it holds its disks until it is told to end. */

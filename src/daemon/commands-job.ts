@@ -1,5 +1,5 @@
 /** QMP: jobs, and those that make images. */
-import { BlockError, errnoOf, errnoText } from '../base/errors.js';
+import { BlockError } from '../base/errors.js';
 import { Permission } from '../block/permissions.js';
 import type { Preallocation } from '../block/driver.js';
 import { createQcow2 } from '../format/qcow2/create.js';
@@ -15,6 +15,7 @@ import type { Job } from '../job/job.js';
 import type { BlockJob, BlockJobs } from '../job/block-job.js';
 import { checkQcow2Create, checkQcow2Size } from './create-checks.js';
 import type { StorageDaemon } from './daemon.js';
+import { couldNotCreate } from './overlay-file.js';
 
 export function jobCommands(daemon: StorageDaemon): CommandTable {
   const { jobs } = daemon;
@@ -105,7 +106,7 @@ async function startCreate(daemon: StorageDaemon, args: JsonDict): Promise<void>
 async function createFile(options: JsonDict, returned: () => Promise<void>): Promise<void> {
   const filename = options['filename'] as string;
   const driver = await openFileDriver(filename, { create: true }).catch((error: unknown) => {
-    throw new BlockError('IO', `Could not create '${filename}': ${errnoText(errnoOf(error))}`, { errno: errnoOf(error), cause: error });
+    throw couldNotCreate(filename, error);
   });
   try {
     await returned();
@@ -120,6 +121,7 @@ async function createFile(options: JsonDict, returned: () => Promise<void>): Pro
 async function createQcow2Image(daemon: StorageDaemon, options: JsonDict, returned: () => Promise<void>): Promise<void> {
   const { graph } = daemon;
   const reference = options['file']!;
+  if (typeof reference !== 'string') await returned();
   const { node, temporary } = typeof reference === 'string' ? { node: graph.lookUp(reference), temporary: false } : await openDefined(daemon, reference as OptionTree);
   try {
     const create = qcow2Options(options);

@@ -4,13 +4,13 @@ import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import { refuseBlocked } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { openBlockdev } from '../image/blockdev.js';
-import { nodeFilename } from '../image/filename.js';
+import { imageOptions } from '../image/image-name.js';
 import { snapshotInfo } from '../image/info.js';
-import { createImage } from '../image/open.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
-import { putOverlay, refuseAsOverlay, refuseOverlayOn } from './overlay.js';
+import { makeOverlayFile } from './overlay-file.js';
+import { putOverlay, refuseAsOverlay, refuseOverlayOn, whileWritable } from './overlay.js';
 import type { PreparedAction } from './transaction.js';
 
 export function snapshotCommands(daemon: StorageDaemon): CommandTable {
@@ -51,9 +51,9 @@ export async function prepareNewOverlay(daemon: StorageDaemon, args: JsonDict): 
   if (nodeName !== '' && wanted === undefined) throw new BlockError('INVALID_ARGUMENT', 'New overlay node-name missing');
   if (graph.find(wanted as string) !== undefined) throw new BlockError('EXISTS', 'New overlay node-name already in use');
   refuseOverlayOn(below);
-  if (mode !== 'existing') await makeOverlayFile(below, filename as string, format as string);
+  if (mode !== 'existing') await makeOverlayFile(below, filename as string, format as string, (line) => daemon.say('output', line));
   const top = await openBlockdev(graph, {
-    driver: format as string, 'node-name': wanted as string, file: { driver: 'file', filename: filename as string }, backing: null,
+    driver: format as string, 'node-name': wanted as string, ...Object.fromEntries(await imageOptions(filename as string)), ...(format === 'qcow2' ? { backing: null } : {}),
     'cache.direct': below.direct, 'cache.no-flush': below.noFlush, discard: below.discardMode,
   }, daemon.blockdevContext);
   try {
@@ -81,13 +81,6 @@ async function letGo(node: BlockNode): Promise<void> {
   if (node.parents.size === 0) await node.close();
 }
 
-async function makeOverlayFile(below: BlockNode, filename: string, format: string): Promise<void> {
-  if (format !== 'qcow2') throw new BlockError('NOT_SUPPORTED', format === 'raw' ? "Backing file not supported for file format 'raw'" : `Unknown file format '${format}'`);
-  await createImage(filename, {
-    format, size: below.length(), backingFile: nodeFilename(below), backingFormat: below.driver.formatName, backing: 'allow', backingUnchecked: true,
-  });
-}
-
 async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node-name': imageName, 'backing-file': backing }: JsonDict): Promise<void> {
   graph.root(device as string);
   const node = graph.find(imageName as string);
@@ -96,7 +89,7 @@ async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node
   const { changeBackingFile: change } = node.driver;
   if (change === undefined) throw new BlockError('NOT_SUPPORTED', `Could not change backing file to '${backing as string}': Operation not supported`);
   // QEMU records the image's own format as that of the file below; so do we, for the image must be the same afterwards
-  await node.drained(() => change(backing as string, node.driver.formatName));
+  await whileWritable(graph, node, () => node.drained(() => change(backing as string, node.driver.formatName)));
 }
 
 /** Drains the node: what the snapshot holds is what had been answered, and nothing of what had not begun. */

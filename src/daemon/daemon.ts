@@ -7,6 +7,7 @@ import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
 import type { BlockdevContext } from '../image/blockdev.js';
+import type { NodeEvent } from '../image/drivers.js';
 import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
 import { BlockJobs } from '../job/block-job.js';
@@ -34,6 +35,8 @@ export interface StorageDaemonOptions {
   readonly clock?: Clock | undefined;
   readonly nbd?: NbdServerOptions | undefined;
   readonly log?: DaemonLog | undefined;
+  /** Hears the lines that qemu-storage-daemon prints, on standard output and standard error. */
+  readonly say?: ((where: 'output' | 'errors', line: string) => void) | undefined;
   /** What character devices of type `stdio` are to speak through; throws where it is taken. */
   readonly stdio?: (() => Duplex) | undefined;
 }
@@ -54,11 +57,13 @@ export class StorageDaemon {
   /** Resolves when a client said `quit`, or `quit` was called. */
   readonly ended: Promise<void>;
   readonly stdio: () => Duplex;
+  readonly say: (where: 'output' | 'errors', line: string) => void;
   readonly #log: DaemonLog;
   #end: () => void = () => undefined;
   #closing: Promise<void> | null = null;
 
-  constructor({ version, clock = systemClock, nbd, log = SILENT, stdio }: StorageDaemonOptions) {
+  constructor({ version, clock = systemClock, nbd, log = SILENT, stdio, say = () => undefined }: StorageDaemonOptions) {
+    this.say = say;
     this.#log = log;
     this.stdio = stdio ?? (() => { throw new BlockError('NOT_SUPPORTED', "character devices of type 'stdio' are not available"); });
     this.clock = clock;
@@ -68,7 +73,7 @@ export class StorageDaemon {
       tlsCredentials: (id) => this.objects.tlsCredentials(id),
       objectType: (id) => this.objects.typeOf(id),
       throttleGroup: (name) => this.objects.throttleGroup(name),
-      onEvent: ({ event, data }) => this.emit(event, data),
+      onEvent: (event) => this.#nodeEvent(event),
     };
     this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd, log);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
@@ -83,6 +88,15 @@ export class StorageDaemon {
   emit(event: string, data: JsonDict): void {
     if (event.startsWith('QUORUM_')) this.#log.warn({ event, ...data }, 'quorum');
     this.qmp.emit(event, data);
+  }
+
+  #nodeEvent({ event, data }: NodeEvent): void {
+    if (event === 'BLOCK_IMAGE_CORRUPTED') {
+      const [found, more] = data.fatal ? ['Marking image as corrupt', 'corruption'] : ['Image is corrupt', 'non-fatal corruption'];
+      this.say('errors', `qcow2: ${found}: ${data.msg}; further ${more} events will be suppressed`);
+      this.#log.error({ event, ...data }, 'corrupt image');
+    }
+    this.emit(event, data);
   }
 
   quit(): void {
@@ -142,9 +156,13 @@ export class StorageDaemon {
 
   #commands(): CommandTable {
     return {
-      quit: () => {
-        this.jobs.dismissEnded();
-        setImmediate(() => this.quit());
+      quit: async () => {
+        try {
+          await this.exports.close();
+          this.jobs.dismissEnded();
+        } finally {
+          setImmediate(() => this.quit());
+        }
       },
       ...blockCommands(this),
       ...queryCommands(this),

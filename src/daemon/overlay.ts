@@ -79,13 +79,24 @@ function takeOff(overlay: BlockNode, child: BlockChild): void {
   overlay.driver.setBacking!(null);
 }
 
+/** Runs `work` on a node that may be written, and leaves it as read-only as it was. */
+export async function whileWritable(graph: BlockGraph, node: BlockNode, work: () => Promise<void>): Promise<void> {
+  if (!node.readOnly) return work();
+  await makeReadOnly(graph, node, false);
+  try {
+    await work();
+  } finally {
+    await makeReadOnly(graph, node);
+  }
+}
+
 /** Children that were defined in place follow. */
-async function makeReadOnly(graph: BlockGraph, node: BlockNode): Promise<void> {
-  if (node.readOnly || node.origin === null) return;
+async function makeReadOnly(graph: BlockGraph, node: BlockNode, readOnly = true): Promise<void> {
+  if (node.readOnly === readOnly || node.origin === null) return;
   const backing = node.driver.setBacking !== undefined && node.backing === null ? { backing: null } : {};
   await reopenBlockdevs(graph, [{
     ...ownOptions(node), ...backing, ...Object.assign({}, ...node.children.map((child) => below(child, node))),
-    driver: node.driver.formatName, 'node-name': node.nodeName, 'read-only': true,
+    driver: node.driver.formatName, 'node-name': node.nodeName, 'read-only': readOnly,
   }]);
 }
 

@@ -44,7 +44,7 @@ function refuseNonsense(path: string, { readOnly, forceShare, create }: FileOpti
   const refuse = (why: string): never => {
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': ${why}`, { node: path });
   };
-  if (path === '' || path.includes('\0')) refuse('a file name is expected');
+  if (path === '' || path.includes('\0')) throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': a file name is expected`, { node: path, errno: 'ENOENT' });
   if (forceShare === true && readOnly !== true) refuse('force-share needs a read-only open');
   if (create === true && readOnly === true) refuse('a file cannot be created read-only');
 }
@@ -54,7 +54,8 @@ async function refuseOddFiles(path: string): Promise<void> {
   const stat = await fs.promises.stat(path).catch(() => null); // open() tells the error
   const odd = stat === null ? null : oddType(stat);
   if (odd !== null) {
-    throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': expected a regular file or a block device, found ${odd}`, { node: path });
+    throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': expected a regular file or a block device, found ${odd}`,
+      { node: path, errno: stat?.isDirectory() === true ? 'EISDIR' : 'EINVAL' });
   }
 }
 

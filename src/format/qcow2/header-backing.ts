@@ -12,14 +12,16 @@ const MAX_NAME_BYTES = 1023;
 
 /**
  * What is to be written, in steps: each is durable before the next one. Throws where there is no room, before anything
- * is written. `format` null leaves what is recorded. A format is recorded where the header has, or can be given, a place
+ * is written. `format` null leaves what is recorded. No name: no backing file. A format is recorded where the header has, or can be given, a place
  * for it at the same moment as the name; else the format of the new backing file is probed when the image is opened.
  */
 export function planBackingName(store: HeaderStore, name: string, format: string | null): HeaderPatch[][] {
   const { header } = store;
   const bytes = Buffer.from(name, 'utf8');
-  if (bytes.byteLength === 0 || bytes.byteLength > MAX_NAME_BYTES) {
-    throw new BlockError('INVALID_ARGUMENT', `a backing file name of ${bytes.byteLength} bytes does not go into '${store.name}', which takes 1 to ${MAX_NAME_BYTES}`, { node: store.name });
+  // a format that stays behind means nothing
+  if (bytes.byteLength === 0) return [[{ offset: HEADER_FIELDS.backingOffset, bytes: new Uint8Array(12) }]];
+  if (bytes.byteLength > MAX_NAME_BYTES) {
+    throw new BlockError('INVALID_ARGUMENT', `a backing file name of ${bytes.byteLength} bytes does not go into '${store.name}', which takes at most ${MAX_NAME_BYTES}`, { node: store.name });
   }
   // a format without a name means nothing yet, so that it may come first
   const steps = format !== null && header.backing === null && !header.extensions.some(isFormat) ? appended(store, format) : [];
