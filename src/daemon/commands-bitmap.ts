@@ -53,9 +53,9 @@ function nodeOf({ graph }: StorageDaemon, { node }: JsonDict): BlockNode {
 }
 
 function merge(daemon: StorageDaemon, args: JsonDict): Promise<Undo> {
-  const sources = (args['bitmaps'] as readonly Json[]).map((source): BitmapSource => {
-    if (typeof source === 'string') return source;
-    return { node: nodeOf(daemon, source as JsonDict), name: (source as JsonDict)['name'] as string };
-  });
+  // nodes are looked up when it is their turn: which one is missing first matters
+  const sources = (args['bitmaps'] as readonly Json[]).map((source): BitmapSource => (typeof source === 'string' ? source : {
+    get node() { return nodeOf(daemon, source as JsonDict); }, name: (source as JsonDict)['name'] as string,
+  }));
   return mergeBitmaps(nodeOf(daemon, args), args['target'] as string, sources);
 }

@@ -28,6 +28,9 @@ export function nodeCommands(daemon: StorageDaemon): CommandTable {
   };
 }
 
+/** QEMU's largest image, in bytes. */
+const MAX_LENGTH = 9_223_372_035_781_033_984n;
+
 async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
   const { device = '', 'node-name': nodeName = '', size } = args;
   // this process has no devices
@@ -36,8 +39,11 @@ async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
   const bytes = Number(size);
   if (node.blockers.size > 0) throw new BlockError('BUSY', `Device '${args['device'] === undefined ? '(null)' : device as string}' is in use`);
   if (bytes < 0) throw new BlockError('INVALID_ARGUMENT', "Parameter 'size' expects a >0 size");
+  const wanted = BigInt(size as number | bigint);
+  if (wanted > MAX_LENGTH) throw new BlockError('INVALID_ARGUMENT', `offset(${wanted}) exceeds maximum(${MAX_LENGTH})`);
   const door = await graph.attach(node, { used: Permission.RESIZE, shared: Permission.ALL });
   try {
+    if (node.readOnly) throw new BlockError('READ_ONLY', 'Image is read-only');
     await resizeNode(node, bytes);
   } finally {
     await graph.detach(door);

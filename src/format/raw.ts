@@ -106,7 +106,7 @@ export class RawDriver implements BlockDriver {
 }
 
 function windowBytes(file: BlockNode, offset: number, size: number | undefined): number {
-  const whole = file.length();
+  const whole = alignUp(file.length(), SECTOR);
   const refuse = (why: string): never => { throw new BlockError('INVALID_ARGUMENT', why, { node: file.name }); };
   if (offset > whole) refuse(`Offset (${offset}) cannot be greater than size of the containing file (${whole})`);
   if (size !== undefined && whole - offset < size) {

@@ -156,6 +156,8 @@ class NodeOpening {
     this.#common = readCommon(reader, '');
     try {
       if (!this.#definition.protocol) await this.#reserve('file');
+      const { name } = this.#definition;
+      if ((name === 'file' || name === 'host_device') && (this.#flat.get('filename') ?? '') === '') throw invalid(`The '${name}' block driver requires a file name`);
       this.#nodeName = this.#graph.takeName(wanted);
       this.#common = { ...this.#common, nodeName: this.#nodeName };
       const opened = await this.#definition.open(this.#driverContext(reader));

@@ -21,15 +21,15 @@ function reopenFile({ node, common: { readOnly, autoReadOnly, direct }, options 
 }
 
 async function openFile(kind: 'file' | 'host_device', { options, common, objectType }: DriverContext): Promise<OpenedDriver> {
-  const path = options.string('filename');
-  if (path === undefined) throw invalid("The 'file' block driver requires a file name");
+  const path = options.string('filename')!; // asked for before the node had its name
   const locking = options.oneOf('locking', ['auto', 'on', 'off'] as const, 'auto');
   // How QEMU talks to the host: one way here, whatever is asked for
-  options.oneOf('aio', ['threads', 'native', 'io_uring'] as const);
+  const aio = options.oneOf('aio', ['threads', 'native', 'io_uring'] as const);
   options.number('aio-max-batch');
   options.bool('drop-cache');
   options.bool('x-check-cache-dropped');
   refusePrManager(options.string('pr-manager'), objectType);
+  if (aio === 'native' && !common.direct) throw invalid('aio=native was specified, but it requires cache.direct=on, which was not specified.');
   await refuseWrongType(kind, path, common.readOnly || common.autoReadOnly);
   const writeLater = common.autoReadOnly && !common.readOnly;
   const driver = await openFileDriver(path, {

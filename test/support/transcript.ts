@@ -15,11 +15,16 @@ export interface Transcript {
   readonly pretty?: boolean;
   /** Arguments of qemu-storage-daemon besides the monitor's. */
   readonly args?: readonly string[];
+  /** Each line brings what comes up to its reply, events too. */
+  readonly untilReply?: boolean;
   /** What is to have happened before a line is sent. */
   readonly before?: Readonly<Record<number, () => Promise<unknown>>>;
   /** How many messages each line brings, where that is not one. */
   readonly replies?: Readonly<Record<number, number>>;
 }
+
+/** Stands for the reply to a command that ended the process. */
+export const DIED = '{"error" the end';
 
 const CAPABILITIES = '{"execute":"qmp_capabilities"}';
 
@@ -74,6 +79,13 @@ export async function converse(transcript: Transcript, socketPath: string): Prom
   for (const [index, line] of transcript.lines.entries()) {
     await transcript.before?.[index]?.();
     socket.write(typeof line === 'string' ? `${line}\n` : Buffer.concat([line, Buffer.from('\n')]));
+    if (transcript.untilReply === true) {
+      // who dies of a command has said what it had to say
+      do received.push(await messages.next().catch(() => DIED));
+      while (!/^\{"(?:return|error)"/.test(received.at(-1)!));
+      if (received.at(-1) === DIED) break;
+      continue;
+    }
     for (let left = transcript.replies?.[index] ?? 1; left > 0; left--) received.push(await messages.next());
   }
   if (transcript.bytes !== undefined) {
