@@ -53,7 +53,10 @@ function serverCredentials({ objects }: StorageDaemon, options: JsonDict): TlsCr
 
 /** `options`: BlockExportOptions, checked by the schema. */
 export async function addExport(daemon: StorageDaemon, options: JsonDict): Promise<void> {
-  if (options['type'] !== 'nbd') throw new BlockError('NOT_SUPPORTED', `exports of type '${(options['type'] as string)}' are not available`);
+  if (options['type'] !== 'nbd') {
+    daemon.exports.checked({ id: options['id'] as string, nodeName: options['node-name'] as string, writable: options['writable'] as boolean | undefined });
+    throw new BlockError('NOT_SUPPORTED', 'No driver found for the requested export type');
+  }
   const iothread = options['iothread'] as string | undefined;
   // threads of QEMU's kind are not needed here: any that exists will do
   if (iothread !== undefined && !daemon.hasIothread(iothread)) throw new BlockError('NOT_FOUND', `iothread "${iothread}" not found`);

@@ -102,13 +102,19 @@ export class BlockExports {
     for (const exported of this.#newestFirst()) await this.#finish(exported);
   }
 
-  async add(request: NbdExportRequest): Promise<void> {
-    const { id, nodeName, writable = false, description } = request;
+  /** What is refused of an export of any type, before its server is asked. */
+  checked({ id, nodeName, writable = false }: Pick<NbdExportRequest, 'id' | 'nodeName' | 'writable'>): BlockNode {
     if (!isWellFormedId(id)) throw invalid('Invalid block export id');
     if (this.#exports.has(id)) throw new BlockError('EXISTS', `Block export id '${id}' is already in use`);
     const node = this.#graph.find(nodeName);
     if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='' nor node-name='${nodeName}'`);
     if (writable && node.readOnly) throw new BlockError('READ_ONLY', 'Cannot export read-only node as writable');
+    return node;
+  }
+
+  async add(request: NbdExportRequest): Promise<void> {
+    const { id, nodeName, writable = false, description } = request;
+    const node = this.checked(request);
     const backend = await this.#graph.attach(node, {
       used: Permission.CONSISTENT_READ | (writable ? Permission.WRITE : 0), shared: Permission.ALL & ~Permission.RESIZE,
     });
