@@ -1,6 +1,6 @@
 /** The raw format: the disk is the file, byte for byte, or a window of it. */
 import { alignUp, formatRange } from '../base/bytes.js';
-import { rejected } from '../base/done.js';
+import { DONE, rejected } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation } from '../block/driver.js';
 import { BlockChild } from '../block/child.js';
@@ -22,7 +22,6 @@ export class RawDriver implements BlockDriver {
   readonly kind = 'format';
   readonly formatName = 'raw';
   limits: BlockLimits = NO_LIMITS;
-  readonly growable = false;
   readonly passesWrites = true;
   readonly children: readonly BlockChild[];
   offset: number;
@@ -44,6 +43,13 @@ export class RawDriver implements BlockDriver {
     return this.#bytes;
   }
 
+  /** As in QEMU: for nodes above that may resize it (formats), in no window of fixed size. Users' doors never write beyond its end. */
+  get growable(): boolean {
+    if (this.size !== undefined || !this.#file.growable) return false;
+    for (const { edge, use } of this.#file.parent?.parents ?? []) if (edge !== 'root' && (use.used & Permission.RESIZE) !== 0) return true;
+    return false;
+  }
+
   get pipeBytes(): number { return this.#guarded ? 0 : this.#file.node.pipeBytes; }
 
   /**
@@ -59,7 +65,20 @@ export class RawDriver implements BlockDriver {
     if (this.#guarded && request.op === 'write' && request.offset === 0 && looksFormatted(request.buffer!)) return rejected(this.#refusal());
     if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
     const { op, offset, bytes, buffer, flags, ioClass, pipe } = request;
-    return this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass, pipe));
+    const running = this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass, pipe));
+    if (offset + bytes <= this.#bytes || (op !== 'write' && op !== 'write-zeroes')) return running;
+    if (running !== DONE) return this.#growAfter(running, offset + bytes);
+    this.#grow(offset + bytes);
+    return DONE;
+  }
+
+  async #growAfter(writing: Promise<void>, end: number): Promise<void> {
+    await writing;
+    this.#grow(end);
+  }
+
+  #grow(end: number): void {
+    this.#bytes = Math.max(this.#bytes, wholeSectors(this.#file.node, end));
   }
 
   async blockStatus(offset: number, bytes: number): Promise<BlockStatus> {
