@@ -75,8 +75,8 @@ export interface BlockDriver {
    * undoes it; rejects where it cannot be (a lock is held elsewhere).
    */
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
-  /** Writes another name (and format, where one is given) of the backing file into the image. On a drained node. */
-  readonly changeBackingFile?: (name: string, format: string | null) => Promise<void>;
+  /** Writes another name (and format, where one is given) of the backing file into the image, or that it has none (null). On a drained node. */
+  readonly changeBackingFile?: (name: string | null, format: string | null) => Promise<void>;
   /** Where the backing edge may come, go and be made anew: takes the new edge, or null. On a drained node. */
   readonly setBacking?: (backing: BlockChild | null) => void;
   /** Error injection hears here of the points that the format above passes (QEMU's BLKDBG_EVENT names). Never throws. */

@@ -27,6 +27,8 @@ export interface BlockNodeOptions {
   readonly trace?: TraceSink | null;
   /** See BlockNode.pinned. */
   readonly pinned?: boolean;
+  /** A filter that nobody asked for by name (QEMU's implicit nodes): it goes by the name of what it filters. */
+  readonly implicit?: boolean;
   /** QEMU's node-name; the graph gives one to each of its nodes. */
   readonly nodeName?: string;
   /** Others may do anything to the node below meanwhile (QEMU's force-share). */
@@ -70,6 +72,7 @@ export class BlockNode extends IoVerbs {
   readOnly: boolean;
   readonly nodeName: string;
   readonly forceShare: boolean;
+  readonly implicit: boolean;
   readonly origin: NodeOrigin | null;
   /** Past the host's page cache (O_DIRECT). */
   direct: boolean;
@@ -111,6 +114,7 @@ export class BlockNode extends IoVerbs {
     this.noFlush = options.noFlush ?? false;
     this.nodeName = options.nodeName ?? '';
     this.forceShare = options.forceShare ?? false;
+    this.implicit = options.implicit ?? false;
     this.origin = options.origin ?? null;
     this.direct = options.direct ?? false;
     this.detectZeroes = options.detectZeroes ?? 'off';

@@ -15,6 +15,8 @@ export const RequestFlag = {
   NO_FALLBACK: 4,
   /** write, write-zeroes: only where this layer has nothing yet (copy on read); what others wrote meanwhile stays. */
   IF_UNALLOCATED: 8,
+  /** read, of a copy-on-read filter: nobody wants the data (no buffer), but all of it is to be in the node below afterwards. */
+  PREFETCH: 16,
 } as const;
 
 export interface BlockRequest {
@@ -22,7 +24,7 @@ export interface BlockRequest {
   /** Bytes from the start of the node. 0 for flush. */
   readonly offset: number;
   readonly bytes: number;
-  /** Exactly `bytes` long for read and write, null otherwise; lent to the driver until the promise settles. */
+  /** Exactly `bytes` long for read and write, null otherwise and for PREFETCH; lent to the driver until the promise settles. */
   readonly buffer: Uint8Array | null;
   /** RequestFlag bits. */
   readonly flags: number;

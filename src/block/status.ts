@@ -16,8 +16,11 @@ async function layerBelow(node: BlockNode): Promise<BlockNode | null> {
   return edge === undefined ? null : edge.settled();
 }
 
-/** Status of a range through the backing chain: `unallocated` means that no layer has it, so it reads as zeros. */
-export async function chainStatus(top: BlockNode, offset: number, bytes: number): Promise<ChainStatus> {
+/**
+ * Status of a range through the backing chain: `unallocated` means that no layer has it, so it reads as zeros. With
+ * `last` it means that no layer down to that one, inclusive, has it.
+ */
+export async function chainStatus(top: BlockNode, offset: number, bytes: number, last: BlockNode | null = null): Promise<ChainStatus> {
   let node: BlockNode | null = top;
   let span = bytes;
   for (let depth = 0; node !== null; depth++) {
@@ -26,7 +29,7 @@ export async function chainStatus(top: BlockNode, offset: number, bytes: number)
     const status: BlockStatus = await node.blockStatus(offset, inside);
     span = status.bytes;
     if (status.kind !== 'unallocated') return { ...status, depth, node };
-    node = await layerBelow(node);
+    node = node === last ? null : await layerBelow(node);
     if (node === null) return { kind: 'unallocated', bytes: span, depth, node: null };
   }
   return { kind: 'unallocated', bytes: span, depth: 0, node: null };

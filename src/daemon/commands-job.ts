@@ -19,19 +19,30 @@ import { couldNotCreate } from './overlay-file.js';
 
 export function jobCommands(daemon: StorageDaemon): CommandTable {
   const { jobs } = daemon;
-  const verb = (act: (job: Job) => void) => ({ id }: JsonDict): void => act(jobs.get(id as string));
+  const verb = (act: (job: Job) => void | Promise<void>) => ({ id }: JsonDict): void | Promise<void> => act(jobs.get(id as string));
   return {
     'query-jobs': () => jobs.list().map(jobInfo),
     'job-pause': verb((job) => job.pause()),
     'job-resume': verb((job) => job.resume()),
-    'job-cancel': verb((job) => job.cancel()),
+    'job-cancel': verb((job) => cancel(job, true)),
     'job-complete': verb((job) => job.complete()),
-    'job-finalize': verb((job) => job.finalize()),
+    'job-finalize': verb((job) => finalize(job)),
     'job-dismiss': verb((job) => job.dismiss()),
     ...blockJobCommands(daemon.blockJobs),
     'blockdev-create': (args) => startCreate(daemon, args),
     'x-blockdev-amend': (args) => startAmend(daemon, args),
   };
+}
+
+/** A job whose work is done has ended when the command has. */
+async function cancel(job: Job, force: boolean): Promise<void> {
+  job.cancel(force);
+  if (job.ran && job.cancelled) await job.ended;
+}
+
+async function finalize(job: Job): Promise<void> {
+  job.finalize();
+  await job.ended;
 }
 
 function jobInfo(job: Job): JsonDict {
@@ -54,13 +65,13 @@ function blockJobCommands(blockJobs: BlockJobs): CommandTable {
     'block-job-cancel': ({ device, force = false }) => {
       const { job } = find(device);
       if (job.userPaused && force !== true) throw new BlockError('INVALID_ARGUMENT', `The block job for device '${device as string}' is currently paused`);
-      job.cancel(force === true);
+      return cancel(job, force === true);
     },
     'block-job-pause': ({ device }) => find(device).job.pause(),
     'block-job-resume': ({ device }) => find(device).job.resume(),
     'block-job-complete': ({ device }) => find(device).job.complete(),
     'block-job-dismiss': ({ id }) => find(id).job.dismiss(),
-    'block-job-finalize': ({ id }) => find(id).job.finalize(),
+    'block-job-finalize': ({ id }) => finalize(find(id).job),
   };
 }
 

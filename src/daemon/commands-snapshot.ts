@@ -6,11 +6,12 @@ import type { BlockNode } from '../block/node.js';
 import { openBlockdev } from '../image/blockdev.js';
 import { imageOptions } from '../image/image-name.js';
 import { snapshotInfo } from '../image/info.js';
+import { whileWritable } from '../image/read-only.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
 import { makeOverlayFile } from './overlay-file.js';
-import { putOverlay, refuseAsOverlay, refuseOverlayOn, whileWritable } from './overlay.js';
+import { putOverlay, refuseAsOverlay, refuseOverlayOn } from './overlay.js';
 import type { PreparedAction } from './transaction.js';
 
 export function snapshotCommands(daemon: StorageDaemon): CommandTable {

@@ -18,6 +18,7 @@ import { Chardevs } from './chardevs.js';
 import { blockCommands } from './commands-block.js';
 import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
+import { commitCommands } from './commands-commit.js';
 import { exportCommands } from './commands-export.js';
 import { jobCommands } from './commands-job.js';
 import { LiveSnapshots } from './live-snapshots.js';
@@ -25,6 +26,7 @@ import { mirrorCommands } from './commands-mirror.js';
 import { nodeCommands } from './commands-node.js';
 import { queryCommands } from './commands-query.js';
 import { snapshotCommands } from './commands-snapshot.js';
+import { streamCommands } from './commands-stream.js';
 import { BlockExports } from './exports.js';
 import { isWorthTelling, SILENT, tellable, type DaemonLog } from './log.js';
 import { transactionCommands } from './transaction.js';
@@ -159,7 +161,7 @@ export class StorageDaemon {
       quit: async () => {
         try {
           await this.exports.close();
-          this.jobs.dismissEnded();
+          await this.jobs.dismissEnded();
         } finally {
           setImmediate(() => this.quit());
         }
@@ -173,6 +175,8 @@ export class StorageDaemon {
       ...transactionCommands(this),
       ...jobCommands(this),
       ...mirrorCommands(this),
+      ...commitCommands(this),
+      ...streamCommands(this),
       ...exportCommands(this),
       ...chardevCommands(this),
       ...this.objects.commands(),

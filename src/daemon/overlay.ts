@@ -4,8 +4,7 @@ import { BlockChild } from '../block/child.js';
 import { refuseBlocked, type BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import { refuseCycle, type NodeUser } from '../block/permissions.js';
-import { reopenBlockdevs } from '../image/reopen.js';
-import type { OptionTree } from '../image/options.js';
+import { setReadOnly } from '../image/read-only.js';
 
 export function refuseOverlayOn(node: BlockNode): void {
   refuseBlocked(node);
@@ -61,7 +60,7 @@ export async function putOverlay(graph: BlockGraph, overlay: BlockNode, node: Bl
     })).finally(letGo),
     settle: () => {
       letGo();
-      return makeReadOnly(graph, node);
+      return setReadOnly(graph, node, true);
     },
   };
 }
@@ -77,35 +76,4 @@ function holdDrained(node: BlockNode): () => void {
 function takeOff(overlay: BlockNode, child: BlockChild): void {
   child.node.parents.delete(child);
   overlay.driver.setBacking!(null);
-}
-
-/** Runs `work` on a node that may be written, and leaves it as read-only as it was. */
-export async function whileWritable(graph: BlockGraph, node: BlockNode, work: () => Promise<void>): Promise<void> {
-  if (!node.readOnly) return work();
-  await makeReadOnly(graph, node, false);
-  try {
-    await work();
-  } finally {
-    await makeReadOnly(graph, node);
-  }
-}
-
-/** Children that were defined in place follow. */
-async function makeReadOnly(graph: BlockGraph, node: BlockNode, readOnly = true): Promise<void> {
-  if (node.readOnly === readOnly || node.origin === null) return;
-  const backing = node.driver.setBacking !== undefined && node.backing === null ? { backing: null } : {};
-  await reopenBlockdevs(graph, [{
-    ...ownOptions(node), ...backing, ...Object.assign({}, ...node.children.map((child) => below(child, node))),
-    driver: node.driver.formatName, 'node-name': node.nodeName, 'read-only': readOnly,
-  }]);
-}
-
-function ownOptions(node: BlockNode): OptionTree {
-  return Object.fromEntries(node.origin?.options ?? []) as OptionTree;
-}
-
-function below(child: BlockChild, parent: BlockNode): OptionTree {
-  if (child.node.origin?.inheritsFrom !== parent) return { [child.edge]: child.node.nodeName };
-  const own = Object.entries(ownOptions(child.node)).filter(([name]) => name !== 'read-only' && name !== 'auto-read-only');
-  return { ...Object.fromEntries(own.map(([name, value]) => [`${child.edge}.${name}`, value])), [`${child.edge}.driver`]: child.node.driver.formatName };
 }

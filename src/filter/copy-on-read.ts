@@ -1,4 +1,5 @@
 /** The copy-on-read filter: what is read from below the top layer is written into it on the way, whole clusters at a time. */
+import { BufferPool } from '../base/buffer-pool.js';
 import { alignDown, alignUp, isZero, MiB } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import { RangeLock } from '../base/range-lock.js';
@@ -10,6 +11,8 @@ import { FilterDriver } from './filter.js';
 
 /** A copied piece is held in memory, once per request. */
 const MAX_PIECE_BYTES = MiB;
+/** Of all pieces under way; a cluster has 2 MiB at most. */
+const MEMORY_BYTES = 8 * MiB;
 
 export interface CopyOnReadOptions {
   readonly child: BlockNode;
@@ -22,6 +25,7 @@ export class CopyOnReadFilter extends FilterDriver {
   readonly bottom: BlockNode | null;
   /** Copies hold their clusters alone, writes share: a copy never undoes what was written after it had read. */
   readonly #ranges = new RangeLock();
+  #memory: BufferPool | null = null;
 
   /** Throws INVALID_ARGUMENT where `bottom` is a filter or not below `child`. */
   constructor({ child, bottom = null }: CopyOnReadOptions) {
@@ -32,6 +36,7 @@ export class CopyOnReadFilter extends FilterDriver {
 
   override async submit(request: BlockRequest): Promise<void> {
     if (request.op === 'flush') return this.forward(request);
+    if ((request.flags & RequestFlag.PREFETCH) !== 0) return this.#prefetch(request);
     if (request.op === 'read') return this.file.readOnly ? this.forward(request) : this.#read(request);
     const end = request.offset + request.bytes;
     const hold = this.#ranges.tryAcquire(request.offset, end, false) ?? await this.#ranges.acquire(request.offset, end, false);
@@ -58,34 +63,55 @@ export class CopyOnReadFilter extends FilterDriver {
         bytes = below.bytes;
       }
       const into = request.buffer!.subarray(at - request.offset, at - request.offset + bytes);
-      at += copy ? await this.#readCopying(at, into, request) : await this.#readPlain(at, into, request);
+      at += copy ? await this.#readCopying(at, bytes, into, request) : await this.#readPlain(at, into, request);
     }
   }
 
-  async #readPlain(offset: number, into: Uint8Array, { flags, ioClass }: BlockRequest): Promise<number> {
-    await this.file.submit(makeRequest('read', offset, into.byteLength, into, flags, ioClass));
+  async #prefetch(request: BlockRequest): Promise<void> {
+    const end = request.offset + request.bytes;
+    for (let at = request.offset; at < end;) {
+      const status = await this.file.blockStatus(at, end - at);
+      if (status.kind === 'unallocated') at += await this.#readCopying(at, status.bytes, null, request);
+      else at += status.bytes;
+    }
+  }
+
+  async #readPlain(offset: number, into: Uint8Array, { ioClass }: BlockRequest): Promise<number> {
+    await this.file.submit(makeRequest('read', offset, into.byteLength, into, 0, ioClass));
     return into.byteLength;
   }
 
-  /** Reads a first part of the range by whole clusters, and writes those that the top layer lacks; returns how many bytes of `into` it filled. */
-  async #readCopying(offset: number, into: Uint8Array, request: BlockRequest): Promise<number> {
+  /** Reads a first part of the range by whole clusters, and writes those that the top layer lacks; returns how many bytes of the range it dealt with. */
+  async #readCopying(offset: number, bytes: number, into: Uint8Array | null, request: BlockRequest): Promise<number> {
     const clusterSize = topLayer(this.file.node).driver.describe?.().clusterSize ?? 1;
     const start = alignDown(offset, clusterSize);
-    const wanted = Math.min(offset + into.byteLength, start + Math.max(MAX_PIECE_BYTES, clusterSize));
+    const wanted = Math.min(offset + bytes, start + Math.max(MAX_PIECE_BYTES, clusterSize));
     const end = Math.min(alignUp(wanted, clusterSize), this.length());
     const hold = this.#ranges.tryAcquire(start, end) ?? await this.#ranges.acquire(start, end);
     try {
       // Looked up anew: a write may have come first
       const status = await this.file.blockStatus(start, end - start);
-      const whole = new Uint8Array(status.bytes);
-      await this.#readPlain(start, whole, request);
-      if (status.kind === 'unallocated') await this.#copy(start, whole, request);
-      const filled = Math.min(into.byteLength, start + whole.byteLength - offset);
-      if (filled <= 0) return 0; // the clusters before the wanted byte are another extent now
-      into.set(whole.subarray(offset - start, offset - start + filled));
+      const filled = Math.max(0, Math.min(bytes, start + status.bytes - offset)); // 0: the clusters before the wanted byte are another extent now
+      if (status.kind !== 'unallocated') {
+        if (into !== null && filled > 0) await this.#readPlain(offset, into.subarray(0, filled), request);
+        return filled;
+      }
+      await this.#copyCluster(start, status.bytes, request, (whole) => into?.set(whole.subarray(offset - start, offset - start + filled)));
       return filled;
     } finally {
       this.#ranges.release(hold);
+    }
+  }
+
+  async #copyCluster(offset: number, bytes: number, request: BlockRequest, use: (data: Uint8Array) => void): Promise<void> {
+    this.#memory ??= new BufferPool(MEMORY_BYTES);
+    const lease = await this.#memory.lease(bytes);
+    try {
+      await this.#readPlain(offset, lease.buffer, request);
+      await this.#copy(offset, lease.buffer, request);
+      use(lease.buffer);
+    } finally {
+      lease.release();
     }
   }
 
@@ -98,15 +124,17 @@ export class CopyOnReadFilter extends FilterDriver {
   /** Whether a layer below the top one, down to `bottom`, has the range; the answer holds for `bytes`. */
   async #statusBelow(offset: number, limit: number): Promise<{ readonly allocated: boolean; readonly bytes: number }> {
     let bytes = limit;
-    for (let node = topLayer(this.file.node).backing; node !== null; node = topLayer(node).backing) {
+    const { backing } = topLayer(this.file.node);
+    const first = backing === null ? null : topLayer(backing);
+    for (let node = backing; node !== null; node = topLayer(node).backing) {
       const layer = topLayer(node);
       const inside = Math.min(bytes, layer.length() - offset);
-      if (inside > 0) {
-        while (layer.draining) await layer.resumed();
-        const status = await layer.blockStatus(offset, inside);
-        bytes = status.bytes;
-        if (status.kind !== 'unallocated') return { allocated: true, bytes };
-      }
+      // a layer that ends before it hides what is below: zeros, which need a copy only where something else comes below
+      if (inside <= 0) return { allocated: layer !== first, bytes };
+      while (layer.draining) await layer.resumed();
+      const status = await layer.blockStatus(offset, inside);
+      bytes = status.bytes;
+      if (status.kind !== 'unallocated') return { allocated: true, bytes };
       if (layer === this.bottom) break;
     }
     return { allocated: false, bytes };

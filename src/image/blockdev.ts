@@ -291,6 +291,7 @@ class NodeOpening {
       const definition: FlatOptions = new Map([['driver', format ?? await probe(fileNode)], ['file', fileNode.nodeName]]);
       inherit(definition, this.#common, 'backing');
       const node = await opener.open(definition);
+      if (fileNode.origin !== null) fileNode.origin.inheritsFrom = node;
       this.#openedBacking = node;
       const hold = new Reservation('backing', node, () => `node '${this.#nodeName}'`);
       hold.inPlace = true;

@@ -3,6 +3,7 @@
  * that would. Worked out when asked for, since children come and go.
  */
 import type { BlockNode } from '../block/node.js';
+import { InterceptFilter } from '../filter/intercept.js';
 import { printJson } from '../qobject/print.js';
 import type { OptionTree } from './options.js';
 
@@ -27,6 +28,8 @@ class Names {
   readonly #options = new Map<BlockNode, OptionTree>();
 
   filename(node: BlockNode): string {
+    const known = namesake(node);
+    if (known !== null) return this.filename(known);
     return once(this.#filenames, node, () => this.plain(node) ?? `json:${printJson(this.options(node))}`);
   }
 
@@ -40,6 +43,8 @@ class Names {
 
   #findPlain(node: BlockNode): string | null {
     const { driver, origin } = node;
+    const known = namesake(node);
+    if (known !== null) return this.plain(known);
     if (origin?.plainName !== undefined) return origin.plainName;
     if (driver.kind !== 'format') return null;
     const primary = driver.children?.find(({ role }) => role !== 'backing')?.node;
@@ -48,6 +53,7 @@ class Names {
   }
 
   #findOptions(node: BlockNode): OptionTree {
+    if (node.implicit) return this.options(node.children[0]!.node);
     const { driver, origin } = node;
     const options: Record<string, OptionTree[string]> = { ...origin?.strong as OptionTree | undefined, driver: driver.formatName };
     if (origin?.filename !== undefined) options['filename'] = origin.filename;
@@ -68,6 +74,11 @@ class Names {
     const wanted = node.origin?.autoBacking ?? null;
     return node.backing === null ? wanted !== null : wanted === null || this.filename(node.backing) !== wanted;
   }
+}
+
+/** The node that lends its name to one that has none of its own: a filter that a job has put there. */
+function namesake(node: BlockNode): BlockNode | null {
+  return node.implicit || node.driver instanceof InterceptFilter ? node.children[0]!.node : null;
 }
 
 function once<T>(known: Map<BlockNode, T>, node: BlockNode, find: () => T): T {

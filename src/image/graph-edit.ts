@@ -25,6 +25,15 @@ export function bypassFilter(graph: BlockGraph, filter: BlockNode): Promise<void
   return replaceNode(graph, filter, below);
 }
 
+/** As `bypassFilter`, and closes the filter. What it needed of the node below is given back. */
+export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promise<void> {
+  const below = filter.children[0]!.node;
+  await bypassFilter(graph, filter);
+  filter.pinned = false;
+  await filter.close();
+  await graph.refresh([below]);
+}
+
 /** The users of `from`, without the edges of the tree of `to`. */
 export function linksTo(from: BlockNode, to: BlockNode): Map<NodeUser, BlockNode> {
   const own = new Set<NodeUser>();

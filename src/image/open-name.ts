@@ -64,6 +64,7 @@ async function probeOn(graph: BlockGraph, file: OptionTree, options: OptionTree,
   try {
     const found = await probe(below);
     const node = await open(graph, { ...options, driver: found, file: below.nodeName }, context);
+    if (below.origin !== null) below.origin.inheritsFrom = node;
     if (!(node.driver instanceof RawDriver)) return { node, guessedRaw: null };
     node.driver.guardFirstSector();
     node.refreshLimits();

@@ -27,10 +27,13 @@ interface Change {
   readonly links: ReadonlyMap<string, BlockNode | null>;
 }
 
-export async function reopenBlockdevs(graph: BlockGraph, list: readonly OptionTree[], context: BlockdevContext = {}): Promise<void> {
+export function reopenBlockdevs(graph: BlockGraph, list: readonly OptionTree[], context: BlockdevContext = {}): Promise<void> {
+  return reopenFlat(graph, list.map((options) => flattenOptions(options)), context);
+}
+
+export async function reopenFlat(graph: BlockGraph, list: readonly FlatOptions[], context: BlockdevContext = {}): Promise<void> {
   const queue = new Map<BlockNode, Queued>();
-  for (const options of list) {
-    const flat = flattenOptions(options);
+  for (const flat of list) {
     const name = flat.get('node-name');
     if (name === undefined) throw invalid('node-name not specified');
     enqueue(queue, graph.get(String(name)), flat);
@@ -54,13 +57,30 @@ function enqueue(queue: Map<BlockNode, Queued>, node: BlockNode, flat: FlatOptio
     const reference = flat.get(child.edge);
     const otherNode = reference !== undefined && reference !== below.nodeName;
     if (below.origin?.inheritsFrom !== node || otherNode) continue;
-    const options = reference === undefined ? extractOptions(flat, child.edge) : new Map(below.origin.options);
+    const options = reference === undefined ? extractOptions(flat, child.edge) : presentOptions(below, false);
     if (options.size === 0 && child.role === 'backing') continue; // missing: refused later
     flat.set(child.edge, below.nodeName);
     if (queue.has(below)) continue;
     inherit(options, readCommon(new NodeOptionsReader(new Map(flat)), node.nodeName), child.role);
     enqueue(queue, below, options);
   }
+}
+
+/** What the node was opened with, and what it was reopened with since; `follow` leaves out what is to follow the parent. */
+export function presentOptions(node: BlockNode, follow: boolean): FlatOptions {
+  const flat: FlatOptions = new Map(node.origin?.options ?? []);
+  if (follow) for (const name of ['read-only', 'auto-read-only']) flat.delete(name);
+  flat.set('driver', node.driver.formatName);
+  flat.set('node-name', node.nodeName);
+  if (node.driver.setBacking !== undefined && node.backing === null) flat.set('backing', null);
+  for (const child of node.children) {
+    if (child.node.origin?.inheritsFrom === node) {
+      for (const [name, value] of presentOptions(child.node, follow && child.role !== 'backing')) if (name !== 'node-name') flat.set(`${child.edge}.${name}`, value);
+    } else {
+      flat.set(child.edge, child.node.nodeName);
+    }
+  }
+  return flat;
 }
 
 function readChange(graph: BlockGraph, { node, flat }: Queued, context: BlockdevContext, before: readonly Change[]): Change {

@@ -122,7 +122,6 @@ export class BlockJob {
     this.clock = clock;
     this.#listener = listener;
     this.#limit = new RateLimit(clock);
-    this.#takeSpeed(speed);
     const work = makeWork(this);
     this.job = jobs.create({
       id, type, clock, autoFinalize, autoDismiss, transaction,
@@ -131,6 +130,7 @@ export class BlockJob {
       commit: async () => work.commit?.(),
       abort: async () => work.abort?.(),
       clean: async () => work.clean?.(),
+      dismissed: async () => work.dismissed?.(),
       complete: () => work.complete?.(),
       completable: work.completable ?? work.complete !== undefined,
       cancel: (force) => work.cancel?.(force) ?? true,
@@ -147,6 +147,12 @@ export class BlockJob {
         }),
       },
     });
+    try {
+      this.#takeSpeed(speed);
+    } catch (error) {
+      this.job.failEarly();
+      throw error;
+    }
   }
 
   /** The nodes that it works on, oldest first. */

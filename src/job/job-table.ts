@@ -37,8 +37,8 @@ export class JobTable {
   list(): readonly Job[] { return [...this.#jobs.values()].reverse(); }
 
   /** Forgets the jobs that have ended, newest first. */
-  dismissEnded(): void {
-    for (const job of this.list()) if (job.status === 'concluded') job.dismiss();
+  async dismissEnded(): Promise<void> {
+    await Promise.all(this.list().filter((job) => job.status === 'concluded').map((job) => job.dismiss()));
   }
 
   /** Cancels what can be, waits for all, and forgets them. */
@@ -47,6 +47,6 @@ export class JobTable {
       if (VERBS.cancel.includes(job.status)) job.cancel();
       await job.ended;
     }
-    this.dismissEnded();
+    await this.dismissEnded();
   }
 }

@@ -38,6 +38,8 @@ export interface JobWork {
   abort?(): Promise<void>;
   /** After `commit` or `abort`: lets go of what the job held. */
   clean?(): Promise<void>;
+  /** The job is forgotten: lets go of what it held until now, where QEMU's holds it as long as a client can ask for it. */
+  dismissed?(): Promise<void>;
   /** Told to complete. Default: only `JobContext.ready` hears of it. */
   complete?(): void;
   /** Without it the job cannot be completed by hand. Default true where there is `complete` or the job waits in `ready`. */
@@ -220,9 +222,10 @@ export class Job {
     void this.#transaction.finalize();
   }
 
-  dismiss(): void {
+  async dismiss(): Promise<void> {
     this.apply('dismiss');
     this.become('null');
+    await this.#options.dismissed?.();
   }
 
   /** Ends a sleep. */
@@ -269,7 +272,7 @@ export class Job {
     await this.#options.clean?.().catch(() => undefined);
     if (this.#started) this.#options.events?.ended?.(this.cancelled);
     this.become('concluded');
-    if (this.autoDismiss || !this.#started) this.dismiss();
+    if (this.autoDismiss || !this.#started) await this.dismiss().catch(() => undefined);
     this.#end();
   }
 
@@ -287,7 +290,7 @@ export class Job {
       failure = error ?? new Error('unknown error');
     }
     this.#ran = true;
-    this.#busy = true;
+    this.#busy = false;
     if (failure !== null) this.#error ??= failure;
     for (const resolve of this.#ranWaiters.splice(0)) resolve();
     await this.#transaction.jobRan(this);

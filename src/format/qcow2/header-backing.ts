@@ -12,14 +12,14 @@ const MAX_NAME_BYTES = 1023;
 
 /**
  * What is to be written, in steps: each is durable before the next one. Throws where there is no room, before anything
- * is written. `format` null leaves what is recorded. No name: no backing file. A format is recorded where the header has, or can be given, a place
- * for it at the same moment as the name; else the format of the new backing file is probed when the image is opened.
+ * is written. `name` null or empty: the image is to have no backing file. `format` null leaves what is recorded. A format
+ * is recorded where the header has, or can be given, a place for it at the same moment as the name; else the format of
+ * the new backing file is probed when the image is opened.
  */
-export function planBackingName(store: HeaderStore, name: string, format: string | null): HeaderPatch[][] {
+export function planBackingName(store: HeaderStore, name: string | null, format: string | null): HeaderPatch[][] {
   const { header } = store;
+  if (name === null || name === '') return header.backing === null ? [] : [[noName(store, header.backing)]];
   const bytes = Buffer.from(name, 'utf8');
-  // a format that stays behind means nothing
-  if (bytes.byteLength === 0) return [[{ offset: HEADER_FIELDS.backingOffset, bytes: new Uint8Array(12) }]];
   if (bytes.byteLength > MAX_NAME_BYTES) {
     throw new BlockError('INVALID_ARGUMENT', `a backing file name of ${bytes.byteLength} bytes does not go into '${store.name}', which takes at most ${MAX_NAME_BYTES}`, { node: store.name });
   }
@@ -31,6 +31,14 @@ export function planBackingName(store: HeaderStore, name: string, format: string
   setU64(viewOf(fields), 0, to);
   viewOf(fields).setUint32(8, bytes.byteLength);
   return [...steps, [...formatPatches(store, format), { offset: to, bytes }, { offset: HEADER_FIELDS.backingOffset, bytes: fields }]];
+}
+
+/** A recorded format stays: without a name it means nothing. */
+function noName(store: HeaderStore, backing: { readonly offset: number }): HeaderPatch {
+  const fields = new Uint8Array(12);
+  // Extensions may end where the name begins; it stays their end where no mark is
+  if (store.header.extensionsEnd + EXTENSION_HEADER_BYTES > backing.offset) setU64(viewOf(fields), 0, backing.offset);
+  return { offset: HEADER_FIELDS.backingOffset, bytes: fields };
 }
 
 function isFormat({ type }: HeaderExtension): boolean {

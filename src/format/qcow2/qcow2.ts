@@ -272,7 +272,7 @@ export class Qcow2Driver implements BlockDriver {
   };
 
   /** Another name of the backing file in the image; what is open stays as it is. On a drained node. */
-  readonly changeBackingFile = async (name: string, format: string | null): Promise<void> => {
+  readonly changeBackingFile = async (name: string | null, format: string | null): Promise<void> => {
     const { image } = this;
     image.assertWritable();
     const steps = planBackingName(image.store, name, format);

@@ -27,7 +27,7 @@ test('what fails is taken back, and the reason stays until it is dismissed', asy
   await job.ended;
   expect(seen).toEqual(['j created', 'j running', 'j aborting', 'abort', 'j concluded']);
   expect(job.info()).toMatchObject({ error: 'no', status: 'concluded' });
-  job.dismiss();
+  await job.dismiss();
   expect(() => jobs.get('j')).toThrow('Job not found');
 });
 

@@ -1,0 +1,136 @@
+/**
+ * Goes over a disk from its start to its end, piece by piece, with several pieces in flight. They are accounted in their
+ * order, so that progress, errors and pauses are what they would be with one piece after the other.
+ */
+import { BufferPool } from '../base/buffer-pool.js';
+import { KiB } from '../base/bytes.js';
+import type { BlockJob } from './block-job.js';
+import type { JobContext } from './job.js';
+
+export const PIECE_BYTES = 512 * KiB;
+/** With a speed limit it is one. */
+const PIECES_IN_FLIGHT = 4;
+const PIECES_PER_TURN = 64;
+
+export interface Piece {
+  readonly offset: number;
+  readonly bytes: number;
+  /** False: nothing is to be done there. */
+  readonly copy: boolean;
+}
+
+export interface PieceWork<P extends Piece> {
+  /** What the first bytes of a range, at most `PIECE_BYTES`, are. */
+  look(offset: number, bytes: number): Promise<P>;
+  copy(piece: P, buffer: Uint8Array): Promise<void>;
+  /** What becomes of a piece after an error; throws where that ends the job. */
+  failed(error: unknown): 'again' | 'skip';
+}
+
+interface InFlight {
+  readonly offset: number;
+  readonly bytes: number;
+  /** Resolves to its error, or undefined. */
+  readonly done: Promise<unknown>;
+}
+
+export class PieceRun<P extends Piece> {
+  readonly #self: BlockJob;
+  readonly #context: JobContext;
+  readonly #length: number;
+  readonly #work: PieceWork<P>;
+  readonly #pool = new BufferPool(PIECES_IN_FLIGHT * PIECE_BYTES);
+  readonly #inFlight: InFlight[] = [];
+
+  constructor(self: BlockJob, context: JobContext, length: number, work: PieceWork<P>) {
+    this.#self = self;
+    this.#context = context;
+    this.#length = length;
+    this.#work = work;
+  }
+
+  async run(): Promise<void> {
+    this.#context.progress(0, this.#length);
+    try {
+      let turns = 0;
+      for (let offset = 0; offset < this.#length;) {
+        while (this.#inFlight.length >= (this.#self.speed > 0 ? 1 : PIECES_IN_FLIGHT)) await this.#retire();
+        await this.#mayGoOn();
+        if (++turns % PIECES_PER_TURN === 0) await new Promise<void>((resolve) => { setImmediate(resolve); });
+        offset += await this.#begin(offset);
+      }
+      while (this.#inFlight.length > 0) await this.#retire();
+    } finally {
+      await this.settled();
+    }
+  }
+
+  /** Resolves when nothing is under way; errors are told when their turn comes. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#inFlight.map(({ done }) => done));
+  }
+
+  /** Waits for the speed limit, and for the end of a pause; throws where the job is cancelled. */
+  async #mayGoOn(): Promise<void> {
+    for (let ms = this.#self.spend(0); ms > 0; ms = this.#self.spend(0)) await this.#context.sleep(ms);
+    await this.#context.pausePoint();
+  }
+
+  /** Returns for how many bytes. */
+  async #begin(offset: number): Promise<number> {
+    const bytes = Math.min(PIECE_BYTES, this.#length - offset);
+    const piece = await this.#work.look(offset, bytes).catch((error: unknown) => new LookFailed(error));
+    if (piece instanceof LookFailed) {
+      this.#inFlight.push({ offset, bytes, done: Promise.resolve(piece.error) });
+      return bytes;
+    }
+    if (piece.copy) this.#self.spend(piece.bytes);
+    this.#inFlight.push({ offset, bytes: piece.bytes, done: piece.copy ? this.#copy(piece) : NOTHING });
+    return piece.bytes;
+  }
+
+  /** Resolves to the error, or undefined. */
+  async #copy(piece: P): Promise<unknown> {
+    const lease = await this.#pool.lease(piece.bytes);
+    try {
+      await this.#work.copy(piece, lease.buffer);
+      return undefined;
+    } catch (error) {
+      return error ?? new Error('unknown error');
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** The oldest piece: waits for it, and deals with its error. */
+  async #retire(): Promise<void> {
+    const { offset, bytes, done } = this.#inFlight[0]!;
+    const error = await done;
+    if (error !== undefined) await this.#mend(error, offset, bytes);
+    this.#inFlight.shift();
+    this.#context.progress(offset + bytes, this.#length);
+  }
+
+  /** Until the range is done, or need not be. */
+  async #mend(first: unknown, offset: number, bytes: number): Promise<void> {
+    await this.settled();
+    let error = first;
+    for (const end = offset + bytes; offset < end;) {
+      if (error !== undefined) {
+        if (this.#work.failed(error) === 'skip') return;
+        // those in flight have ended: an error that stays must not keep the processor busy
+        await this.#context.sleep(0);
+      }
+      const piece = await this.#work.look(offset, end - offset).catch((failure: unknown) => new LookFailed(failure));
+      error = piece instanceof LookFailed ? piece.error : piece.copy ? await this.#copy(piece) : undefined;
+      if (error === undefined && !(piece instanceof LookFailed)) offset += piece.bytes;
+    }
+  }
+}
+
+class LookFailed {
+  readonly error: unknown;
+  constructor(error: unknown) { this.error = error; }
+}
+
+const NOTHING: Promise<unknown> = Promise.resolve(undefined);
