@@ -67,6 +67,8 @@ export class IncomingState {
   }
 
   async #end(clock: Clock): Promise<void> {
+    if (this.#input.waiting) await eventsAtHand();
+    if (this.#input.waiting) throw new BlockError('PROTOCOL', `no VM state came: nobody has connected to '${this.path}'`);
     const waiting = new AbortController();
     try {
       const ended = await Promise.race([this.#pumped.then(() => true), clock.sleep(END_WAIT_MS, waiting.signal).then(() => false)]);
@@ -89,4 +91,9 @@ export class IncomingState {
     await rm(this.#directory, { recursive: true, force: true });
     await this.#area.discard();
   }
+}
+
+/** Who connected before now is known afterwards: the kernel tells of all sockets before the second turn ends. */
+async function eventsAtHand(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => { setImmediate(resolve); });
 }

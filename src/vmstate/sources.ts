@@ -178,6 +178,9 @@ export class SocketInput implements VmStateInput {
     return new SocketInput(path, server, signal);
   }
 
+  /** Nobody has connected so far. */
+  get waiting(): boolean { return this.#server.listening; }
+
   async pump(into: VmStateConsumer): Promise<number> {
     const connection = await this.#connected();
     const open = (onread: OnReadOpts): Socket => {
