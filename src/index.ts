@@ -56,6 +56,7 @@ export type { OptionTree } from './image/options.js';
 export { bypassFilter, insertFilter, replaceNode } from './image/graph-edit.js';
 export { reopenBlockdevs } from './image/reopen.js';
 export { createImage, openImage, type CreateImageOptions, type OpenImageOptions } from './image/open.js';
+export { startActiveCommit, type ActiveCommitOptions } from './job/commit-active.js';
 export { startCommit, type CommitOptions } from './job/commit.js';
 export { startStream, type StreamOptions } from './job/stream.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';

@@ -7,6 +7,7 @@ import { Permission } from '../block/permissions.js';
 import { chainContains, chainFrom, findBackingImage, findOverlay, skipFilters } from '../image/chain.js';
 import { nodeFilename } from '../image/filename.js';
 import type { OnError } from '../job/block-job.js';
+import { startActiveCommit } from '../job/commit-active.js';
 import { startCommit } from '../job/commit.js';
 import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -32,7 +33,8 @@ async function commit(daemon: StorageDaemon, args: JsonDict): Promise<void> {
   const isActive = skipFilters(top) === skipFilters(active);
   if (isActive || hasWriter(top)) {
     if (backingFile !== undefined) throw invalid(isActive ? "'backing-file' specified, but 'top' is the active layer" : "'backing-file' specified, but 'top' has a writer on it");
-    throw new BlockError('NOT_SUPPORTED', 'The active layer cannot be committed yet');
+    await startActiveCommit(daemon.blockJobs, graph, { ...jobOptions(args), top, base });
+    return;
   }
   refuseBlocked(findOverlay(active, top)!);
   await startCommit(daemon.blockJobs, graph, { ...jobOptions(args), active, top, base, backingFile });

@@ -9,6 +9,7 @@ import { BlockNode } from '../../block/node.js';
 import { NO_USE, Permission, type EdgeUse, type NodeUser } from '../../block/permissions.js';
 import { InterceptFilter } from '../../filter/intercept.js';
 import { WriteGate } from '../../filter/write-gate.js';
+import { nodeBelow, skipFilters } from '../../image/chain.js';
 import { nodeFilename } from '../../image/filename.js';
 import { insertFilter, linksTo } from '../../image/graph-edit.js';
 import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
@@ -55,6 +56,8 @@ export interface MirrorOptions {
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
   readonly transaction?: JobTransaction | undefined;
+  /** After the job has failed, or was cancelled for good, and has let go of all nodes. */
+  readonly onAborted?: (() => Promise<void>) | undefined;
 }
 
 /** A running mirror, for those who steer it. */
@@ -134,7 +137,7 @@ class MirrorRun implements Mirror, JobWork {
     const nodeName = graph.takeName(options.filterNodeName);
     this.#gate = new WriteGate(jobs.clock);
     this.#driver = new InterceptFilter({
-      child: source, formatName: kind === 'commit' ? 'commit_top' : 'mirror_top', gate: this.#gate, childUse: kind === 'commit' ? commitUse : undefined,
+      child: source, formatName: 'mirror_top', gate: this.#gate, childUse: kind === 'commit' ? commitUse : undefined,
     });
     this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
     graph.add(this.filter);
@@ -172,9 +175,19 @@ class MirrorRun implements Mirror, JobWork {
       source.writeObservers.add(this.#state);
       await blockJob.addNode(graph, 'source', source, { used: 0, shared: READ_AND_WRITES });
       await blockJob.addNode(graph, 'target', target, { used: 0, shared: Permission.ALL });
+      if (kind === 'commit') await this.#holdIntermediates();
     } catch (error) {
       blockJob.job.failEarly();
       throw error;
+    }
+  }
+
+  /** What lies between the source and the base: nobody needs it to be whole, but for filters of the base. */
+  async #holdIntermediates(): Promise<void> {
+    const { source, target } = this.#options;
+    for (let node = nodeBelow(source); node !== null && node !== target; node = nodeBelow(node)) {
+      const whole = skipFilters(node) === target ? Permission.CONSISTENT_READ : 0;
+      await this.blockJob.addNode(this.#graph, 'intermediate node', node, { used: 0, shared: Permission.WRITE_UNCHANGED | Permission.WRITE | whole });
     }
   }
 
@@ -255,9 +268,10 @@ class MirrorRun implements Mirror, JobWork {
   }
 
   async abort(): Promise<void> {
-    if (this.#left) return;
+    if (this.#left) return this.#options.onAborted?.();
     this.#state.parts.target.abandon();
     await this.#leave(false);
+    await this.#options.onAborted?.();
   }
 
   /** Takes the filter out; with `pivot`, the users of the source get the target. */
