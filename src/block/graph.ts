@@ -54,10 +54,10 @@ export class BlockGraph {
     return node;
   }
 
-  /** For commands that take a disk: a node that no other node uses. */
+  /** For commands that take a disk: a node that no other node uses, and no job. */
   root(name: string): BlockNode {
     const node = this.lookUp(name);
-    if ([...node.parents].some((user) => user instanceof BlockChild)) throw new BlockError('INVALID_ARGUMENT', 'Need a root block node');
+    if ([...node.parents].some((user) => !(user instanceof BlockBackend))) throw new BlockError('INVALID_ARGUMENT', 'Need a root block node');
     return node;
   }
 

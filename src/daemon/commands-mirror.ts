@@ -15,7 +15,7 @@ export function mirrorCommands(daemon: StorageDaemon): CommandTable {
 }
 
 async function mirror({ graph, blockJobs }: StorageDaemon, args: JsonDict): Promise<void> {
-  const source = graph.lookUp(args['device'] as string);
+  const source = graph.root(args['device'] as string);
   const target = graph.lookUp(args['target'] as string);
   const sync = args['sync'] as string;
   if (sync === 'incremental' || sync === 'bitmap') throw new BlockError('NOT_SUPPORTED', `Sync mode '${sync}' not supported`);

@@ -290,8 +290,10 @@ export class Job {
       failure = error ?? new Error('unknown error');
     }
     this.#ran = true;
-    this.#busy = false;
     if (failure !== null) this.#error ??= failure;
+    this.#busy = false;
+    // whoever started it hears first that it was started
+    await new Promise((resolve) => { setImmediate(resolve); });
     for (const resolve of this.#ranWaiters.splice(0)) resolve();
     await this.#transaction.jobRan(this);
   }

@@ -111,10 +111,10 @@ export class ActiveWrites {
     const stop = end >= state.length ? state.length : alignDown(end, granularity);
     if (stop > first) bitmap.clear(first, stop - first);
     state.activeBytes += bytes;
+    state.total += bytes;
     try {
       await (request.op === 'discard' ? this.#copyDiscard(offset, bytes, below) : this.#send(whole));
-      state.done += bytes;
-      state.written += bytes;
+      state.finished(bytes);
     } catch (error) {
       // the ends were clean, or are no part of it
       state.requestFailed('write', error, offset, bytes);

@@ -3,7 +3,6 @@ import { isPowerOfTwo, MiB } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import { refuseAsBacking, refuseBlocked, type BlockGraph } from '../../block/graph.js';
 import type { BlockNode } from '../../block/node.js';
-import { reaches } from '../../block/permissions.js';
 import type { MirrorOptions } from './mirror.js';
 
 const MIN_GRANULARITY = 512;
@@ -26,7 +25,14 @@ export function checkMirror(graph: BlockGraph, options: MirrorOptions): void {
 
 /** A filter would show another node than the one below it, which the source reads. */
 export function refuseFilterOnChain(source: BlockNode, target: BlockNode): void {
-  if (reaches(source, withoutFilters(target))) refuse("Cannot mirror to a filter on top of a node in the source's backing chain");
+  if (onChain(source, withoutFilters(target))) refuse("Cannot mirror to a filter on top of a node in the source's backing chain");
+}
+
+function onChain(top: BlockNode, wanted: BlockNode): boolean {
+  for (let node: BlockNode | undefined = top; node !== undefined; node = node.children.find(({ role }) => role === 'filtered' || role === 'backing')?.node) {
+    if (node === wanted) return true;
+  }
+  return false;
 }
 
 /** The node whose users get the target: what the source shows must be what it shows. */

@@ -127,10 +127,7 @@ export class Copier {
     const copied = zero ? await this.#zero(offset, bytes) : await this.#copy(offset, bytes);
     this.#inFlight--;
     state.backgroundBytes -= bytes;
-    if (copied) {
-      state.done += bytes;
-      state.written += bytes;
-    }
+    if (copied) state.finished(bytes);
     state.claims.release(hold);
     this.#ended();
   }

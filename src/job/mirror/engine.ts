@@ -50,6 +50,7 @@ export class MirrorEngine {
   /** Resolves when all is copied; the source is then drained, until `letGo`. */
   async run(context: JobContext): Promise<void> {
     const { state } = this;
+    state.onProgress = (done, total) => context.progress(done, total);
     try {
       if (state.length > 0) {
         await this.#options.begin(context);
@@ -81,7 +82,9 @@ export class MirrorEngine {
   }
 
   #tell(context: JobContext): void {
-    context.progress(this.state.done, this.state.done + this.state.remaining);
+    const { state } = this;
+    state.total = state.done + state.remaining;
+    context.progress(state.done, state.total);
   }
 
   async #loop(context: JobContext): Promise<void> {
@@ -121,7 +124,12 @@ export class MirrorEngine {
     const letGo = await drainAll(this.#options.drained);
     if (state.bitmap.count === 0 && !state.failed && await this.#flush(context)) {
       this.#tell(context);
-      this.#letGo = letGo;
+      // QEMU tells of a job that keeps its source drained that it is paused
+      this.state.parts.blockJob.job.holdPaused();
+      this.#letGo = () => {
+        this.state.parts.blockJob.job.releasePaused();
+        letGo();
+      };
       return true;
     }
     letGo();

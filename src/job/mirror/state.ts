@@ -46,6 +46,9 @@ export class MirrorState implements WriteObserver {
   dirtied = 0;
   /** The target's state is nobody's concern any more. */
   stopped = false;
+  /** What `done` will be, as it looks now. */
+  total = 0;
+  onProgress: ((done: number, total: number) => void) | null = null;
   /** Users' requests that go to the target as well: they make nothing dirty. */
   readonly writtenThrough = new Set<BlockRequest>();
   #failure: unknown;
@@ -56,6 +59,13 @@ export class MirrorState implements WriteObserver {
     this.parts = parts;
     this.bitmap = parts.bitmap;
     this.granularity = parts.bitmap.granularity;
+  }
+
+  /** So many bytes are equal now. */
+  finished(bytes: number): void {
+    this.done += bytes;
+    this.written += bytes;
+    this.onProgress?.(this.done, Math.max(this.done, this.total));
   }
 
   get failed(): boolean { return this.#failed; }

@@ -11,6 +11,11 @@ function table(): { readonly jobs: JobTable; readonly seen: string[] } {
 
 const make = (jobs: JobTable, options: Partial<JobOptions> = {}): Job => jobs.create({ id: 'j', type: 'create', run: async () => undefined, ...options });
 
+/** Whatever can go on has gone on, the end of a job too, which is told a turn later. */
+const turn = async (): Promise<void> => {
+  for (let left = 3; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
+};
+
 test('a job runs, takes effect and is forgotten', async () => {
   const { jobs, seen } = table();
   const job = make(jobs, { commit: async () => { seen.push('commit'); } });
@@ -43,7 +48,6 @@ test('paused at a pause point, resumed once, cancelled at the next', async () =>
       }
     },
   });
-  const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
   job.start();
   await turn();
   job.pause();
@@ -63,7 +67,6 @@ test('paused at a pause point, resumed once, cancelled at the next', async () =>
 test('a job that is ready waits to be completed; one that waits to be finalized, for that', async () => {
   const { jobs, seen } = table();
   const job = make(jobs, { autoFinalize: false, run: (context) => context.ready() });
-  const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
   job.start();
   await turn();
   expect(job.status).toBe('ready');
