@@ -34,6 +34,8 @@ export interface BlockdevContext {
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
   /** Hears what nodes tell by themselves. */
   readonly onEvent?: ((event: NodeEvent) => void) | undefined;
+  /** See OpenImageOptions. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Opens a tree. The root is held by its name (blockdev-add) until it is removed from the graph. */
@@ -224,6 +226,7 @@ class NodeOpening {
       objectType: this.#context.objectType,
       throttleGroup: this.#context.throttleGroup,
       onEvent: this.#context.onEvent,
+      signal: this.#context.signal,
       root: this.#how.root,
       child: async (edge, role, use) => {
         const node = await this.#child(edge, role, use);

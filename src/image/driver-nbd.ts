@@ -27,6 +27,7 @@ async function openNbd(context: DriverContext): Promise<OpenedDriver> {
   const shared = {
     address, exportName, tls, dirtyBitmap: options.string('x-dirty-bitmap'),
     reconnectDelayMs: seconds(options, 'reconnect-delay'), openTimeoutMs: seconds(options, 'open-timeout'),
+    signal: context.signal,
   };
   const driver = await openNbdDriver({ ...shared, readOnly: true });
   const name = exportUri(address, told);

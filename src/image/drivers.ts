@@ -46,6 +46,8 @@ export interface DriverContext {
   /** The throttle-group object of this name. */
   readonly throttleGroup?: ((name: string) => ThrottleGroup | undefined) | undefined;
   readonly onEvent?: ((event: NodeEvent) => void) | undefined;
+  /** See OpenImageOptions. */
+  readonly signal?: AbortSignal | undefined;
   /** How the root of a tree is opened that has a name of its own; null for all other nodes. */
   readonly root: { readonly snapshot: string | undefined; readonly forCheck: boolean | undefined; readonly noBacking: boolean | undefined } | null;
   /** Opens or finds the node for an edge, and holds it for the node being opened, with the uses of the role. */

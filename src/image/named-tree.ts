@@ -20,7 +20,7 @@ export async function openNamedTree(filename: string, options: OpenImageOptions,
       discard: options.discard ?? 'unmap', 'lazy-refcounts': options.lazyRefcounts, 'l2-cache-size': options.l2CacheSize,
     };
     for (const [name, value] of Object.entries(otherwise)) if (value !== undefined && !flat.has(name)) flat.set(name, value);
-    node = await openTree(graph, flat, { backing: options.backing ?? 'same-dir', trace: options.trace },
+    node = await openTree(graph, flat, { backing: options.backing ?? 'same-dir', trace: options.trace, signal: options.signal },
       { writethrough: mode.writethrough, snapshot: options.snapshot, forCheck: options.forCheck, noBacking: options.noBacking });
     const used = Permission.CONSISTENT_READ | (node.readOnly ? 0 : Permission.WRITE | Permission.RESIZE);
     const shared = options.forceShare === true ? Permission.ALL : Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED;
