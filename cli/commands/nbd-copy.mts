@@ -7,7 +7,8 @@ const MAX_CHUNK = 32 * 1024 ** 2;
 
 export const command = defineCommand({
   description: 'Copies the disk that one image or NBD export holds into another. Zeros and holes stay holes where the target can have them. A target ' +
-    'file is made anew; a device, an NBD export, or with --existing a file is written as it is, and refused where it is too small.',
+    'file is made anew: what it held is gone at once, and of a copy that does not end nothing is left, or an empty file where there was one. ' +
+    'A device, an NBD export, or with --existing a file is written as it is, and refused where it is too small.',
   positionals: {
     source: { help: 'an image or an NBD URI' },
     target: { help: 'an image or an NBD URI' },
@@ -50,7 +51,6 @@ export const command = defineCommand({
       if (json) out.json({ source, target, ...copied, seconds });
       else out.line(`copied ${formatSize(copied.bytes)}: ${formatSize(copied.copied)} of data, ${formatSize(copied.zeroed)} of zeros`);
     } catch (error) {
-      // half a copy looks like a disk
       if (createTarget && found === undefined && !isNbdName(target)) rmSync(target, { force: true });
       throw error;
     }

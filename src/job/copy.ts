@@ -68,24 +68,35 @@ export interface CopyImageOptions extends CopyOptions {
   readonly backing?: OpenImageOptions['backing'];
 }
 
-/** As copyNode, between files and NBD exports by their names. */
+/** As copyNode, between files and NBD exports by their names. Where it fails, a target that it made anew is empty: half a copy looks like a disk. */
 export async function copyImage(source: string, target: string, options: CopyImageOptions = {}): Promise<CopyResult> {
   const { connections = 4, cache, backing, signal } = options;
   const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections, signal });
   try {
     const targetFormat = options.targetFormat ?? 'raw';
     const create = !isNbdName(target) && (options.createTarget ?? true);
-    if (create) await createImage(target, { format: targetFormat, size: from.length() });
-    const to = await openImage(target, { format: targetFormat, cache, backing, connections, signal, discard: 'unmap' });
+    if (!create) return await copyInto(from, target, targetFormat, options);
+    await createImage(target, { format: targetFormat, size: from.length() });
     try {
-      const result = await copyNode(from, to, options);
-      await to.close();
-      return result;
-    } finally {
-      await to.close();
+      return await copyInto(from, target, targetFormat, options);
+    } catch (error) {
+      await createImage(target, { format: 'raw', size: 0 }).catch(() => {}); // a device cannot be empty
+      throw error;
     }
   } finally {
     await from.close();
+  }
+}
+
+async function copyInto(from: BlockNode, target: string, format: FormatName, options: CopyImageOptions): Promise<CopyResult> {
+  const { connections = 4, cache, backing, signal } = options;
+  const to = await openImage(target, { format, cache, backing, connections, signal, discard: 'unmap' });
+  try {
+    const result = await copyNode(from, to, options);
+    await to.close();
+    return result;
+  } finally {
+    await to.close();
   }
 }
 

@@ -1,5 +1,5 @@
 /** `quiesce nbd copy` that ends early: Ctrl-C, a server that dies or falls silent, a full disk. Nothing half is left, nothing hangs. */
-import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { afterEach, expect, test } from '@jest/globals';
 import { expectRefused, leaksAtMost, makeImage, MiB, startQuiesce, waitFor, type RunningCommand } from '../support/cli.js';
@@ -40,6 +40,12 @@ peers('nbdkit', 'qemu-img', 'qemu-io')('interrupted', () => {
     expect(readdirSync(tmp()).filter((file) => file !== 'slow')).toEqual([]);
   });
 
+  test.each(['old.qcow2', 'old.raw'])('%s, which was there and is made anew, is empty', async (name) => {
+    await runOk('qemu-img', ['create', '-q', '-f', name.slice(4), tmp(name), '4M']);
+    await interrupted(await copying(await slowSource(), tmp(name)));
+    expect(statSync(tmp(name)).size).toBe(0);
+  });
+
   test('an image that was there is sound, and its snapshot untouched', async () => {
     const image = await makeImage(tmp('there.qcow2'), '1G');
     await runOk('qemu-io', ['-c', 'write -P 9 0 1M', image]);
@@ -56,18 +62,22 @@ afterEach(() => {
   for (const server of silent.splice(0)) server.close();
 });
 
-test('Ctrl-C while a server says nothing at all', async () => {
+test.each([
+  ['a URI', (path: string) => uri(path)],
+  ['json:', (path: string) => `json:${JSON.stringify({ driver: 'raw', file: { driver: 'nbd', server: { type: 'unix', path } } })}`],
+])('Ctrl-C while a server behind %s says nothing at all: what was there stays', async (_, name) => {
   let connected = false;
+  writeFileSync(tmp('out'), 'old');
   const server = createServer((socket) => {
     connected = true;
     socket.on('error', () => undefined);
   });
   silent.push(server);
   await new Promise<void>((resolve) => { server.listen(tmp('silent'), resolve); });
-  const command = startQuiesce(['nbd', 'copy', uri(tmp('silent')), tmp('out')]);
+  const command = startQuiesce(['nbd', 'copy', name(tmp('silent')), tmp('out')]);
   await waitFor('it is connected', () => connected);
   await interrupted(command);
-  expect(existsSync(tmp('out'))).toBe(false);
+  expect(readFileSync(tmp('out'), 'utf8')).toBe('old');
 });
 
 peers('nbdkit')('a server', () => {
