@@ -56,6 +56,11 @@ const FREQUENT = [
   ['image', 'resize', 'a', '+1M'],
   ['image', 'bitmap', 'a', 'b', '--add', '--remove'],
   ['image', 'check', 'a'],
+  ['nbd', 'copy', 'a', 'b'],
+  ['snapshot', 'create', 'a', 's', '--vm-state', 'b'],
+  ['snapshot', 'list', 'a'],
+  ['snapshot', 'load', 'a', 's', '--vm-state', 'b'],
+  ['snapshot', 'delete', 'a', 's'],
 ];
 
 /** Compiles ahead into the folder of the bundle. Whatever fails here costs start-up time, and nothing else. */

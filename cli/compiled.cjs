@@ -2,7 +2,7 @@
 /**
  * Loads the bundle with its code compiled ahead: reading and compiling a few hundred kilobytes of JavaScript costs more
  * than most commands take. build.js keeps what V8 compiled beside each file; V8 itself takes it only if it is of its
- * own version and flags, and otherwise compiles as usual. Newer Nodes do the same for every module (module.enableCompileCache).
+ * own version and flags (so brief programs have code of their own), and otherwise compiles as usual. Newer Nodes do the same for every module (module.enableCompileCache).
  */
 const { readFileSync } = require('node:fs');
 const { createRequire } = require('node:module');
@@ -10,7 +10,21 @@ const { dirname, join } = require('node:path');
 const vm = require('node:vm');
 
 /** Where the compiled code of `file` is kept: code of another Node, or of another processor, is not even looked at. */
-const codePath = (file) => `${file}.${process.version}-${process.arch}.code`;
+const codePath = (file, brief) => `${file}.${process.version}-${process.arch}${brief ? '-brief' : ''}.code`;
+
+/**
+ * Whether these arguments of `quiesce` move much data within a second or so, and that is all. V8's optimiser would then
+ * compete with the I/O for the processors and come too late to help.
+ */
+const isBrief = ([command, verb]) => command === 'snapshot' || command === 'demo' || (command === 'nbd' && verb === 'copy');
+
+/** For those: functions that stay hot for longer are still optimised. False on a newer Node, which may lack the flag and complain aloud. */
+function optimiseLate() {
+  if (Number.parseInt(process.versions.node, 10) > 24) return false;
+  // Loading node:v8 costs 5 ms, so only those that gain pay for it.
+  require('node:v8').setFlagsFromString('--interrupt-budget=1000000');
+  return true;
+}
 
 function readIfThere(path) {
   try {
@@ -20,8 +34,8 @@ function readIfThere(path) {
   }
 }
 
-/** Loads the CommonJS file as `require` would. `onScript(file, script)` hears of each file of the bundle. */
-function loadCompiled(main, onScript = () => {}) {
+/** Loads the CommonJS file as `require` would. `brief`: after optimiseLate. `onScript(file, script)` hears of each file of the bundle. */
+function loadCompiled(main, { brief = false, onScript = () => {} } = {}) {
   const folder = dirname(main);
   const requireOther = createRequire(main);
   const loaded = new Map();
@@ -31,7 +45,7 @@ function loadCompiled(main, onScript = () => {}) {
     const module = { exports: {} };
     loaded.set(file, module);
     const script = new vm.Script(`(function (exports, require, module, __filename, __dirname) {${readFileSync(file, 'utf8')}\n})`, {
-      filename: file, cachedData: readIfThere(codePath(file)),
+      filename: file, cachedData: readIfThere(codePath(file, brief)),
     });
     onScript(file, script);
     script.runInThisContext()(module.exports, requireFrom, module, file, folder);
@@ -42,4 +56,4 @@ function loadCompiled(main, onScript = () => {}) {
   return load(main);
 }
 
-module.exports = { codePath, loadCompiled };
+module.exports = { codePath, isBrief, loadCompiled, optimiseLate };

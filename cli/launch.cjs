@@ -5,6 +5,7 @@
  */
 const { existsSync, realpathSync } = require('node:fs');
 const { dirname, join } = require('node:path');
+const { loadCompiled, optimiseLate } = require('./compiled.cjs');
 
 /** Newer Nodes keep compiled code; in the user's own cache, since a shared directory would be a way in. False on older ones. */
 function enableCompileCache() {
@@ -17,15 +18,11 @@ function enableCompileCache() {
 
 /**
  * Runs dist/cli/`entry`.cjs of this package as `name`. `threads`: how many host calls are in flight at most, unless the
- * user says otherwise. `brief`: it moves much data within a second or so, and is over.
+ * user says otherwise. `brief`: see isBrief.
  */
 exports.launch = ({ entry, name, threads, brief }) => {
   process.env.UV_THREADPOOL_SIZE ||= String(threads);
-  // In a short run V8's optimiser would compete with the I/O for the processors and come too late to help. Functions
-  // that stay hot for longer are still optimised. A Node that drops the flag would complain aloud.
-  // Loading node:v8 costs 5 ms, so only those that gain pay for it.
-  if (brief && Number.parseInt(process.versions.node, 10) <= 24) require('node:v8').setFlagsFromString('--interrupt-budget=1000000');
-
+  const late = brief && optimiseLate();
   const root = dirname(dirname(realpathSync(__filename)));
   const main = join(root, 'dist', 'cli', `${entry}.cjs`);
   const complain = (text) => {
@@ -35,7 +32,7 @@ exports.launch = ({ entry, name, threads, brief }) => {
   if (!existsSync(main)) return complain(`not built yet, ${main} is missing: run 'npm ci && npm run build' in ${root}`);
   try {
     if (enableCompileCache()) require(main);
-    else require('./compiled.cjs').loadCompiled(main);
+    else loadCompiled(main, { brief: late });
   } catch (error) {
     complain(`${main} cannot be loaded: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
     if (process.env.QUIESCE_DEBUG === '1') process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`);
