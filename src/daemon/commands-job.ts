@@ -22,16 +22,29 @@ export function jobCommands(daemon: StorageDaemon): CommandTable {
   const verb = (act: (job: Job) => void | Promise<void>) => ({ id }: JsonDict): void | Promise<void> => act(jobs.get(id as string));
   return {
     'query-jobs': () => jobs.list().map(jobInfo),
-    'job-pause': verb((job) => job.pause()),
-    'job-resume': verb((job) => job.resume()),
+    'job-pause': verb(whatFollows((job) => job.pause())),
+    'job-resume': verb(whatFollows((job) => job.resume())),
     'job-cancel': verb((job) => cancel(job, true)),
-    'job-complete': verb((job) => job.complete()),
+    'job-complete': verb(whatFollows((job) => job.complete())),
     'job-finalize': verb((job) => finalize(job)),
     'job-dismiss': verb((job) => job.dismiss()),
     ...blockJobCommands(daemon.blockJobs),
     'blockdev-create': (args) => startCreate(daemon, args),
     'x-blockdev-amend': (args) => startAmend(daemon, args),
   };
+}
+
+/** What the job does about it at once is told before the reply, as where it is a coroutine that is entered. */
+function whatFollows(act: (job: Job) => void): (job: Job) => Promise<void> {
+  return async (job) => {
+    act(job);
+    await settled();
+  };
+}
+
+/** Whatever needs nothing from outside has been done. */
+export function settled(): Promise<void> {
+  return new Promise((resolve) => { setImmediate(resolve); });
 }
 
 /** A job whose work is done has ended when the command has. */
@@ -67,9 +80,9 @@ function blockJobCommands(blockJobs: BlockJobs): CommandTable {
       if (job.userPaused && force !== true) throw new BlockError('INVALID_ARGUMENT', `The block job for device '${device as string}' is currently paused`);
       return cancel(job, force === true);
     },
-    'block-job-pause': ({ device }) => find(device).job.pause(),
-    'block-job-resume': ({ device }) => find(device).job.resume(),
-    'block-job-complete': ({ device }) => find(device).job.complete(),
+    'block-job-pause': ({ device }) => whatFollows((job) => job.pause())(find(device).job),
+    'block-job-resume': ({ device }) => whatFollows((job) => job.resume())(find(device).job),
+    'block-job-complete': ({ device }) => whatFollows((job) => job.complete())(find(device).job),
     'block-job-dismiss': ({ id }) => find(id).job.dismiss(),
     'block-job-finalize': ({ id }) => finalize(find(id).job),
   };

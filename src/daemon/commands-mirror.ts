@@ -6,6 +6,7 @@ import { startMirror } from '../job/mirror/mirror.js';
 import type { CopyMode } from '../job/mirror/state.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
+import { settled } from './commands-job.js';
 import type { StorageDaemon } from './daemon.js';
 
 export function mirrorCommands(daemon: StorageDaemon): CommandTable {
@@ -28,6 +29,7 @@ async function mirror({ graph, blockJobs }: StorageDaemon, args: JsonDict): Prom
     filterNodeName: args['filter-node-name'] as string | undefined, copyMode: args['copy-mode'] as CopyMode | undefined,
     autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
   });
+  await settled();
 }
 
 function number(args: JsonDict, name: string): number | undefined {

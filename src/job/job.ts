@@ -292,8 +292,8 @@ export class Job {
     this.#ran = true;
     if (failure !== null) this.#error ??= failure;
     this.#busy = false;
-    // whoever started it hears first that it was started
-    await new Promise((resolve) => { setImmediate(resolve); });
+    // whoever started it, or told it to end, hears first that this was done
+    for (let turns = 2; turns > 0; turns--) await new Promise((resolve) => { setImmediate(resolve); });
     for (const resolve of this.#ranWaiters.splice(0)) resolve();
     await this.#transaction.jobRan(this);
   }

@@ -29,9 +29,7 @@ export function refuseFilterOnChain(source: BlockNode, target: BlockNode): void 
 }
 
 function onChain(top: BlockNode, wanted: BlockNode): boolean {
-  for (let node: BlockNode | undefined = top; node !== undefined; node = node.children.find(({ role }) => role === 'filtered' || role === 'backing')?.node) {
-    if (node === wanted) return true;
-  }
+  for (let node: BlockNode | null = top; node !== null; node = filteredBy(node) ?? node.backing) if (node === wanted) return true;
   return false;
 }
 
@@ -47,14 +45,19 @@ export function findReplaced(graph: BlockGraph, source: BlockNode, name: string)
 
 export function shows(source: BlockNode, node: BlockNode): boolean {
   if (source === node) return true;
-  const { driver } = source;
-  const below = driver.formatName === 'quorum' ? source.children : source.children.filter(({ role }) => role === 'filtered');
-  return below.some((child) => shows(child.node, node));
+  if (source.driver.formatName === 'quorum') return source.children.some((child) => shows(child.node, node));
+  const below = filteredBy(source);
+  return below !== null && shows(below, node);
 }
 
 export function withoutFilters(node: BlockNode): BlockNode {
-  const below = node.driver.kind === 'filter' ? node.children.find(({ role }) => role === 'filtered') : undefined;
-  return below === undefined ? node : withoutFilters(below.node);
+  const below = filteredBy(node);
+  return below === null ? node : withoutFilters(below);
+}
+
+function filteredBy(node: BlockNode): BlockNode | null {
+  if (node.driver.kind !== 'filter') return null;
+  return node.children.find(({ role }) => role === 'filtered')?.node ?? null;
 }
 
 function refuse(why: string): never {

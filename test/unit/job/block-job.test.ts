@@ -15,9 +15,9 @@ function setUp() {
   return { seen, jobs, make };
 }
 
-/** Whatever can go on has gone on, the end of a job too, which is told a turn later. */
+/** Whatever can go on has gone on, the end of a job too, which is told two turns later. */
 const turn = async (): Promise<void> => {
-  for (let left = 3; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
+  for (let left = 4; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
 };
 
 /** A mirror without a disk: ready at once, ends when it is told to. */

@@ -11,9 +11,9 @@ function table(): { readonly jobs: JobTable; readonly seen: string[] } {
 
 const make = (jobs: JobTable, options: Partial<JobOptions> = {}): Job => jobs.create({ id: 'j', type: 'create', run: async () => undefined, ...options });
 
-/** Whatever can go on has gone on, the end of a job too, which is told a turn later. */
+/** Whatever can go on has gone on, the end of a job too, which is told two turns later. */
 const turn = async (): Promise<void> => {
-  for (let left = 3; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
+  for (let left = 4; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
 };
 
 test('a job runs, takes effect and is forgotten', async () => {
