@@ -5,6 +5,7 @@
  */
 import type { BlockRequest } from './request.js';
 import type { BlockChild } from './child.js';
+import type { DirtyBitmap } from './dirty-bitmap.js';
 import type { BitmapStore } from './dirty-bitmaps.js';
 import type { EdgeUse } from './permissions.js';
 
@@ -90,6 +91,8 @@ export interface BlockDriver {
   readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */
   readonly bitmapStore?: BitmapStore;
+  /** Its own dirty bitmaps without a name, oldest first: shown with those of the node, and nothing else. */
+  readonly shownBitmaps?: readonly DirtyBitmap[];
   readonly check?: (options: CheckOptions) => Promise<CheckResult>;
   readonly describe?: () => FormatInfo;
   /** Bytes the host really allocated for it. */

@@ -122,6 +122,7 @@ export class BlockNode extends IoVerbs {
     this.refreshLimits();
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
+    for (const bitmap of this.driver.shownBitmaps ?? []) this.bitmaps.anonymous.add(bitmap);
     this.bitmaps.listenTo(this.writeObservers);
   }
 

@@ -15,6 +15,7 @@ import { JobTable } from '../job/job-table.js';
 import type { JsonDict } from '../qobject/value.js';
 import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';
+import { backupCommands } from './commands-backup.js';
 import { blockCommands } from './commands-block.js';
 import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
@@ -174,6 +175,7 @@ export class StorageDaemon {
       ...this.liveSnapshots.commands(),
       ...transactionCommands(this),
       ...jobCommands(this),
+      ...backupCommands(this),
       ...mirrorCommands(this),
       ...commitCommands(this),
       ...streamCommands(this),

@@ -2,8 +2,10 @@
 import { BlockError } from '../base/errors.js';
 import { BlockBackend } from '../block/backend.js';
 import type { BlockNode } from '../block/node.js';
+import { JobTransaction } from '../job/job-transaction.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
+import { prepareBackupAction } from './commands-backup.js';
 import { prepareBitmapAction } from './commands-bitmap.js';
 import { prepareInternalSnapshot, prepareNewOverlay, prepareOverlay } from './commands-snapshot.js';
 import type { StorageDaemon } from './daemon.js';
@@ -13,6 +15,8 @@ export interface PreparedAction {
   /** Cannot fail. */
   commit?(): Promise<void>;
   abort?(): Promise<void>;
+  /** After all others have been committed or taken back. */
+  clean?(): Promise<void>;
 }
 
 export function transactionCommands(daemon: StorageDaemon): CommandTable {
@@ -26,11 +30,12 @@ async function transaction(daemon: StorageDaemon, { actions, properties }: JsonD
 
 async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], grouped: boolean): Promise<void> {
   const prepared: PreparedAction[] = [];
+  const jobs = grouped ? new JobTransaction() : undefined;
   try {
     for (const action of actions) {
       const type = action['type'] as string;
       if (grouped && !JOBS.includes(type)) throw new BlockError('INVALID_ARGUMENT', `Action '${type}' does not support Transaction property completion-mode = grouped`);
-      prepared.push(await prepare(daemon, type, action['data'] as JsonDict));
+      prepared.push(await prepare(daemon, type, action['data'] as JsonDict, jobs));
     }
   } catch (error) {
     // the last first: later ones may stand on earlier ones
@@ -38,11 +43,13 @@ async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], gro
     throw error;
   }
   for (const ready of prepared) await ready.commit?.();
+  for (const ready of prepared) await ready.clean?.();
 }
 
 const JOBS: readonly string[] = ['blockdev-backup', 'drive-backup'];
 
-async function prepare(daemon: StorageDaemon, type: string, data: JsonDict): Promise<PreparedAction> {
+async function prepare(daemon: StorageDaemon, type: string, data: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {
+  if (type === 'blockdev-backup') return prepareBackupAction(daemon, data, transaction);
   if (type === 'abort') throw new BlockError('CANCELLED', 'Transaction aborted using Abort action');
   if (type.startsWith('block-dirty-bitmap-')) return prepareBitmapAction(daemon, type, data);
   if (type === 'blockdev-snapshot-internal-sync') return prepareInternalSnapshot(daemon, data);

@@ -110,6 +110,7 @@ export class BlockJob {
   readonly #limit: RateLimit;
   readonly #nodes: JobEdge[] = [];
   readonly #blocker: OperationBlocker;
+  readonly #work: JobWork;
   #speed = 0;
   #ioStatus: IoStatus = 'ok';
 
@@ -123,6 +124,7 @@ export class BlockJob {
     this.#listener = listener;
     this.#limit = new RateLimit(clock);
     const work = makeWork(this);
+    this.#work = work;
     this.job = jobs.create({
       id, type, clock, autoFinalize, autoDismiss, transaction,
       run: (context) => work.run(context),
@@ -183,6 +185,7 @@ export class BlockJob {
     this.job.apply('set-speed');
     const before = this.#speed;
     this.#takeSpeed(speed);
+    this.#work.speedChanged?.();
     // who waits for a slower one to allow more need not wait any longer
     if (speed === 0 || speed > before) this.job.kick();
   }

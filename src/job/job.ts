@@ -48,6 +48,8 @@ export interface JobWork {
   cancel?(force: boolean): boolean;
   /** About to stand still at a pause point: waits for what is under way. */
   beforePause?(): Promise<void>;
+  /** Its speed limit is another one now. */
+  speedChanged?(): void;
   /** A client resumes what it, or an error, had paused. */
   userResumed?(): void;
 }

@@ -1,0 +1,39 @@
+/** QMP: blockdev-backup, alone and in transactions. */
+import { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode } from '../job/backup/backup.js';
+import type { OnError } from '../job/block-job.js';
+import type { JobTransaction } from '../job/job-transaction.js';
+import type { CommandTable } from '../qmp/server.js';
+import type { JsonDict } from '../qobject/value.js';
+import type { StorageDaemon } from './daemon.js';
+import type { PreparedAction } from './transaction.js';
+
+export function backupCommands(daemon: StorageDaemon): CommandTable {
+  return {
+    'blockdev-backup': async (args) => { await startBackup(daemon.graph, daemon.blockJobs, backupOptions(daemon, args)); },
+  };
+}
+
+/** With a transaction of jobs, they end together. */
+export async function prepareBackupAction(daemon: StorageDaemon, args: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {
+  const backup = await prepareBackup(daemon.graph, daemon.blockJobs, { ...backupOptions(daemon, args), transaction });
+  return { commit: () => backup.start(), abort: () => backup.giveUp(), clean: () => backup.goOn() };
+}
+
+function backupOptions({ graph }: StorageDaemon, args: JsonDict): BackupOptions {
+  const source = graph.lookUp(args['device'] as string);
+  const target = graph.lookUp(args['target'] as string);
+  const perf = args['x-perf'] as JsonDict | undefined ?? {};
+  return {
+    jobId: (args['job-id'] ?? '') as string, source, target, sync: args['sync'] as BackupSync,
+    bitmap: args['bitmap'] as string | undefined, bitmapMode: args['bitmap-mode'] as BitmapMode | undefined,
+    compress: args['compress'] as boolean | undefined, speed: number(args, 'speed'),
+    onSourceError: args['on-source-error'] as OnError | undefined, onTargetError: args['on-target-error'] as OnError | undefined,
+    filterNodeName: args['filter-node-name'] as string | undefined,
+    maxWorkers: number(perf, 'max-workers'), maxChunk: number(perf, 'max-chunk'),
+    autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
+  };
+}
+
+function number(args: JsonDict, name: string): number | undefined {
+  return args[name] === undefined ? undefined : Number(args[name]);
+}

@@ -1,0 +1,268 @@
+/**
+ * blockdev-backup: copies a disk as it was when the job began, while it is written. A filter over the source copies what
+ * guests are about to change; the job copies the rest.
+ */
+import type { BlockGraph } from '../../block/graph.js';
+import { BlockNode } from '../../block/node.js';
+import { Permission } from '../../block/permissions.js';
+import { attempt, type CopyCall, type CopyFailure } from '../../filter/block-copy.js';
+import { CopyBeforeWriteFilter } from '../../filter/copy-before-write.js';
+import { nodeFilename } from '../../image/filename.js';
+import { insertFilter, removeFilter } from '../../image/graph-edit.js';
+import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
+import { jobFailure } from '../failure.js';
+import type { JobContext, JobWork } from '../job.js';
+import type { JobTransaction } from '../job-transaction.js';
+import { planBackup, refuseChunk, refuseLengths, type BackupPlan } from './checks.js';
+
+/** `top`: only what the first layer of the source holds; `none`: only what guests are about to change, until the job is cancelled. */
+export type BackupSync = 'full' | 'top' | 'none' | 'bitmap' | 'incremental';
+/** When what was copied is taken off the bitmap. */
+export type BitmapMode = 'on-success' | 'never' | 'always';
+
+export interface BackupOptions {
+  readonly jobId: string;
+  readonly source: BlockNode;
+  /** As long as the source. */
+  readonly target: BlockNode;
+  readonly sync: BackupSync;
+  /** The name of a bitmap of the source: what is to be copied, or, with other sync modes, what this backup brings up to date. */
+  readonly bitmap?: string | undefined;
+  readonly bitmapMode?: BitmapMode | undefined;
+  /** Not there yet: refused. */
+  readonly compress?: boolean | undefined;
+  /** Bytes per second; 0 = no limit. */
+  readonly speed?: number | undefined;
+  readonly onSourceError?: OnError | undefined;
+  readonly onTargetError?: OnError | undefined;
+  readonly filterNodeName?: string | undefined;
+  /** Pieces in flight. Default 64; memory has a bound of its own. */
+  readonly maxWorkers?: number | undefined;
+  /** Largest piece; 0 = as large as is good. */
+  readonly maxChunk?: number | undefined;
+  readonly autoFinalize?: boolean | undefined;
+  readonly autoDismiss?: boolean | undefined;
+  readonly transaction?: JobTransaction | undefined;
+}
+
+/** A backup whose instant is now; it copies nothing in the background until it is started. */
+export interface PreparedBackup {
+  readonly blockJob: BlockJob;
+  /** Resolves when it runs. It stands still until `goOn` is called. */
+  start(): Promise<void>;
+  goOn(): Promise<void>;
+  /** Nothing was started: nothing has happened. */
+  giveUp(): Promise<void>;
+}
+
+/** Refuses as QEMU does, in its words. */
+export async function startBackup(graph: BlockGraph, jobs: BlockJobs, options: BackupOptions): Promise<BlockJob> {
+  const backup = await prepareBackup(graph, jobs, options);
+  await backup.start();
+  await backup.goOn();
+  return backup.blockJob;
+}
+
+/** The instant that the backup shows is within this call. */
+export function prepareBackup(graph: BlockGraph, jobs: BlockJobs, options: BackupOptions): Promise<PreparedBackup> {
+  return Backup.create(graph, jobs, options);
+}
+
+class Backup implements JobWork, PreparedBackup {
+  readonly completable = false;
+  blockJob!: BlockJob;
+  readonly #graph: BlockGraph;
+  readonly #options: BackupOptions;
+  readonly #plan: BackupPlan;
+  #filter: BlockNode | null = null;
+  #driver!: CopyBeforeWriteFilter;
+  #call: CopyCall | null = null;
+  /** A successor records in place of the bitmap. */
+  #frozen = false;
+
+  private constructor(graph: BlockGraph, options: BackupOptions) {
+    this.#graph = graph;
+    this.#options = options;
+    this.#plan = planBackup(options);
+  }
+
+  static async create(graph: BlockGraph, jobs: BlockJobs, options: BackupOptions): Promise<Backup> {
+    const backup = new Backup(graph, options);
+    const { bitmap } = backup.#plan;
+    try {
+      await options.source.drained(async () => {
+        if (bitmap !== null) {
+          bitmap.createSuccessor();
+          backup.#frozen = true;
+        }
+        refuseLengths(options);
+        await backup.#insertFilter();
+      });
+      refuseChunk(options, backup.#driver.copying.clusterSize);
+      await backup.#makeJob(jobs);
+    } catch (error) {
+      await backup.#undo();
+      throw error;
+    }
+    return backup;
+  }
+
+  async #insertFilter(): Promise<void> {
+    const { source, target, filterNodeName } = this.#options;
+    const { sync, bitmap } = this.#plan;
+    const nodeName = this.#graph.takeName(filterNodeName);
+    this.#driver = new CopyBeforeWriteFilter({ child: source, target, bitmap: sync === 'bitmap' ? bitmap : null });
+    this.#driver.copying.skipUnallocated = sync === 'top';
+    const filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
+    this.#graph.add(filter);
+    try {
+      await this.#graph.refresh([filter]);
+      await insertFilter(this.#graph, source, filter);
+    } catch (error) {
+      await filter.close();
+      throw error;
+    }
+    this.#filter = filter;
+  }
+
+  async #makeJob(jobs: BlockJobs): Promise<void> {
+    const { jobId, speed, autoFinalize, autoDismiss, transaction, target } = this.#options;
+    this.blockJob = jobs.create({ id: jobId, type: 'backup', speed, autoFinalize, autoDismiss, transaction }, () => this);
+    try {
+      await this.blockJob.addNode(this.#graph, 'main node', this.#filter!, ANY_USE);
+      await this.blockJob.addNode(this.#graph, 'target', target, ANY_USE);
+    } catch (error) {
+      this.blockJob.job.failEarly();
+      throw error;
+    }
+  }
+
+  async #undo(): Promise<void> {
+    if (this.#frozen) this.#plan.bitmap!.reclaim();
+    await this.clean();
+  }
+
+  async start(): Promise<void> {
+    const { job } = this.blockJob;
+    job.holdPaused();
+    job.start();
+    while (job.status === 'running') await Promise.resolve();
+  }
+
+  async goOn(): Promise<void> {
+    const { job } = this.blockJob;
+    job.releasePaused();
+    while (job.status === 'paused' && !job.paused) await Promise.resolve();
+  }
+
+  async giveUp(): Promise<void> {
+    this.blockJob.job.cancel(true);
+    await this.blockJob.job.ended;
+  }
+
+  async run(context: JobContext): Promise<void> {
+    const { copying } = this.#driver;
+    const tell = (): void => context.progress(copying.copied, copying.copied + copying.remaining);
+    copying.onProgress = tell;
+    tell();
+    // whoever started it hears of that before all that comes now
+    await new Promise<void>((resolve) => { setImmediate(resolve); });
+    if (this.#plan.sync === 'none') for (;;) await context.sleep(Infinity);
+    if (this.#plan.sync === 'top') await this.#resetUnallocated(context);
+    await this.#copy(context);
+    await this.#flush(context);
+  }
+
+  async #resetUnallocated(context: JobContext): Promise<void> {
+    const { copying } = this.#driver;
+    for (let at = 0; at < copying.length;) {
+      await context.pausePoint();
+      at += await copying.resetUnallocated(at);
+    }
+    copying.skipUnallocated = false;
+  }
+
+  async #copy(context: JobContext): Promise<void> {
+    for (;;) {
+      const call = this.#begin();
+      try {
+        while (!call.finished) await context.sleep(Infinity);
+      } catch (error) {
+        call.cancel();
+        await call.ended;
+        throw error;
+      }
+      const failure = await call.ended;
+      if (failure !== null) await this.#failed(failure, context);
+      else if (!call.cancelled) return;
+    }
+  }
+
+  #begin(): CopyCall {
+    const { copying } = this.#driver;
+    const { maxWorkers, maxChunk } = this.#options;
+    const { blockJob } = this;
+    const call = copying.start({
+      offset: 0, bytes: copying.length, maxWorkers, maxChunk, ioClass: 'background', clock: blockJob.clock, spend: (bytes) => blockJob.spend(bytes),
+    });
+    this.#call = call;
+    void call.ended.then(() => blockJob.job.kick());
+    return call;
+  }
+
+  async #failed({ operation, error }: CopyFailure, context: JobContext): Promise<void> {
+    const { onSourceError = 'report', onTargetError = 'report' } = this.#options;
+    if (this.blockJob.onError(operation === 'read' ? onSourceError : onTargetError, operation, error) === 'report') throw jobFailure(error);
+    await context.pausePoint();
+  }
+
+  /** What was copied lasts before anybody is told that it was. */
+  async #flush(context: JobContext): Promise<void> {
+    const { source, target } = this.#options;
+    const edge = this.#driver.target;
+    for (;;) {
+      const failure = await attempt('write', async () => {
+        // the last sector of the source may be a part of one
+        if (target.length() > source.length()) await edge.writeZeroes(source.length(), target.length() - source.length());
+        await edge.flush();
+      });
+      if (failure === null) return;
+      await this.#failed(failure, context);
+    }
+  }
+
+  speedChanged(): void {
+    this.#call?.wake();
+  }
+
+  async beforePause(): Promise<void> {
+    this.#call?.cancel();
+    await this.#call?.ended;
+  }
+
+  async commit(): Promise<void> {
+    this.#settleBitmap(true);
+  }
+
+  async abort(): Promise<void> {
+    this.#settleBitmap(false);
+  }
+
+  /** What was copied is taken off the bitmap, or nothing is. No write that came meanwhile is lost. */
+  #settleBitmap(succeeded: boolean): void {
+    const { bitmap, bitmapMode } = this.#plan;
+    if (bitmap === null) return;
+    if (bitmapMode === 'never' || (bitmapMode === 'on-success' && !succeeded)) return bitmap.reclaim();
+    bitmap.abdicate();
+    if (!succeeded) bitmap.merge(this.#driver.copying.bitmap);
+  }
+
+  async clean(): Promise<void> {
+    const filter = this.#filter;
+    this.#filter = null;
+    await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
+    if (filter !== null) await removeFilter(this.#graph, filter);
+  }
+}
+
+const ANY_USE = { used: 0, shared: Permission.ALL };
