@@ -47,10 +47,11 @@ export function settled(): Promise<void> {
   return new Promise((resolve) => { setImmediate(resolve); });
 }
 
-/** A job whose work is done has ended when the command has. */
+/** As with QEMU a job whose work is done has ended when the command has, and so has one that goes piece by piece and stands still. */
 async function cancel(job: Job, force: boolean): Promise<void> {
+  const standsStill = job.ran || (!job.busy && !job.isReady && (job.type === 'commit' || job.type === 'stream'));
   job.cancel(force);
-  if (job.ran && job.cancelled) await job.ended;
+  if (standsStill && job.cancelled) await job.ended;
 }
 
 async function finalize(job: Job): Promise<void> {

@@ -2,7 +2,7 @@
 import { BlockError } from '../base/errors.js';
 import { refuseBlocked } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
-import { chainContains, chainFrom, findBackingImage, nodeBelow } from '../image/chain.js';
+import { chainContains, chainFrom, findBackingImage, findOverlay, nodeBelow, skipFilters } from '../image/chain.js';
 import { startStream } from '../job/stream.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
@@ -29,7 +29,9 @@ async function stream(daemon: StorageDaemon, args: JsonDict): Promise<void> {
     refuseBlocked(layer);
   }
   if (found === null && backingFile !== undefined) throw invalid('backing file specified, but streaming the entire chain');
-  await startStream(daemon.blockJobs, graph, { ...jobOptions(args), node, base: found, bottom: last, backingFile: backingFile as string | undefined });
+  const { job } = await startStream(daemon.blockJobs, graph, { ...jobOptions(args), node, base: found, bottom: last, backingFile: backingFile as string | undefined });
+  // where nothing lies between, QEMU's job has ended before its command has
+  if (skipFilters(node) === (last ?? findOverlay(node, found)) && job.autoFinalize) await job.ended;
 }
 
 function findBase({ graph }: StorageDaemon, { base, 'base-node': baseNode }: JsonDict, node: BlockNode): BlockNode | null {

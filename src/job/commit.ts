@@ -73,6 +73,8 @@ class Commit implements JobWork {
   #baseDoor: BlockBackend | null = null;
   #topDoor: BlockBackend | null = null;
   #run: PieceRun<CommitPiece> | null = null;
+  /** Resolves when the write of the latest piece has begun. */
+  #lastWrite: Promise<void> = Promise.resolve();
 
   constructor(self: BlockJob, graph: BlockGraph, options: CommitOptions) {
     this.#self = self;
@@ -169,10 +171,21 @@ class Commit implements JobWork {
     return { offset, bytes: status.bytes, copy: short || status.kind !== 'unallocated', zero: short || status.kind === 'zero' };
   }
 
+  /** Pieces are read side by side, and their writes begin in their order. */
   async #copy({ offset, bytes, zero }: CommitPiece, buffer: Uint8Array): Promise<void> {
-    if (!zero) await this.#topDoor!.submit(makeRequest('read', offset, bytes, buffer, 0, 'background'));
-    const write = zero ? makeRequest('write-zeroes', offset, bytes, null, 0, 'background') : makeRequest('write', offset, bytes, buffer, 0, 'background');
-    await this.#baseDoor!.submit(write).catch((error: unknown) => { throw new WriteFailed(error); });
+    const before = this.#lastWrite;
+    let begun = (): void => undefined;
+    this.#lastWrite = new Promise((resolve) => { begun = resolve; });
+    try {
+      if (!zero) await this.#topDoor!.submit(makeRequest('read', offset, bytes, buffer, 0, 'background'));
+      await before;
+      const write = zero ? makeRequest('write-zeroes', offset, bytes, null, 0, 'background') : makeRequest('write', offset, bytes, buffer, 0, 'background');
+      const writing = this.#baseDoor!.submit(write);
+      begun();
+      await writing.catch((error: unknown) => { throw new WriteFailed(error); });
+    } finally {
+      begun();
+    }
   }
 
   #failed(error: unknown): 'again' {

@@ -41,6 +41,7 @@ export class PieceRun<P extends Piece> {
   readonly #work: PieceWork<P>;
   readonly #pool = new BufferPool(PIECES_IN_FLIGHT * PIECE_BYTES);
   readonly #inFlight: InFlight[] = [];
+  #delayMs = 0;
 
   constructor(self: BlockJob, context: JobContext, length: number, work: PieceWork<P>) {
     this.#self = self;
@@ -72,8 +73,10 @@ export class PieceRun<P extends Piece> {
 
   /** Waits for the speed limit, and for the end of a pause; throws where the job is cancelled. */
   async #mayGoOn(): Promise<void> {
-    for (let ms = this.#self.spend(0); ms > 0; ms = this.#self.spend(0)) await this.#context.sleep(ms);
-    await this.#context.pausePoint();
+    const ms = this.#delayMs;
+    this.#delayMs = 0;
+    // a resume, and a higher speed, end the sleep: as with QEMU the next piece follows at once
+    await (ms > 0 ? this.#context.sleep(ms) : this.#context.pausePoint());
   }
 
   /** Returns for how many bytes. */
@@ -84,7 +87,7 @@ export class PieceRun<P extends Piece> {
       this.#inFlight.push({ offset, bytes, done: Promise.resolve(piece.error) });
       return bytes;
     }
-    if (piece.copy) this.#self.spend(piece.bytes);
+    if (piece.copy) this.#delayMs = this.#self.spend(piece.bytes);
     this.#inFlight.push({ offset, bytes: piece.bytes, done: piece.copy ? this.#copy(piece) : NOTHING });
     return piece.bytes;
   }

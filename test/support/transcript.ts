@@ -146,7 +146,7 @@ class Messages {
   }
 }
 
-async function appears(path: string): Promise<void> {
+export async function appears(path: string): Promise<void> {
   for (let attempt = 0; attempt < 500; attempt++) {
     if (await stat(path).then(() => true, () => false)) return;
     await new Promise((resolve) => { setTimeout(resolve, 10); });
