@@ -67,6 +67,7 @@ export { mirrorOf, startMirror, type Mirror, type MirrorFigures, type MirrorOpti
 export type { MirrorSync } from './job/mirror/begin.js';
 export type { CopyMode } from './job/mirror/state.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
+export { startSnapshotDelete, startSnapshotLoad, startSnapshotSave, type SnapshotDeleteOptions, type SnapshotJobOptions } from './job/snapshot-job.js';
 export { createOnDaemon, type DaemonSnapshot, type DaemonSnapshotRequest } from './job/snapshot-daemon.js';
 export { createFromQemu } from './job/snapshot-qemu.js';
 export {

@@ -7,6 +7,7 @@ import { openBlockdev } from '../image/blockdev.js';
 import { imageOptions } from '../image/image-name.js';
 import { snapshotInfo } from '../image/info.js';
 import { whileWritable } from '../image/read-only.js';
+import { refuseWhileReceiving } from '../job/incoming-state.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
@@ -101,7 +102,7 @@ async function createSnapshot(daemon: StorageDaemon, { device, name }: JsonDict)
   if (node.readOnly) throw new BlockError('READ_ONLY', `Device '${called}' is read only`);
   const table = node.driver.snapshots;
   if (table === undefined) throw new BlockError('NOT_SUPPORTED', `Block format '${node.driver.formatName}' used by device '${called}' does not support internal snapshots`);
-  daemon.liveSnapshots.refuseWhileReceiving(node);
+  refuseWhileReceiving(node);
   if (name === '') throw new BlockError('INVALID_ARGUMENT', 'Name is empty');
   if (table.list().some((snapshot) => snapshot.name === name)) {
     throw new BlockError('EXISTS', `Snapshot with name '${name as string}' already exists on device '${called}'`);

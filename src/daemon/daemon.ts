@@ -27,6 +27,7 @@ import { mirrorCommands } from './commands-mirror.js';
 import { nodeCommands } from './commands-node.js';
 import { queryCommands } from './commands-query.js';
 import { snapshotCommands } from './commands-snapshot.js';
+import { snapshotJobCommands } from './commands-snapshot-job.js';
 import { streamCommands } from './commands-stream.js';
 import { BlockExports } from './exports.js';
 import { isWorthTelling, SILENT, tellable, type DaemonLog } from './log.js';
@@ -172,6 +173,7 @@ export class StorageDaemon {
       ...nodeCommands(this),
       ...bitmapCommands(this),
       ...snapshotCommands(this),
+      ...snapshotJobCommands(this),
       ...this.liveSnapshots.commands(),
       ...transactionCommands(this),
       ...jobCommands(this),

@@ -5,12 +5,12 @@ import type { VmStateArea } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
 import { snapshotInfo } from '../image/info.js';
+import { IncomingState, refuseWhileReceiving } from '../job/incoming-state.js';
+import { createSnapshotSet, type SnapshotTarget } from '../job/snapshot-set.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { Session } from '../qmp/session.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
-import { IncomingState } from './incoming-state.js';
-import { createSnapshotSet, type SnapshotTarget } from './snapshot-set.js';
 
 interface Incoming {
   readonly state: IncomingState;
@@ -43,11 +43,6 @@ export class LiveSnapshots {
     };
   }
 
-  /** A snapshot takes or drops the state that is on its way into its image: another one must wait. */
-  refuseWhileReceiving(node: BlockNode): void {
-    if (this.#incoming.has(node)) throw new BlockError('BUSY', `Node '${node.nodeName}' is receiving VM state for another snapshot`);
-  }
-
   async close(): Promise<void> {
     for (const [node, incoming] of [...this.#incoming]) await this.#drop(node, incoming);
   }
@@ -55,11 +50,10 @@ export class LiveSnapshots {
   /** Asks before minutes of RAM are taken in vain whatever the snapshot would be refused for. */
   async #receive(args: JsonDict, owner: Session): Promise<JsonDict> {
     const [{ node, area }] = this.#targets(args);
-    this.refuseWhileReceiving(node);
+    refuseWhileReceiving(node);
     const door = await this.#daemon.graph.attach(node, { used: 0, shared: Permission.ALL });
     try {
-      await area.discard();
-      const state = await IncomingState.listen(area, { chunkSize: optionalNumber(args['chunk-size']), depth: optionalNumber(args['depth']) });
+      const state = await IncomingState.listen({ node, area }, { chunkSize: optionalNumber(args['chunk-size']), depth: optionalNumber(args['depth']) });
       const incoming: Incoming = { state, owner, door, taking: null, dropping: null };
       this.#incoming.set(node, incoming);
       void owner.ended.then(() => this.#drop(node, incoming)).catch(() => undefined);
@@ -97,7 +91,7 @@ export class LiveSnapshots {
   async #create(args: JsonDict, session: Session): Promise<JsonDict> {
     const { node } = this.#target(args);
     if (args['take-vm-state'] !== true) {
-      this.refuseWhileReceiving(node);
+      refuseWhileReceiving(node);
       return this.#snapshot(args, 0);
     }
     const incoming = this.#incoming.get(node);
@@ -129,7 +123,7 @@ export class LiveSnapshots {
     const targets: [Target, ...Target[]] = [this.#target(args), ...also.map((name) => this.#target({ ...args, 'node-name': name }))];
     for (const [index, { node }] of targets.entries()) {
       if (targets.findIndex((other) => other.node === node) !== index) throw new BlockError('INVALID_ARGUMENT', `Node '${node.nodeName}' is named twice`);
-      if (index > 0) this.refuseWhileReceiving(node);
+      if (index > 0) refuseWhileReceiving(node);
     }
     return targets;
   }

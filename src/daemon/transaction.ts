@@ -1,6 +1,7 @@
 /** QMP's `transaction`: several verbs, all or none. */
 import { BlockError } from '../base/errors.js';
 import { BlockBackend } from '../block/backend.js';
+import { drained } from '../block/drain.js';
 import type { BlockNode } from '../block/node.js';
 import { JobTransaction } from '../job/job-transaction.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -67,10 +68,4 @@ function busyTops({ graph }: StorageDaemon): BlockNode[] {
 
 function descendants(top: BlockNode): BlockNode[] {
   return top.children.flatMap(({ node }) => [node, ...descendants(node)]);
-}
-
-/** Runs `section` while no request is in flight at any of `nodes`. */
-export function drained<T>(nodes: readonly BlockNode[], section: () => Promise<T>): Promise<T> {
-  const [first, ...rest] = nodes;
-  return first === undefined ? section() : first.drained(() => drained(rest, section));
 }

@@ -12,6 +12,7 @@ import { EXPORT } from './schema/export.js';
 import { EXTENSIONS } from './schema/extensions.js';
 import { IMAGE } from './schema/image.js';
 import { JOB } from './schema/job.js';
+import { MACHINE } from './schema/machine.js';
 import { QOM } from './schema/qom.js';
 import { SOCKETS } from './schema/sockets.js';
 import { TRANSACTION } from './schema/transaction.js';
@@ -29,11 +30,12 @@ export class Schema {
   readonly #entities = new Map<string, Entity>();
   readonly #members = new Map<string, readonly Member[]>();
 
-  constructor(peer: Definitions, extensions: Definitions) {
+  /** `unlisted`: can be called, and no list tells of it. */
+  constructor(peer: Definitions, extensions: Definitions, unlisted: Definitions = { types: [], entities: [] }) {
     this.peer = peer.entities;
     this.extensions = extensions.entities;
-    for (const type of [...peer.types, ...extensions.types]) this.#types.set(type.name, type);
-    for (const entity of [...peer.entities, ...extensions.entities]) this.#entities.set(entity.name, entity);
+    for (const type of [...peer.types, ...extensions.types, ...unlisted.types]) this.#types.set(type.name, type);
+    for (const entity of [...peer.entities, ...extensions.entities, ...unlisted.entities]) this.#entities.set(entity.name, entity);
   }
 
   /** Undefined for built-in types. */
@@ -67,7 +69,7 @@ let known: Schema | undefined;
 
 /** Read on first use. */
 export function schema(): Schema {
-  known ??= new Schema(join(PEER), join([EXTENSIONS, COMMAND_LINE]));
+  known ??= new Schema(join(PEER), join([EXTENSIONS, COMMAND_LINE]), join([MACHINE]));
   return known;
 }
 

@@ -8,6 +8,7 @@ import path from 'node:path';
 import type { Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import type { VmStateArea } from '../block/driver.js';
+import type { BlockNode } from '../block/node.js';
 import { checkStreamEnd } from '../vmstate/qemu-stream.js';
 import { SocketInput } from '../vmstate/sources.js';
 import { VmStateWriter } from '../vmstate/writer.js';
@@ -20,17 +21,32 @@ export interface IncomingStateOptions {
   readonly depth?: number | undefined;
 }
 
+/** Where the state goes. */
+export interface StateTarget {
+  readonly node: BlockNode;
+  readonly area: VmStateArea;
+}
+
+/** The nodes that receive one: there is place for one at a time. */
+const receiving = new WeakSet<BlockNode>();
+
+/** A snapshot takes or drops the state that is on its way into its image: another one must wait. */
+export function refuseWhileReceiving(node: BlockNode): void {
+  if (receiving.has(node)) throw new BlockError('BUSY', `Node '${node.nodeName}' is receiving VM state for another snapshot`);
+}
+
 export class IncomingState {
-  readonly #area: VmStateArea;
-  readonly #directory: string;
+  readonly #target: StateTarget;
+  /** Of a private socket. */
+  readonly #directory: string | null;
   readonly #input: SocketInput;
   readonly #writer: VmStateWriter;
   readonly #pumped: Promise<number>;
   #failure: unknown = null;
   #dropping: Promise<void> | null = null;
 
-  private constructor(area: VmStateArea, directory: string, input: SocketInput, writer: VmStateWriter) {
-    this.#area = area;
+  private constructor(target: StateTarget, directory: string | null, input: SocketInput, writer: VmStateWriter) {
+    this.#target = target;
     this.#directory = directory;
     this.#input = input;
     this.#writer = writer;
@@ -39,13 +55,32 @@ export class IncomingState {
   }
 
   /** Listens at a socket that only this user can reach. */
-  static async listen(area: VmStateArea, options: IncomingStateOptions): Promise<IncomingState> {
-    const writer = new VmStateWriter(area, options);
+  static async listen(target: StateTarget, options: IncomingStateOptions): Promise<IncomingState> {
     const directory = await mkdtemp(path.join(os.tmpdir(), 'quiesce-'));
     try {
-      return new IncomingState(area, directory, await SocketInput.listen(path.join(directory, 'vm-state')), writer);
+      return await IncomingState.#at(path.join(directory, 'vm-state'), target, options, directory);
     } catch (error) {
       await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** Listens at a socket that the client names. */
+  static listenAt(socketPath: string, target: StateTarget): Promise<IncomingState> {
+    return IncomingState.#at(socketPath, target, {}, null);
+  }
+
+  /** What lay in the image of an earlier try is dropped. */
+  static async #at(socketPath: string, target: StateTarget, options: IncomingStateOptions, directory: string | null): Promise<IncomingState> {
+    const { node, area } = target;
+    refuseWhileReceiving(node);
+    receiving.add(node);
+    try {
+      await area.discard();
+      const input = await SocketInput.listen(socketPath);
+      return new IncomingState(target, directory, input, new VmStateWriter(area, options));
+    } catch (error) {
+      receiving.delete(node);
       throw error;
     }
   }
@@ -60,9 +95,19 @@ export class IncomingState {
    */
   async finish(expected: number | null, clock: Clock): Promise<number> {
     await this.#end(clock);
+    return this.#settle(expected);
+  }
+
+  /** Its length, once the sender has ended, however long that takes; `drop` ends the wait. */
+  async received(): Promise<number> {
+    await this.#pumped;
+    return this.#settle(null);
+  }
+
+  async #settle(expected: number | null): Promise<number> {
     const bytes = await this.#writer.finish();
     if (expected !== null && bytes !== expected) throw new BlockError('PROTOCOL', `${bytes} bytes of VM state came, and ${expected} were sent`);
-    if (await checkStreamEnd(this.#area, bytes) === 'empty') throw new BlockError('PROTOCOL', 'no VM state came: its stream ended without a byte');
+    if (await checkStreamEnd(this.#target.area, bytes) === 'empty') throw new BlockError('PROTOCOL', 'no VM state came: its stream ended without a byte');
     return bytes;
   }
 
@@ -85,11 +130,15 @@ export class IncomingState {
   }
 
   async #drop(): Promise<void> {
-    await this.#input.close();
-    await this.#pumped.catch(() => undefined);
-    await this.#writer.abort();
-    await rm(this.#directory, { recursive: true, force: true });
-    await this.#area.discard();
+    try {
+      await this.#input.close();
+      await this.#pumped.catch(() => undefined);
+      await this.#writer.abort();
+      if (this.#directory !== null) await rm(this.#directory, { recursive: true, force: true });
+      await this.#target.area.discard();
+    } finally {
+      receiving.delete(this.#target.node);
+    }
   }
 }
 

@@ -2,9 +2,9 @@
 import type { Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import type { CreateSnapshot, SnapshotInfo, SnapshotTable } from '../block/driver.js';
+import { drained } from '../block/drain.js';
 import type { BlockNode } from '../block/node.js';
-import { halfMadeSnapshots, SetNotes } from '../job/half-made.js';
-import { drained } from './transaction.js';
+import { halfMadeSnapshots, SetNotes } from './half-made.js';
 
 export interface SnapshotTarget {
   readonly node: BlockNode;

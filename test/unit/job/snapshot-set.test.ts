@@ -4,7 +4,7 @@ import { expect, test } from '@jest/globals';
 import { VirtualClock } from '../../support/virtual-clock.js';
 import { BlockGraph } from '../../../src/block/graph.js';
 import type { CreateSnapshot } from '../../../src/block/driver.js';
-import { createSnapshotSet } from '../../../src/daemon/snapshot-set.js';
+import { createSnapshotSet } from '../../../src/job/snapshot-set.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
 import { createImage } from '../../../src/image/open.js';
 import { createSnapshot } from '../../../src/job/snapshot-create.js';
