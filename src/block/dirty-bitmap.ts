@@ -41,7 +41,11 @@ export interface SavedBits {
   readonly bits: BitArray;
 }
 
+let made = 0;
+
 export class DirtyBitmap {
+  /** Grows with every bitmap that is made: they are listed newest first. */
+  serial = ++made;
   /** Empty for the anonymous bitmap that records while another is frozen. */
   name: string;
   readonly granularity: number;
@@ -181,6 +185,7 @@ export class DirtyBitmap {
   abdicate(): void {
     const successor = this.#takeSuccessor();
     this.#bits = successor.#bits;
+    this.serial = successor.serial;
   }
 
   /** The job failed: what was dirty before still is, and what was written since. */

@@ -72,6 +72,7 @@ export class DirtyBitmaps implements WriteObserver {
 
   /** As `query-block` lists them: newest first. */
   info(): DirtyBitmapInfo[] {
-    return [...this.#byName.values(), ...this.anonymous].reverse().map((bitmap) => bitmap.info());
+    const named = [...this.#byName.values()].flatMap((bitmap) => (bitmap.successor === null ? [bitmap] : [bitmap, bitmap.successor]));
+    return [...named, ...this.anonymous].toSorted((a, b) => b.serial - a.serial).map((bitmap) => bitmap.info());
   }
 }

@@ -47,16 +47,17 @@ export function settled(): Promise<void> {
   return new Promise((resolve) => { setImmediate(resolve); });
 }
 
-/** As with QEMU a job whose work is done has ended when the command has, and so has one that goes piece by piece and stands still. */
+/** As with QEMU a job whose work is done has ended when the command has, and so has one that stands still with nothing under way. */
 async function cancel(job: Job, force: boolean): Promise<void> {
-  const standsStill = job.ran || (!job.busy && !job.isReady && (job.type === 'commit' || job.type === 'stream'));
+  const byPiece = job.type === 'commit' || job.type === 'stream';
+  const standsStill = job.ran || (job.idle && !job.paused) || (byPiece && !job.busy && !job.isReady);
   job.cancel(force);
-  if (standsStill && job.cancelled) await job.ended;
+  await (standsStill && job.cancelled ? job.groupEnded : settled());
 }
 
 async function finalize(job: Job): Promise<void> {
   job.finalize();
-  await job.ended;
+  await job.groupEnded;
 }
 
 function jobInfo(job: Job): JsonDict {

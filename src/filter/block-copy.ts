@@ -108,6 +108,9 @@ export class BlockCopy {
     this.#known = null;
   }
 
+  /** Nothing is in flight. */
+  get idle(): boolean { return this.#pieces.size === 0; }
+
   /** True where nothing of the range is to be copied or in flight. */
   isCopied(offset: number, bytes: number): boolean {
     const end = offset + bytes;

@@ -136,6 +136,7 @@ export class BlockJob {
       complete: () => work.complete?.(),
       completable: work.completable ?? work.complete !== undefined,
       cancel: (force) => work.cancel?.(force) ?? true,
+      idle: () => work.idle?.() ?? false,
       beforePause: async () => work.beforePause?.(),
       userResumed: () => {
         this.#ioStatus = 'ok';

@@ -5,15 +5,21 @@
 import type { Job } from './job.js';
 
 export class JobTransaction {
+  /** Newest first, as QEMU goes through them. */
   readonly #jobs: Job[] = [];
+  #ended: Promise<void> = Promise.resolve();
   #aborting = false;
   #finalizing = false;
 
   /** Nothing can end the jobs any more but a failure of their own. */
   get finalizing(): boolean { return this.#finalizing; }
 
+  /** Resolves when all of them have concluded. */
+  get ended(): Promise<void> { return this.#ended; }
+
   add(job: Job): void {
-    this.#jobs.push(job);
+    this.#jobs.unshift(job);
+    this.#ended = Promise.all([this.#ended, job.ended]).then(() => undefined);
   }
 
   /** A job's work is over. */
@@ -23,7 +29,7 @@ export class JobTransaction {
     job.settle();
     if (job.failed) return this.abort(job);
     job.become('waiting');
-    if (!this.#jobs.every((other) => other.ran)) return;
+    if (!this.#jobs.every((other) => other.status === 'waiting')) return;
     for (const one of this.#jobs) one.become('pending');
     if (this.#jobs.every((one) => one.autoFinalize)) await this.finalize();
   }

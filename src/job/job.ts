@@ -46,6 +46,8 @@ export interface JobWork {
   readonly completable?: boolean;
   /** Asked to end; returns whether that is for good. Default: always. */
   cancel?(force: boolean): boolean;
+  /** Nothing is under way: cancelled now, it ends before anything else happens. Default: not known. */
+  idle?(): boolean;
   /** About to stand still at a pause point: waits for what is under way. */
   beforePause?(): Promise<void>;
   /** Its speed limit is another one now. */
@@ -125,11 +127,15 @@ export class Job {
   get status(): JobStatus { return this.#status; }
   /** Resolves when the job has concluded, however it went. */
   get ended(): Promise<void> { return this.#ended; }
+  /** The same of all jobs that it ends with. */
+  get groupEnded(): Promise<void> { return this.#transaction.ended; }
   get autoFinalize(): boolean { return this.#options.autoFinalize ?? true; }
   get autoDismiss(): boolean { return this.#options.autoDismiss ?? true; }
   get paused(): boolean { return this.#pauses > 0; }
   get userPaused(): boolean { return this.#userPaused; }
   get busy(): boolean { return this.#busy; }
+  /** Cancelled now, it has ended before anything else happens. */
+  get idle(): boolean { return this.#options.idle?.() ?? false; }
   get isReady(): boolean { return this.#status === 'ready' || this.#status === 'standby'; }
   /** `run` is over. */
   get ran(): boolean { return this.#ran; }

@@ -2,6 +2,7 @@
  * blockdev-backup: copies a disk as it was when the job began, while it is written. A filter over the source copies what
  * guests are about to change; the job copies the rest.
  */
+import { BlockError, messageOf } from '../../base/errors.js';
 import type { BlockGraph } from '../../block/graph.js';
 import { BlockNode } from '../../block/node.js';
 import { Permission } from '../../block/permissions.js';
@@ -109,20 +110,29 @@ class Backup implements JobWork, PreparedBackup {
 
   async #insertFilter(): Promise<void> {
     const { source, target, filterNodeName } = this.#options;
-    const { sync, bitmap } = this.#plan;
-    const nodeName = this.#graph.takeName(filterNodeName);
-    this.#driver = new CopyBeforeWriteFilter({ child: source, target, bitmap: sync === 'bitmap' ? bitmap : null });
-    this.#driver.copying.skipUnallocated = sync === 'top';
+    const nodeName = couldCreate(() => this.#graph.takeName(filterNodeName));
+    this.#driver = new CopyBeforeWriteFilter({ child: source, target });
+    this.#takeBits();
     const filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
     this.#graph.add(filter);
     try {
-      await this.#graph.refresh([filter]);
+      await this.#graph.refresh([filter]).catch((error: unknown) => couldCreate(() => { throw error; }));
       await insertFilter(this.#graph, source, filter);
     } catch (error) {
       await filter.close();
       throw error;
     }
     this.#filter = filter;
+  }
+
+  /** What is to be copied. */
+  #takeBits(): void {
+    const { copying } = this.#driver;
+    const { sync, bitmap } = this.#plan;
+    copying.skipUnallocated = sync === 'top';
+    if (sync !== 'bitmap') return;
+    copying.bitmap.clearAll();
+    copying.bitmap.merge(bitmap!);
   }
 
   async #makeJob(jobs: BlockJobs): Promise<void> {
@@ -231,6 +241,8 @@ class Backup implements JobWork, PreparedBackup {
     }
   }
 
+  idle(): boolean { return this.#driver.copying.idle; }
+
   speedChanged(): void {
     this.#call?.wake();
   }
@@ -262,6 +274,15 @@ class Backup implements JobWork, PreparedBackup {
     this.#filter = null;
     await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
     if (filter !== null) await removeFilter(this.#graph, filter);
+  }
+}
+
+/** In QEMU's words. */
+function couldCreate<T>(make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    throw new BlockError(error instanceof BlockError ? error.code : 'IO', `Could not create node: ${messageOf(error)}`, { cause: error });
   }
 }
 

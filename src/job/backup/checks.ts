@@ -42,7 +42,9 @@ function givenBitmap({ source }: BackupOptions, name: string, { sync, bitmapMode
 
 function refuseNodes({ source, target, compress, maxWorkers = 1, maxChunk = 0 }: BackupOptions): void {
   if (source === target) refuse('Source and target cannot be the same');
-  if (compress === true) throw new BlockError('NOT_SUPPORTED', 'Compression is not supported for this drive ');
+  if (compress === true) {
+    throw new BlockError('NOT_SUPPORTED', target.driver.formatName === 'qcow2' ? 'Compressed backups are not supported' : 'Compression is not supported for this drive ');
+  }
   refuseBlocked(source);
   refuseBlocked(target);
   if (maxWorkers < 1 || maxWorkers > MAX_INT) refuse(`max-workers must be between 1 and ${MAX_INT}`);

@@ -91,7 +91,7 @@ test('jobs of one transaction end together: one that fails takes the others with
   const c = make(working('c', (context) => context.sleep(Infinity)), { id: 'c', transaction });
   for (const { job } of [a, b, c]) job.start();
   await Promise.all([a, b, c].map(({ job }) => job.ended));
-  expect(steps).toEqual(['abort a', 'clean a', 'abort b', 'clean b', 'abort c', 'clean c']);
+  expect(steps).toEqual(['abort c', 'clean c', 'abort b', 'clean b', 'abort a', 'clean a']);
   expect(seen.filter((line) => line.startsWith('BLOCK_JOB_')).map((line) => line.split(' ')[0])).toEqual(['BLOCK_JOB_CANCELLED', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED']);
 });
 
@@ -107,8 +107,8 @@ test('jobs of one transaction take effect when the last has run and all are fina
   while (b.job.status !== 'pending') await turn();
   expect(seen.filter((line) => line.startsWith('BLOCK_JOB_PENDING'))).toEqual(['BLOCK_JOB_PENDING {"type":"mirror","id":"a"}']);
   a.job.finalize();
-  await b.job.ended;
-  expect(seen.filter((line) => line.endsWith('concluded'))).toEqual(['a concluded', 'b concluded']);
+  await a.job.groupEnded;
+  expect(seen.filter((line) => line.endsWith('concluded'))).toEqual(['b concluded', 'a concluded']);
 });
 
 test('an error stops, is ignored or ends the job, by its policy', () => {
