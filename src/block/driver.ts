@@ -86,6 +86,8 @@ export interface BlockDriver {
   readonly drainBegin?: () => void;
   readonly drainEnd?: () => void;
   /** Another length; `preallocation` tells how much of what it gains is there from the start. On a drained node. */
+  /** Whoever asked is no longer interested in what a peer has not answered: it fails soon. What came of it is not known. */
+  readonly cancelInFlight?: () => void;
   readonly resize?: (bytes: number, preallocation?: Preallocation) => Promise<void>;
   readonly snapshots?: SnapshotTable | undefined;
   readonly vmState?: VmStateArea | undefined;

@@ -2,8 +2,9 @@
 import { BlockError } from '../base/errors.js';
 import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
-import { startMirror } from '../job/mirror/mirror.js';
+import { mirrorOf, startMirror } from '../job/mirror/mirror.js';
 import type { CopyMode } from '../job/mirror/state.js';
+import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { settled } from './commands-job.js';
@@ -12,6 +13,13 @@ import type { StorageDaemon } from './daemon.js';
 export function mirrorCommands(daemon: StorageDaemon): CommandTable {
   return {
     'blockdev-mirror': (args) => mirror(daemon, args),
+    'x-quiesce-block-job-change': ({ id, 'copy-mode': copyMode }) => {
+      const blockJob = daemon.blockJobs.find(id as string);
+      if (blockJob === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${id as string}' not found`);
+      const found = mirrorOf(blockJob);
+      if (found === undefined) throw new BlockError('NOT_SUPPORTED', `Job type '${blockJob.type}' does not support change`);
+      if (copyMode !== undefined) found.setCopyMode(copyMode as CopyMode);
+    },
   };
 }
 

@@ -110,6 +110,18 @@ export class ClientPool {
     await Promise.all(this.#live.splice(0).map((connection) => connection.close()));
   }
 
+  /** Fails what the server has not answered, and leaves it where there was anything; the next request looks for it again. */
+  cancelInFlight(): void {
+    const error = new BlockError('CANCELLED', `what was asked of '${this.name}' was cancelled`, { node: this.name, errno: 'ECANCELED' });
+    this.#rejectQueue(error);
+    for (const connection of this.#live.filter(({ inFlight }) => inFlight > 0)) {
+      this.#live.splice(this.#live.indexOf(connection), 1);
+      if (this.#live.length === 0 && this.#changes > this.#flushed) this.#unflushedLost = true;
+      connection.onDeath = (_error, unanswered) => { for (const request of unanswered) request.reject(error); };
+      connection.destroy(error);
+    }
+  }
+
   readonly #cancel = (): void => {
     this.#abort.abort();
     this.#giveUp(new BlockError('CANCELLED', `what was asked of '${this.name}' was cancelled`, { node: this.name, cause: this.#options.signal?.reason }), []);

@@ -105,6 +105,9 @@ export class NbdClient {
     throw new BlockError('PROTOCOL', `'${this.name}' left '${context}' out of a block status`, { node: this.name, errno: 'EIO' });
   }
 
+  /** Fails what the server has not answered; the connection is left, and made anew when it is needed. */
+  cancelInFlight(): void { this.#pool.cancelInFlight(); }
+
   /** Says goodbye to the server. Nothing may be in flight. Idempotent. */
   close(): Promise<void> {
     return this.#pool.close();

@@ -109,6 +109,8 @@ export class NbdDriver implements BlockDriver {
     return told.map((extent) => ({ bytes: extent.bytes, zero: kindOf(extent, BASE_ALLOCATION) === 'zero' }));
   }
 
+  readonly cancelInFlight = (): void => this.client.cancelInFlight();
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

@@ -26,6 +26,7 @@ export class LabDisk implements BlockDriver {
   /** Runs before the request takes effect, and may take its time. */
   before: ((request: BlockRequest) => Promise<void> | void) | null = null;
   inFlight = 0;
+  /** Of memory that is lent to it. */
   bytesInFlight = 0;
   mostBytesInFlight = 0;
   mostInFlight = 0;
@@ -43,7 +44,7 @@ export class LabDisk implements BlockDriver {
   async submit(request: BlockRequest): Promise<void> {
     this.log.push(request);
     this.inFlight++;
-    this.bytesInFlight += request.bytes;
+    this.bytesInFlight += request.buffer?.byteLength ?? 0;
     this.mostInFlight = Math.max(this.mostInFlight, this.inFlight);
     this.mostBytesInFlight = Math.max(this.mostBytesInFlight, this.bytesInFlight);
     try {
@@ -54,7 +55,7 @@ export class LabDisk implements BlockDriver {
       await this.#wait();
     } finally {
       this.inFlight--;
-      this.bytesInFlight -= request.bytes;
+      this.bytesInFlight -= request.buffer?.byteLength ?? 0;
     }
   }
 

@@ -325,13 +325,28 @@ class MirrorRun implements Mirror, JobWork {
     const door = this.#door;
     if (door === null) return;
     const leaving = this.#graph.detach(door);
-    // it may never answer
-    if (this.#state.parts.target.abandoned) void leaving.catch(() => undefined);
-    else await leaving;
+    if (!this.#state.parts.target.abandoned) return leaving;
+    void leaving.catch(() => undefined);
+    void this.#cancelInFlight();
+  }
+
+  /** It may never answer what was asked of it; nobody can remove the node before that. */
+  async #cancelInFlight(): Promise<void> {
+    let { target: node } = this.#options;
+    if (node.inFlight === 0) return;
+    await this.blockJob.clock.sleep(ANSWER_GRACE_MS);
+    while (node.driver.kind === 'filter' || node.driver.formatName === 'raw') {
+      const below = node.children[0];
+      if (below === undefined) return;
+      node = below.node;
+    }
+    if (node.inFlight > 0) node.driver.cancelInFlight?.();
   }
 }
 
 const SECTOR = 512;
+/** So long an abandoned target may still answer. */
+const ANSWER_GRACE_MS = 1000;
 const READ_AND_WRITES = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED | Permission.WRITE;
 const REPLACE_BLOCKER = { reason: 'block device is in use by block-job-complete' };
 

@@ -1,0 +1,128 @@
+/** How mirrors end: completed, cancelled softly or for good, with a target that never answers, in other places than their own. */
+import { expect, test } from '@jest/globals';
+import { CopyOnReadFilter, makeRequest, Permission } from '../../../../src/index.js';
+import { LabDisk } from '../../../support/job-lab.js';
+import { gate, KiB, MirrorLab } from '../../../support/mirror-lab.js';
+
+test('a soft cancel of a ready mirror leaves a copy of that moment, and the users where they are', async () => {
+  const lab = await MirrorLab.create();
+  await lab.start();
+  await lab.ready();
+  await lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 1)));
+  lab.job.cancel(false);
+  await lab.job.ended;
+  expect(lab.equal).toBe(true);
+  expect(lab.door.node).toBe(lab.source);
+  expect(lab.count('BLOCK_JOB_COMPLETED')).toBe(1);
+  expect(lab.graph.nodes()).toEqual([lab.source, lab.target]);
+  await lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 2)));
+});
+
+test('before it is ready, any cancel is for good', async () => {
+  const lab = await MirrorLab.create();
+  await lab.start({ speed: 1, granularity: 4 * KiB, bufSize: 4 * KiB });
+  await lab.turns(20);
+  lab.job.cancel(false);
+  await lab.job.ended;
+  expect(lab.count('BLOCK_JOB_CANCELLED')).toBe(1);
+  expect(lab.graph.nodes()).toEqual([lab.source, lab.target]);
+});
+
+for (const copyMode of ['background', 'write-blocking'] as const) {
+  test(`a forced cancel ends within a second though the target never answers, and guests go on (${copyMode})`, async () => {
+    const lab = await MirrorLab.create({ discard: 'ignore' });
+    await lab.start({ copyMode });
+    await lab.ready();
+    const held = gate();
+    lab.disks.target.before = async () => held.opened;
+    const writing = lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 1)));
+    const second = lab.door.submit(makeRequest('write', 50, 100, Buffer.alloc(100, 2)));
+    await new Promise((resolve) => { setTimeout(resolve, 150); });
+    expect(lab.disks.target.inFlight).toBeGreaterThan(0);
+    const began = performance.now();
+    lab.job.cancel(true);
+    await lab.job.ended;
+    await Promise.all([writing, second]);
+    expect(performance.now() - began).toBeLessThan(1000);
+    expect(lab.seen.at(-1)).toBe('j null');
+    expect(lab.door.node).toBe(lab.source);
+    held.open();
+    await lab.graph.remove('target'); // as soon as it has answered
+  });
+}
+
+test('a forced cancel while the target is being zeroed and does not answer', async () => {
+  const lab = await MirrorLab.create();
+  const held = gate();
+  lab.disks.target.before = async () => held.opened;
+  await lab.start();
+  await lab.turns(10);
+  lab.job.cancel(true);
+  await lab.job.ended;
+  held.open();
+  expect(lab.seen.at(-1)).toBe('j null');
+});
+
+test('nobody can remove or resize what a mirror works on; afterwards they can', async () => {
+  const lab = await MirrorLab.create();
+  await lab.graph.detach(lab.door);
+  await lab.start();
+  await expect(lab.graph.remove('source')).rejects.toThrow("Node 'source' is busy: block device is in use by block job: mirror");
+  await expect(lab.graph.attach(lab.source, { used: Permission.RESIZE, shared: Permission.ALL })).rejects.toThrow(/'resize'.*block job 'j'/);
+  await lab.complete();
+  await lab.graph.remove('source');
+  await lab.graph.remove('target');
+});
+
+test('the place that the target takes may be that of a filter below', async () => {
+  const lab = await MirrorLab.create();
+  const filter = lab.add('top', new CopyOnReadFilter({ child: lab.source }));
+  await lab.graph.refresh([filter]);
+  const door = await lab.guest(filter);
+  await lab.graph.detach(lab.door);
+  await lab.start({ source: filter, replaces: 'source' });
+  await lab.complete();
+  expect(lab.equal).toBe(true);
+  expect(door.node).toBe(filter);
+  expect(filter.children[0]?.node).toBe(lab.target);
+});
+
+test('a place that shows something else is refused, and one that is gone', async () => {
+  const lab = await MirrorLab.create();
+  lab.add('other', new LabDisk({ bytes: 256 * KiB }));
+  await expect(lab.start({ replaces: 'other' })).rejects.toThrow("Cannot replace 'other' by a node mirrored from 'source'");
+  await expect(lab.start({ replaces: 'none' })).rejects.toThrow("Failed to find node with node-name='none'");
+  expect(lab.graph.nodes()).toHaveLength(3);
+});
+
+test('a target of another size fails the job, whose users keep the source', async () => {
+  const lab = await MirrorLab.create({ targetBytes: 512 * KiB });
+  await lab.start();
+  await lab.job.ended;
+  expect(lab.seen.find((line) => line.startsWith('BLOCK_JOB_COMPLETED'))).toContain('Source and target image have different sizes');
+  expect(lab.door.node).toBe(lab.source);
+});
+
+test('one that completes unasked needs nobody', async () => {
+  const lab = await MirrorLab.create();
+  await lab.start({ autoComplete: true });
+  await lab.job.ended;
+  expect(lab.equal).toBe(true);
+  expect(lab.door.node).toBe(lab.target);
+});
+
+test('what is drained can be drained again: the target first, then the source, while users wait for the target', async () => {
+  const lab = await MirrorLab.create();
+  await lab.start({ copyMode: 'write-blocking' });
+  await lab.ready();
+  const writers = Array.from({ length: 4 }, async (_, index) => {
+    for (let round = 0; round < 50; round++) await lab.door.submit(makeRequest('write', index * 100, 64 * KiB, Buffer.alloc(64 * KiB, round + 1)));
+  });
+  for (let round = 0; round < 20; round++) {
+    await lab.target.drained(() => lab.mirror.filter.drained(() => lab.turns(2)));
+    await lab.turns(3);
+  }
+  await Promise.all(writers);
+  await lab.complete();
+  expect(lab.equal).toBe(true);
+});
