@@ -59,6 +59,8 @@ export { createImage, openImage, type CreateImageOptions, type OpenImageOptions 
 export { startActiveCommit, type ActiveCommitOptions } from './job/commit-active.js';
 export { startCommit, type CommitOptions } from './job/commit.js';
 export { startStream, type StreamOptions } from './job/stream.js';
+export { commitImage, streamImage, type ChainJobOptions, type ChainJobResult } from './job/chain-files.js';
+export { runDaemonJob, type DaemonJobRequest } from './job/daemon-job.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { BlockJobs, type BlockJob, type BlockJobInfo, type OnError } from './job/block-job.js';
 export type { Job, JobInfo } from './job/job.js';

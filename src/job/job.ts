@@ -140,6 +140,8 @@ export class Job {
   /** `run` is over. */
   get ran(): boolean { return this.#ran; }
   get failed(): boolean { return this.#error !== null; }
+  /** What it failed with, if it was an error. */
+  get failure(): unknown { return this.#error; }
   get error(): string | null { return this.#error === null ? null : messageOf(this.#error); }
   get cancelled(): boolean { return this.#cancel === 'force'; }
   get cancelRequested(): boolean { return this.#cancel !== 'no'; }

@@ -39,7 +39,7 @@ async function disturb(blockJob: BlockJob, random: Random): Promise<boolean> {
     else if (!job.userPaused) {
       job.pause();
       await turns(random.below(20));
-      job.resume();
+      if (alive()) job.resume();
     }
   }
   if (!alive() || random.chance(0.7)) return false;
