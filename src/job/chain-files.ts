@@ -1,7 +1,7 @@
 /** Commit and stream on files that nothing else uses, in this process: a chain is opened, one job runs, all is closed. */
 import path from 'node:path';
 import { systemClock, type Clock } from '../base/clock.js';
-import { BlockError } from '../base/errors.js';
+import { BlockError, messageOf } from '../base/errors.js';
 import { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import type { BackingPolicy } from '../image/backing-name.js';
@@ -112,8 +112,10 @@ async function finish(blockJob: BlockJob, clock: Clock, { signal, onProgress }: 
   signal?.removeEventListener('abort', cancel);
   if (job.cancelled) signal?.throwIfAborted();
   const { failure } = job;
+  if (failure === null) return;
   // what happened, and not only the host's word for it
-  if (failure !== null) throw failure instanceof BlockError && failure.cause instanceof BlockError ? failure.cause : failure;
+  if (failure instanceof BlockError) throw failure.cause instanceof BlockError ? failure.cause : failure;
+  throw new BlockError('IO', messageOf(failure), { cause: failure });
 }
 
 /** Where the image below is named by its place beside its overlay, so it is by the image that takes that one's place. */

@@ -49,7 +49,8 @@ async function attempt(qmp: QmpClient, command: string, id: string): Promise<boo
 
 async function conclude(qmp: QmpClient, id: string, job: JsonObject, signal: AbortSignal | undefined): Promise<void> {
   await qmp.execute('job-dismiss', { id });
-  if (job['error'] === undefined) return;
+  const { error } = job;
+  if (typeof error !== 'string') return;
   signal?.throwIfAborted();
-  throw new BlockError('PEER', `the job failed: ${String(job['error'])}`);
+  throw new BlockError('PEER', `the job failed: ${error}`);
 }
