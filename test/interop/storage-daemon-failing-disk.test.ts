@@ -2,8 +2,8 @@
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { afterEach, expect, test } from '@jest/globals';
-import { NbdClient, QmpClient, Random } from '../../src/index.js';
-import { KiB, leaksAtMost, makeImage, MiB, waitFor } from '../support/cli.js';
+import { NbdClient, Random } from '../../src/index.js';
+import { KiB, makeImage, MiB, waitFor } from '../support/cli.js';
 import { nbdkitArgs, useNbdPeers } from '../support/nbd-peers.js';
 import { peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
@@ -137,31 +137,20 @@ peers('qemu-img', 'qemu-io')('over blkdebug', () => {
     expect(Buffer.compare(readFileSync(tmp('disk.raw')), content)).toBe(0);
   });
 
-  test('a qcow2 image: after a lost table write it only reads, and is whole again when it is opened anew', async () => {
+  test('a qcow2 image whose data and tables cannot be written now and then', async () => {
     const image = await makeImage(tmp('disk.qcow2'), '8M');
     await runOk('qemu-io', ['-c', 'write -P 6 7M 1M', image]);
-    writeFileSync(tmp('config'), rules(40, ['read_aio', 'read', 5], ['write_aio', 'write', 28]));
-    const child = await serve(`driver=qcow2,file.driver=blkdebug,file.config=${tmp('config')},file.image.driver=file,file.image.filename=${image}`,
-      '--chardev', `socket,id=c,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'c');
+    writeFileSync(tmp('config'), rules(40, ['read_aio', 'read', 5], ['write_aio', 'write', 28], ['l2_update', 'write', 28], ['refblock_update_part', 'write', 28]));
+    const child = await serve(`driver=qcow2,file.driver=blkdebug,file.config=${tmp('config')},file.image.driver=file,file.image.filename=${image}`);
     const failed = await storm(70, 7 * MiB);
     expect([...new Set(failed)].toSorted()).toEqual(['EIO', 'ENOSPC']);
     const client = await connect();
     const buffer = new Uint8Array(MiB);
-    // as many reads fail as there are rules left
+    // as many requests fail as there are rules left
     await waitFor('reads succeed', () => client.read(7 * MiB, buffer).then(() => true, () => false));
     expect(buffer.every((byte) => byte === 6)).toBe(true);
-    await expect(client.write(0, buffer)).rejects.toMatchObject({ errno: 'ENOSPC' });
+    await waitFor('writes succeed', () => client.write(0, buffer).then(() => client.flush()).then(() => true, () => false));
     await client.close();
-    const qmp = await QmpClient.connect(tmp('qmp'));
-    await qmp.execute('block-export-del', { id: 'e' });
-    await waitFor('the export is gone', async () => (await qmp.execute('query-block-exports') as unknown[]).length === 0);
-    // what could not be written is told once more; the node is gone
-    await expect(qmp.execute('blockdev-del', { 'node-name': 'n' })).rejects.toThrow('is read-only since a metadata write failed');
-    expect(await qmp.execute('query-named-block-nodes')).toEqual([]);
-    await leaksAtMost(image);
-    await qmp.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'n', discard: 'unmap', file: { driver: 'file', filename: image } });
-    await qmp.execute('block-export-add', { type: 'nbd', id: 'e', 'node-name': 'n', writable: true });
-    qmp.close();
     const content = await allIsWell();
     await kill(child, 'SIGTERM');
     expect(child.exitCode).toBe(0);

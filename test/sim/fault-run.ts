@@ -82,16 +82,16 @@ export function runFault(base: FaultBase, fault: Fault): Promise<string | null> 
   return runFaulty(base, fault.at, title, (disk) => new FaultDriver(disk, fault));
 }
 
-/** `wrap` puts what fails on top of the disk; `hit` says which request it failed. */
+/** `wrap` puts what fails on top of the disk; `hit` says which request it failed. `cutAfter`: see SimDisk; by default the power goes after all of the work. */
 export async function runFaulty(
-  base: FaultBase, seed: number, title: string, wrap: (disk: SimDisk) => BlockDriver & { readonly hit: string | null },
+  base: FaultBase, seed: number, title: string, wrap: (disk: SimDisk) => BlockDriver & { readonly hit: string | null }, cutAfter?: number,
 ): Promise<string | null> {
-  const disk = new SimDisk({ content: base.image, random: new Random(seed) });
+  const disk = new SimDisk({ content: base.image, random: new Random(seed), ...(cutAfter === undefined ? {} : { cutAfter }) });
   const driver = wrap(disk);
   const guest = base.guest();
   const work = new FaultyWork(guest, base.setting);
   try {
-    await withinTime(work.run(driver));
+    await withinTime(Promise.race([work.run(driver), disk.powerCut]));
     // The power goes right after: a failed flush is one that promised nothing
     disk.kill();
     await verifySurvivor(await memoryOf(disk.survivors(new Random(seed))), guest, base.setting.open, true);
@@ -151,6 +151,7 @@ class FaultyWork {
   #steps(): [string, () => Promise<unknown>][] {
     const guest = this.#guest;
     const state = this.#bytes(7000);
+    let saved = false;
     const steps: [string, () => Promise<unknown>][] = [
       ['write in place or copied', () => guest.write(512, this.#bytes(1024))],
       ['parallel writes', () => settled([8192, 20480, 33280, 40960].map((at) => guest.write(at, this.#bytes(2560))))],
@@ -160,8 +161,8 @@ class FaultyWork {
       ['unmap', () => guest.writeZeroes(10240, 4096, true)],
       ['discard', () => guest.discard(20480, 8192)],
       ['flush', () => guest.flush()],
-      ['save state', () => guest.saveState(state, new Random(3))],
-      ['create with state', () => guest.create('state', state)],
+      ['save state', () => guest.saveState(state, new Random(3)).then(() => { saved = true; })],
+      ['create with state', () => guest.create('state', saved ? state : new Uint8Array(0))],
       ['write after create', () => guest.write(0, this.#bytes(6144))],
       ['flush', () => guest.flush()],
       ['create', () => guest.create('two', new Uint8Array(0))],
@@ -169,7 +170,7 @@ class FaultyWork {
       ['apply', () => guest.apply(guest.snapshots.has('state') ? 'state' : this.#anySnapshot())],
       ['write after apply', () => guest.write(2048, this.#bytes(6144))],
       ['save state that nobody takes', () => guest.saveState(this.#bytes(3000), new Random(4))],
-      ['delete', () => guest.delete(this.#anySnapshot())],
+      ['delete', () => this.#deleteAny()],
       ['resize', () => guest.resize(guest.size + 256 * 1024)],
       ['write at the end', () => guest.write(guest.size - 4096, this.#bytes(4096))],
       ['flush', () => guest.flush()],
@@ -177,7 +178,7 @@ class FaultyWork {
       ['write after shrink', () => guest.write(4096, this.#bytes(8192))],
       ['grow again', () => guest.resize(64 * 1024)],
       ['flush', () => guest.flush()],
-      ['delete', () => guest.delete(this.#anySnapshot())],
+      ['delete', () => this.#deleteAny()],
     ];
     // Where the point is that the refcount table grows: all the rest is elsewhere
     if (this.#setting.bitmaps === true) return this.#aboutBitmaps();
@@ -230,6 +231,11 @@ class FaultyWork {
     const bytes = new Uint8Array(count);
     this.#random.fill(bytes);
     return bytes;
+  }
+
+  /** There is none where so many requests failed that none was made. */
+  async #deleteAny(): Promise<void> {
+    if (this.#guest.snapshots.size > 0) await this.#guest.delete(this.#anySnapshot());
   }
 
   #anySnapshot(): string {

@@ -323,7 +323,10 @@ export class GuestIo {
   async #link(start: number, placement: Placement): Promise<void> {
     const { clusterSize, sliceEntries } = this.#mapping.geometry;
     for (let done = 0; done < placement.clusters;) {
-      const { slice, index } = await this.#mapping.editable(start + done * clusterSize);
+      const { slice, index } = await this.#mapping.editable(start + done * clusterSize).catch(async (error: unknown) => {
+        if (placement.fresh) await this.#image.refcounts.adjust(placement.hostOffset / clusterSize + done, placement.clusters - done, -1).catch(() => {});
+        throw error;
+      });
       const span = Math.min(placement.clusters - done, sliceEntries - index);
       this.#image.l2.markDirty(slice);
       for (let i = 0; i < span; i++) {

@@ -5,6 +5,9 @@
  * flush, data) reach the disk before any L1/L2 entry that uses them; and clusters that an L1/L2 edit unreferenced are
  * only given back after the second flush made that edit durable, so what is reused or punched is referenced by nothing,
  * neither on disk nor by an I/O in flight.
+ *
+ * A table that could not be written stays dirty, and the next barrier writes it again: on the disk it is old, new, or some
+ * sectors of each, and every mix of them is as safe as a crash in the middle of the barrier.
  */
 import { BlockError, wrapHostError } from '../../base/errors.js';
 import { Mutex } from '../../base/mutex.js';
@@ -99,7 +102,6 @@ export class Qcow2Image {
     this.refcounts.cache.beforeWrite = (offset, bytes) => this.overlap.assertFree(offset, bytes, 'refcount-block');
     this.l2.makeClean = () => this.barrier();
     this.refcounts.guard = (work) => this.guard(work);
-    this.refcounts.cache.makeClean = () => this.guard(() => this.refcounts.cache.writeBack());
   }
 
   get header(): Header { return this.store.header; }
@@ -128,28 +130,48 @@ export class Qcow2Image {
   async barrier(withRefcounts = !this.lazyRefcounts): Promise<void> {
     this.assertWritable();
     await this.guard(async () => {
-      const frees = this.#deferred;
-      this.#deferred = [];
       if (withRefcounts) await this.refcounts.persist();
       if (this.l2.hasDirty || this.activeL1.isDirty) {
-        await this.file.flush();
+        await this.flushFile();
         await this.l2.writeBack();
         await this.activeL1.writeBack(this.file);
       }
       this.file.debugEvent('flush_to_disk');
-      await this.file.flush();
-      if (frees.length > 0) {
-        await this.epochs.settle();
-        for (const run of frees) await this.releaseNow([run], run.cause);
-      }
-    });
+      await this.flushFile();
+      await this.#releaseDeferred();
+    }, isCorruption);
   }
 
-  /** Runs writes whose failure leaves the disk in an unknown state. */
-  async guard<T>(work: () => Promise<T>): Promise<T> {
+  /** Once nothing on the disk references them. Under the mutex, so none are added meanwhile. */
+  async #releaseDeferred(): Promise<void> {
+    if (this.#deferred.length === 0) return;
+    await this.epochs.settle();
+    const frees = this.#deferred;
+    this.#deferred = [];
+    let begun = 0;
+    try {
+      while (begun < frees.length) {
+        const run = frees[begun++]!;
+        await this.releaseNow([run], run.cause);
+      }
+    } catch (error) {
+      // the run that failed is not tried again: what is left of it leaks
+      this.#deferred = [...frees.slice(begun), ...this.#deferred];
+      throw error;
+    }
+  }
+
+  /** A flush that failed leaves unknown what of all that was written before is on the disk: nothing can be built on it. */
+  flushFile(): Promise<void> {
+    return this.guard(() => this.file.flush());
+  }
+
+  /** Runs writes whose failure leaves the disk in an unknown state; `unknown` says after which errors it is. */
+  async guard<T>(work: () => Promise<T>, unknown: (error: unknown) => boolean = () => true): Promise<T> {
     try {
       return await work();
     } catch (error) {
+      if (!unknown(error)) throw error;
       const cause = wrapHostError(error, `writing metadata of '${this.name}' failed`, { node: this.name });
       this.#fail(new BlockError(cause.code, `'${this.name}' is read-only since a metadata write failed: ${cause.message}`,
         { node: this.name, errno: cause.errno, offset: cause.offset, bytes: cause.bytes, cause }));
@@ -281,4 +303,9 @@ export class Qcow2Image {
       start = at + 1;
     }
   }
+}
+
+/** Metadata that contradicts itself, whatever else is known. */
+export function isCorruption(error: unknown): boolean {
+  return error instanceof BlockError && error.code === 'CORRUPT';
 }

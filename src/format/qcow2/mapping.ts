@@ -79,8 +79,8 @@ export class Mapping {
     const sliceOffset = this.#sliceOffset(offset);
     if (sliceOffset === 0) return null;
     if (!image.l2.hasRoom && !image.readOnly && image.failure === null) {
-      // Every table in the cache is dirty: only the mutex may write them back
-      return image.exclusive(() => image.l2.loadForEdit(sliceOffset));
+      // Every table in the cache is dirty: only the mutex may write them back. Where that fails, a reader can do without
+      return image.exclusive(() => image.l2.loadForEdit(sliceOffset)).catch(() => image.l2.load(sliceOffset));
     }
     return image.l2.load(sliceOffset);
   }
@@ -170,13 +170,13 @@ export class Mapping {
     image.file.debugEvent('l2_alloc_write');
     try {
       await image.file.write(offset, bytes, 0, 'metadata');
+      for (let at = 0; at < clusterSize; at += sliceBytes) image.l2.invalidate(offset + at, sliceBytes);
+      const needed = this.#sliceInTable(guestOffset);
+      await image.l2.insert(offset + needed, bytes.slice(needed, needed + sliceBytes));
     } catch (error) {
       await image.refcounts.adjust(offset / clusterSize, 1, -1);
       throw error;
     }
-    for (let at = 0; at < clusterSize; at += sliceBytes) image.l2.invalidate(offset + at, sliceBytes);
-    const needed = this.#sliceInTable(guestOffset);
-    await image.l2.insert(offset + needed, bytes.slice(needed, needed + sliceBytes));
     l1.set(l1Index, offset);
     if (copyFrom !== null) image.deferFree(copyFrom / clusterSize, 1);
   }

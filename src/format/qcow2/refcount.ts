@@ -180,7 +180,7 @@ export class Refcounts {
     if (this.#dirtySectors.size > 0) this.#file.debugEvent('refblock_alloc_write');
     await this.cache.writeBack();
     if (this.#dirtySectors.size === 0) return;
-    await this.#file.flush();
+    await this.guard(() => this.#file.flush());
     await this.#writeTable('refblock_alloc_hookup');
   }
 

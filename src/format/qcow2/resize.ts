@@ -105,7 +105,7 @@ async function switchTables(image: Qcow2Image, bytes: number, anew: boolean): Pr
     if (diskEntries < old.entries && !anew) image.file.debugEvent('l1_shrink_write_table');
     await next.writeAll(image.file, Math.ceil((entries * ENTRY_BYTES) / geometry.clusterSize) * geometry.clusterSize);
     await image.refcounts.persist();
-    await image.file.flush();
+    await image.flushFile();
   } catch (error) {
     await reservation.rollback();
     throw error;

@@ -11,7 +11,7 @@ import { BlockError } from '../../base/errors.js';
 import type { CreateSnapshot, SnapshotInfo, SnapshotTable, VmStateSource } from '../../block/driver.js';
 import type { HeaderSwitch } from './header.js';
 import { GuestIo } from './guest-io.js';
-import type { Qcow2Image } from './image.js';
+import { isCorruption, type Qcow2Image } from './image.js';
 import { L1Table } from './l1-table.js';
 import {
   ClusterKind, clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, isCopied, l1EntriesFor, MAX_L1_BYTES, MAX_SNAPSHOTS, MAX_SNAPSHOT_TABLE_BYTES, ownsCluster,
@@ -235,7 +235,7 @@ export class Snapshots implements SnapshotTable {
       }
       if (next.active !== image.activeL1) await next.active.writeAll(image.file, Math.ceil((next.active.entries * ENTRY_BYTES) / clusterSize) * clusterSize);
       await image.refcounts.persist();
-      await image.file.flush();
+      await image.flushFile();
     } catch (error) {
       await reservation.rollback();
       throw error;
@@ -255,13 +255,13 @@ export class Snapshots implements SnapshotTable {
     if (oldTable.offset !== 0) await this.#releaseAfterSwitch(() => this.#releaseRange(oldTable.offset, oldTable.bytes));
   }
 
-  /** The operation is done and durable: a failure here costs leaked clusters and makes the image read-only, no more. */
+  /** The operation is done and durable: a failure here costs leaked clusters, no more. */
   async #releaseAfterSwitch(release: () => Promise<void>): Promise<void> {
     await this.#image.guard(async () => {
       if (this.#image.failure !== null) return;
       await release();
       await this.#image.barrier();
-    }).catch(() => {});
+    }, isCorruption).catch(() => {});
   }
 
   #releaseL1(l1: L1Table): Promise<void> {
