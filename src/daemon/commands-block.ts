@@ -11,7 +11,7 @@ export function blockCommands(daemon: StorageDaemon): CommandTable {
   return {
     'blockdev-add': (args) => addBlockdev(daemon, args),
     'blockdev-reopen': ({ options }) => reopenBlockdevs(graph, options as readonly OptionTree[], daemon.blockdevContext),
-    'blockdev-del': (args) => graph.remove((args['node-name'] as string)),
+    'blockdev-del': (args) => daemon.removeNode(args['node-name'] as string),
   };
 }
 

@@ -89,6 +89,19 @@ export class StorageDaemon {
     this.qmp = new QmpServer({ commands: this.#logged(this.#commands()), version, clock });
   }
 
+  /** As in QEMU a node whose close fails is gone nevertheless, and the command has done what it was asked for: who reads the errors hears of what is lost. */
+  async removeNode(nodeName: string): Promise<void> {
+    const node = this.graph.find(nodeName);
+    try {
+      await this.graph.remove(nodeName);
+    } catch (error) {
+      if (node === undefined || this.graph.find(nodeName) === node) throw error;
+      const failed = `Failed to close node '${nodeName}': ${messageOf(error)}`;
+      this.say('errors', failed);
+      this.#log.error({ node: nodeName }, failed);
+    }
+  }
+
   emit(event: string, data: JsonDict): void {
     if (event.startsWith('QUORUM_')) this.#log.warn({ event, ...data }, 'quorum');
     this.qmp.emit(event, data);
