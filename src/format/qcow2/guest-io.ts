@@ -52,20 +52,24 @@ export class GuestIo {
   }
 
   async #readParts(offset: number, into: Uint8Array): Promise<void> {
+    await this.#eachExtent(offset, into.byteLength, async (extent, done, pool) => {
+      await pool.add(this.#readExtent(extent, offset + done, into.subarray(done, done + extent.bytes)));
+      return extent.bytes;
+    });
+  }
+
+  /**
+   * Takes the range extent by extent; `take` says how many bytes it took. It starts its I/O before it awaits anything: the
+   * lookup and the epoch that protects it are one synchronous stretch.
+   */
+  async #eachExtent(offset: number, bytes: number, take: (extent: Extent, done: number, pool: TaskPool) => Promise<number>): Promise<void> {
     const pool = new TaskPool(PARALLEL_EXTENTS);
     try {
       let fetched: CachedTable | null = null;
-      for (let done = 0; done < into.byteLength;) {
-        const at = offset + done;
-        const extent = this.#mapping.lookup(at, into.byteLength - done, fetched);
-        if (extent === null) {
-          fetched = await this.#mapping.fetch(at);
-          continue;
-        }
-        const part = into.subarray(done, done + extent.bytes);
-        done += extent.bytes;
-        // Started before anything is awaited: the lookup and the epoch that protects it are one synchronous stretch
-        await pool.add(this.#readExtent(extent, at, part));
+      for (let done = 0; done < bytes;) {
+        const extent = this.#mapping.lookup(offset + done, bytes - done, fetched);
+        if (extent === null) fetched = await this.#mapping.fetch(offset + done);
+        else done += await take(extent, done, pool);
       }
     } finally {
       await pool.drain();
@@ -86,25 +90,11 @@ export class GuestIo {
 
   async #writeParts(offset: number, data: Uint8Array): Promise<void> {
     if (!this.#image.writing) await this.#image.exclusive(async () => {});
-    const pool = new TaskPool(PARALLEL_EXTENTS);
-    try {
-      let fetched: CachedTable | null = null;
-      for (let done = 0; done < data.byteLength;) {
-        const at = offset + done;
-        const extent = this.#mapping.lookup(at, data.byteLength - done, fetched);
-        if (extent === null) {
-          fetched = await this.#mapping.fetch(at);
-        } else if (this.#inPlace(extent)) {
-          const part = data.subarray(done, done + extent.bytes);
-          done += extent.bytes;
-          await pool.add(this.#writeInPlace(extent, part));
-        } else {
-          done += await this.#writeAllocating(at, data.subarray(done));
-        }
-      }
-    } finally {
-      await pool.drain();
-    }
+    await this.#eachExtent(offset, data.byteLength, async (extent, done, pool) => {
+      if (!this.#inPlace(extent)) return this.#writeAllocating(offset + done, data.subarray(done));
+      await pool.add(this.#writeInPlace(extent, data.subarray(done, done + extent.bytes)));
+      return extent.bytes;
+    });
   }
 
   /** Writes only what no cluster maps (RequestFlag.IF_UNALLOCATED); decided while nobody else can map it. */
