@@ -6,7 +6,7 @@ import type { Output } from './output.mjs';
 import type { Progress } from './progress.mjs';
 
 /** `number` is an integer, `size` an integer of bytes with an optional suffix (64K, 10G). */
-export type ValueType = 'string' | 'number' | 'size';
+type ValueType = 'string' | 'number' | 'size';
 
 interface ValueSpec {
   readonly help: string;
@@ -36,9 +36,9 @@ export interface OptionSpec extends ValueSpec {
 }
 
 /** In the order of the command line; only the last may be an array or optional followed by optional ones. */
-export type PositionalSpecs = Readonly<Record<string, PositionalSpec>>;
+type PositionalSpecs = Readonly<Record<string, PositionalSpec>>;
 /** By long name without dashes: `vm-state`. */
-export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
+type OptionSpecs = Readonly<Record<string, OptionSpec>>;
 
 export interface CommandSpec {
   /** Full sentences: what it does and what it promises. */
@@ -89,7 +89,7 @@ type OptionValue<S> = S extends { array: true } | { type: 'boolean' } | { requir
   ? Value<S> : Value<S> | undefined;
 
 /** What `run` gets: flags are false and arrays empty where not given, other options undefined or their default. */
-export type Args<P extends PositionalSpecs, O extends OptionSpecs> =
+type Args<P extends PositionalSpecs, O extends OptionSpecs> =
   & { readonly [Name in keyof P & string as CamelCase<Name>]: PositionalValue<P[Name]> }
   & { readonly [Name in keyof O & string as CamelCase<Name>]: OptionValue<O[Name]> };
 

@@ -42,7 +42,7 @@ export function commandHelp(path: string, spec: CommandSpec): string {
   return lines.join('\n');
 }
 
-export function usage(path: string, spec: CommandSpec): string {
+function usage(path: string, spec: CommandSpec): string {
   const words = Object.entries(spec.positionals).map(([name, positional]) => {
     const word = name.toUpperCase() + (positional.array === true ? '...' : '');
     return positional.optional === true ? `[${word}]` : word;

@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { BlockError } from '../src/index.js';
 
-export interface Interrupt {
+interface Interrupt {
   readonly signal: AbortSignal;
   /** The shell's exit code for what came (130 for SIGINT, 141 for a closed pipe), or undefined where nothing did. */
   readonly exitCode: () => number | undefined;

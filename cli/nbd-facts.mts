@@ -33,7 +33,7 @@ const ALLOCATION = ['data', 'hole', 'zero', 'hole,zero'] as const;
 const DEPTHS = ['absent', 'local'] as const;
 
 /** What a number says in the contexts that are known; empty in others. */
-export function extentType(context: string, flags: number): string {
+function extentType(context: string, flags: number): string {
   if (context === BASE_ALLOCATION) return ALLOCATION[flags] ?? '';
   if (context.startsWith('qemu:dirty-bitmap:')) return flags % 2 === 1 ? 'dirty' : 'clean';
   if (context === 'qemu:allocation-depth') return DEPTHS[flags] ?? `backing depth ${flags}`;

@@ -16,7 +16,7 @@ export interface RawArgs {
 }
 
 /** Whether a word is an option and not a value: `-` (standard input) and negative numbers are values. */
-export function looksLikeOption(word: string): boolean {
+function looksLikeOption(word: string): boolean {
   return /^-[^0-9]/.test(word);
 }
 
@@ -179,6 +179,6 @@ function checkBounds(what: string, spec: OptionSpec | PositionalSpec, value: num
   throw new UsageError(`${what}: expected ${wanted}, got ${value}`);
 }
 
-export function camelCase(name: string): string {
+function camelCase(name: string): string {
   return name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
 }

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
-export type LogLevel = typeof LOG_LEVELS[number];
+type LogLevel = typeof LOG_LEVELS[number];
 
 export async function openLog(level: LogLevel): Promise<Logger> {
   const { destination, pino } = await import('pino');

@@ -19,7 +19,7 @@ export async function list(options: NbdProgramOptions, credentials: TlsCredentia
   return 0;
 }
 
-export function describe({ name, description, info, contexts }: NbdExportFacts): string {
+function describe({ name, description, info, contexts }: NbdExportFacts): string {
   const lines = [` export: '${name}'`];
   const told = description ?? info?.description ?? '';
   if (told !== '') lines.push(`  description: ${told}`);

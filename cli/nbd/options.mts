@@ -94,7 +94,7 @@ function defaults(): NbdProgramOptions {
   };
 }
 
-export interface OptionEffects {
+interface OptionEffects {
   /** `--object` takes effect where it stands; true ends the program. */
   readonly addObject: (text: string) => boolean;
   readonly trace: (text: string) => void;

@@ -6,7 +6,7 @@ import {
 
 const EXPORT_ID = 'qemu-nbd-export';
 
-export interface NbdSession {
+interface NbdSession {
   readonly address: NbdListenAddress;
   readonly tls: TlsCredentials | null;
   /** Whether a client with a certificate of this subject may connect. */

@@ -1,5 +1,5 @@
 /** A broken assertion is a bug of the engine, never bad input: input is validated with BlockError. */
-export class AssertionError extends Error {
+class AssertionError extends Error {
   constructor(message: string) {
     super(`internal error: ${message}`);
     this.name = 'AssertionError';

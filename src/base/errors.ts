@@ -17,7 +17,7 @@ export type ErrorCode =
   | 'PROTOCOL' // a peer (QMP, migration stream) broke its protocol
   | 'PEER'; // a peer reported a failure of its own
 
-export interface BlockErrorDetails {
+interface BlockErrorDetails {
   readonly errno?: string | undefined;
   readonly node?: string | undefined;
   readonly offset?: number | undefined;

@@ -7,7 +7,7 @@ import { BlockError } from './errors.js';
 export type Keyval = string | KeyvalObject | readonly Keyval[];
 export interface KeyvalObject { readonly [key: string]: Keyval }
 
-export interface ParsedKeyval {
+interface ParsedKeyval {
   readonly tree: KeyvalObject;
   /** `help` or `?` stood among the parameters. */
   readonly help: boolean;

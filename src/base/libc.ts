@@ -270,7 +270,7 @@ export function addressOf(memory: Uint8Array): bigint {
 }
 
 /** `unsupported`: the file's file system (or the kernel) has no such call. */
-export type NoWaitResult = number | 'would-wait' | 'unsupported';
+type NoWaitResult = number | 'would-wait' | 'unsupported';
 
 function noWait(call: VectorCall, fd: number, address: bigint, bytes: number, offset: number): NoWaitResult {
   vectorWords[0] = address;

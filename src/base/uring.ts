@@ -41,7 +41,7 @@ const ENTRY_WORDS = 16;
 const COMPLETION_WORDS = 4;
 
 /** Hears how many bytes were moved; negative where the request failed or was never made. */
-export type Moved = (result: number) => void;
+type Moved = (result: number) => void;
 
 interface Slot {
   readonly index: number;

@@ -70,7 +70,7 @@ export function defaultGranularity(node: BlockNode): number {
   return Math.min(Math.max(clusterSize, MIN_DEFAULT_GRANULARITY), MAX_DEFAULT_GRANULARITY);
 }
 
-export interface PreparedRemoval {
+interface PreparedRemoval {
   commit(): void;
   abort(): void;
 }

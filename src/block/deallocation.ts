@@ -2,7 +2,7 @@
 import { alignDown, alignUp } from '../base/bytes.js';
 import { makeRequest, type BlockRequest } from './request.js';
 
-export interface DeallocationPart {
+interface DeallocationPart {
   readonly part: BlockRequest;
   /** False for what is left before the first whole unit and after the last one. */
   readonly whole: boolean;

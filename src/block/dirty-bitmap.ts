@@ -11,7 +11,7 @@ export const MIN_GRANULARITY = 512;
 export const MAX_GRANULARITY = 2 ** 31;
 const HASH_STEP_BYTES = 64 * 1024;
 
-export interface DirtyBitmapOptions {
+interface DirtyBitmapOptions {
   readonly name: string;
   /** Bytes that one bit stands for: a power of two, 512 … 2^31. */
   readonly granularity: number;
@@ -37,7 +37,7 @@ export interface DirtyBitmapInfo {
 export type BitmapState = 'busy' | 'readOnly' | 'inconsistent';
 
 /** The bits of a moment, for an undo. */
-export interface SavedBits {
+interface SavedBits {
   readonly bits: BitArray;
 }
 

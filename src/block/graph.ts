@@ -12,7 +12,7 @@ import { NO_USE, planPermissions, type EdgeUse, type NodeUser, type PermissionCh
 
 const MAX_NAME_LENGTH = 31;
 
-export interface BlockGraphOptions {
+interface BlockGraphOptions {
   /** Two digits at the end of each generated name; by default a random number. */
   readonly randomBelow?: (limit: number) => number;
 }

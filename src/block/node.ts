@@ -16,7 +16,7 @@ import { IoVerbs } from './io-verbs.js';
 import type { NodeUser } from './permissions.js';
 import { makeRequest, RequestFlag, type BlockRequest } from './request.js';
 
-export interface BlockNodeOptions {
+interface BlockNodeOptions {
   readonly name: string;
   readonly driver: BlockDriver;
   readonly readOnly?: boolean;

@@ -68,7 +68,7 @@ export function edgeUse(role: ChildRole, parent: EdgeUse, writable: boolean): Ed
 }
 
 /** What one round of changes makes of edges and nodes, before any of it is done. */
-export interface PermissionPlan {
+interface PermissionPlan {
   readonly uses: ReadonlyMap<NodeUser, EdgeUse>;
   /** The nodes that were looked at, parents before children, with what their users do together. */
   readonly nodes: ReadonlyMap<BlockNode, EdgeUse>;

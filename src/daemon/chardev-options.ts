@@ -21,7 +21,7 @@ export interface ParsedChardev {
   readonly config: ChardevConfig;
 }
 
-export interface ChardevSurroundings {
+interface ChardevSurroundings {
   readonly daemon: StorageDaemon;
   readonly stdio: () => Duplex;
   readonly warn: (text: string) => void;

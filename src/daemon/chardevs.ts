@@ -6,7 +6,7 @@ import { openChardev, type Chardev, type ChardevConfig } from './chardev.js';
 import { MuxChardev } from './chardev-stream.js';
 
 /** Where clients of QOM see them. */
-export interface ChardevTree {
+interface ChardevTree {
   show(parent: 'chardevs', id: string, type: string, properties: ShownProperties): void;
   hide(parent: 'chardevs', id: string): void;
 }

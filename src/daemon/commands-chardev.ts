@@ -11,7 +11,7 @@ import type { RingBuffer } from './ring-buffer.js';
 /** QEMU's list, in its order. */
 export const BACKEND_NAMES = ['serial', 'mux', 'pipe', 'parallel', 'null', 'ringbuf', 'stdio', 'socket', 'file', 'memory', 'udp', 'pty'] as const;
 
-export const RING_BYTES = 65_536;
+const RING_BYTES = 65_536;
 
 export function chardevCommands(daemon: StorageDaemon): CommandTable {
   const { chardevs } = daemon;

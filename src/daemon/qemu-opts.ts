@@ -12,7 +12,7 @@ export interface QemuOpts {
   readonly help: boolean;
 }
 
-export interface QemuOptsShape {
+interface QemuOptsShape {
   /** What a first value without a key is. */
   readonly impliedKey?: string | undefined;
   /** Every other name is refused. */

@@ -2,7 +2,7 @@
 import type { WriteObserver } from '../block/dirty-bitmaps.js';
 import type { BlockNode } from '../block/node.js';
 
-export type OnExceeded = (nodeName: string, amountExceeded: number, threshold: number) => void;
+type OnExceeded = (nodeName: string, amountExceeded: number, threshold: number) => void;
 
 export class WriteThresholds {
   readonly #marks = new WeakMap<BlockNode, Mark>();

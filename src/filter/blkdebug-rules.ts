@@ -17,13 +17,13 @@ export const BLKDEBUG_EVENTS = [
 ] as const;
 
 /** QAPI's BlkdebugIOType. */
-export const BLKDEBUG_IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
+const BLKDEBUG_IO_TYPES = ['read', 'write', 'write-zeroes', 'discard', 'flush', 'block-status'] as const;
 export type BlkdebugIoType = (typeof BLKDEBUG_IO_TYPES)[number];
 
 const SECTOR = 512;
 const EIO = 5;
 
-export interface InjectRule {
+interface InjectRule {
   readonly kind: 'inject-error';
   readonly event: string;
   /** 0 = in every state. */
@@ -39,7 +39,7 @@ export interface InjectRule {
   readonly immediately: boolean;
 }
 
-export interface StateRule {
+interface StateRule {
   readonly kind: 'set-state';
   readonly event: string;
   readonly state: number;
@@ -47,7 +47,7 @@ export interface StateRule {
 }
 
 /** Stops one request, once: the first after the event. */
-export interface Breakpoint {
+interface Breakpoint {
   readonly event: string;
   readonly tag: string;
 }
@@ -55,7 +55,7 @@ export interface Breakpoint {
 export type BlkdebugRule = InjectRule | StateRule;
 
 /** One rule as it is written: option names with their values, strings or typed. */
-export type RuleOptions = ReadonlyMap<string, string | number | bigint | boolean | null>;
+type RuleOptions = ReadonlyMap<string, string | number | bigint | boolean | null>;
 
 const OPTIONS: Readonly<Record<BlkdebugRule['kind'], readonly string[]>> = {
   'inject-error': ['event', 'state', 'iotype', 'errno', 'sector', 'once', 'immediately'],

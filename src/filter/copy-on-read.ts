@@ -14,7 +14,7 @@ const MAX_PIECE_BYTES = MiB;
 /** Of all pieces under way; a cluster has 2 MiB at most. */
 const MEMORY_BYTES = 8 * MiB;
 
-export interface CopyOnReadOptions {
+interface CopyOnReadOptions {
   readonly child: BlockNode;
   /** Copy only what lies in the backing chain down to this node, inclusive. Default: all of it, and what no layer has. */
   readonly bottom?: BlockNode | null;

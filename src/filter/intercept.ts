@@ -10,9 +10,9 @@ import { FilterDriver } from './filter.js';
 import type { WriteGate } from './write-gate.js';
 
 /** What becomes of a write, write-zeroes or discard; `below` is the node that is filtered. */
-export type Intercept = (request: BlockRequest, below: BlockChild) => Promise<void>;
+type Intercept = (request: BlockRequest, below: BlockChild) => Promise<void>;
 
-export interface InterceptOptions {
+interface InterceptOptions {
   readonly child: BlockNode;
   /** What QMP calls the driver. */
   readonly formatName: string;

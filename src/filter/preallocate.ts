@@ -14,7 +14,7 @@ import { FilterDriver } from './filter.js';
 const SECTOR = 512;
 const WRITE_AND_RESIZE = Permission.WRITE | Permission.RESIZE;
 
-export interface PreallocateOptions {
+interface PreallocateOptions {
   readonly child: BlockNode;
   /** The file ends at a multiple of it, in bytes. Default 1 MiB. */
   readonly align?: number;

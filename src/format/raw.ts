@@ -11,7 +11,7 @@ import { looksFormatted } from './signatures.js';
 
 const SECTOR = 512;
 
-export interface RawOptions {
+interface RawOptions {
   /** Where in the file the disk begins. */
   readonly offset?: number | undefined;
   /** Bytes of the disk; by default all that follows. A multiple of 512. */

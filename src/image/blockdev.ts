@@ -48,7 +48,7 @@ export async function openBlockdev(graph: BlockGraph, options: OptionTree, conte
 }
 
 /** How an image that is opened by its name differs from one in a graph of its own. */
-export interface RootOptions {
+interface RootOptions {
   readonly writethrough: boolean;
   readonly snapshot: string | undefined;
   readonly forCheck: boolean | undefined;

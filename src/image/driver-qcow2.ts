@@ -55,7 +55,7 @@ async function refuseOther(file: BlockNode): Promise<void> {
 }
 
 /** The options that may change while the image is open. */
-export function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'unmap'): Qcow2OpenOptions {
+function qcow2Runtime(options: NodeOptionsReader, discard: 'ignore' | 'unmap'): Qcow2OpenOptions {
   const caches = cacheSizes(options);
   const lazyRefcounts = options.bool('lazy-refcounts');
   const overlap = readOverlapCheck(options);

@@ -3,7 +3,7 @@ import { isQcow2 } from '../format/qcow2/header.js';
 
 export type FormatName = 'qcow2' | 'raw';
 
-export interface FormatDefinition {
+interface FormatDefinition {
   readonly name: FormatName;
   /** True where the first bytes of a file are unmistakably of this format. */
   readonly probe: ((start: Uint8Array) => boolean) | null;

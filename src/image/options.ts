@@ -4,7 +4,7 @@
  */
 import { BlockError } from '../base/errors.js';
 
-export type Scalar = string | number | bigint | boolean | null;
+type Scalar = string | number | bigint | boolean | null;
 export type OptionTree = { readonly [key: string]: Scalar | OptionTree | readonly (Scalar | OptionTree)[] | undefined };
 export type FlatOptions = Map<string, Scalar>;
 

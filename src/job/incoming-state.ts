@@ -16,7 +16,7 @@ import { VmStateWriter } from '../vmstate/writer.js';
 /** For what lies in buffers when the sender says that it has ended: other commands wait as long. */
 const END_WAIT_MS = 30_000;
 
-export interface IncomingStateOptions {
+interface IncomingStateOptions {
   readonly chunkSize?: number | undefined;
   readonly depth?: number | undefined;
 }

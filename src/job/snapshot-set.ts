@@ -11,7 +11,7 @@ export interface SnapshotTarget {
   readonly table: SnapshotTable;
 }
 
-export interface CreatedSet {
+interface CreatedSet {
   /** In the order of the targets. */
   readonly snapshots: readonly SnapshotInfo[];
   /** How long new requests had to wait: the longest of the drained sections. */

@@ -15,7 +15,7 @@ export interface ConnectOptions extends NegotiateOptions {
 }
 
 /** More wait for a free slot: enough to keep any server busy, few enough to bound what is queued in the socket. */
-export const MAX_IN_FLIGHT = 64;
+const MAX_IN_FLIGHT = 64;
 const REQUEST_BYTES = 28;
 
 export class ClientConnection implements ReplyHandler {

@@ -11,7 +11,7 @@ export type NbdAddress =
   | { readonly type: 'unix'; readonly path: string }
   | { readonly type: 'inet'; readonly host: string; readonly port: number };
 
-export interface ConnectLimits {
+interface ConnectLimits {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }

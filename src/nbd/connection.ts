@@ -17,7 +17,7 @@ import { Transmission } from './transmission.js';
 /** A shorter rest of a payload is not worth a read of its own. */
 const DIRECT_BYTES = 32 * 1024;
 
-export interface ConnectionOptions {
+interface ConnectionOptions {
   readonly socket: Socket;
   readonly memory: MemoryShare;
   /** What sockets read into, all connections of a server in turn. */

@@ -5,7 +5,7 @@
  */
 import { Socket, type OnReadOpts } from 'node:net';
 
-export interface DirectReader {
+interface DirectReader {
   /** Where the next bytes go, never empty; asked again after each `received`. */
   next(): Uint8Array;
   /** So many bytes are there now. They must be used or copied before this returns, unless the memory is nobody else's. */

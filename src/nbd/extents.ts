@@ -12,7 +12,7 @@ const DIRTY = 1;
 const MAX_LENGTH = 0xffff_ffff;
 
 /** Adjacent extents with equal flags become one. */
-export class ExtentList {
+class ExtentList {
   readonly #limit: number;
   readonly #words: number[] = [];
 

@@ -42,7 +42,7 @@ export interface Negotiated extends ExportInfo {
   readonly contexts: ReadonlyMap<string, number>;
 }
 
-export interface ListedExport {
+interface ListedExport {
   readonly name: string;
   readonly description: string | null;
 }
@@ -318,7 +318,7 @@ export function printable(data: Uint8Array): string {
   return Buffer.from(data).toString('utf8').replace(/[\p{Cc}\p{Cf}]/gu, '?').slice(0, 200);
 }
 
-export function protocolError(wire: { readonly socket: { readonly name: string } }, why: string): BlockError {
+function protocolError(wire: { readonly socket: { readonly name: string } }, why: string): BlockError {
   return new BlockError('PROTOCOL', `'${wire.socket.name}' broke the NBD protocol: ${why}`, { node: wire.socket.name, errno: 'EINVAL' });
 }
 

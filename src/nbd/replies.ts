@@ -17,7 +17,7 @@ const WRITE_BYTES = 4 * 1024 * 1024;
 const HEAD_MAX = 32;
 
 /** A request's 64-bit handle (QEMU: cookie), as its two words: it is only ever echoed. */
-export interface Handle {
+interface Handle {
   readonly high: number;
   readonly low: number;
 }

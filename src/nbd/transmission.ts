@@ -39,7 +39,7 @@ export class NbdRequest implements ReplyOwner {
   replied(): void { this.owner.finished(this); }
 }
 
-export interface TransmissionOptions {
+interface TransmissionOptions {
   readonly negotiated: Negotiated;
   readonly replies: ReplyWriter;
   readonly memory: MemoryShare;

@@ -16,7 +16,7 @@ export interface NbdTarget {
   readonly tls: NbdTargetTls | null;
 }
 
-export interface NbdTargetTls {
+interface NbdTargetTls {
   /** Directory of ca-cert.pem and so on. */
   readonly certificates: string | null;
   readonly pskFile: string | null;

@@ -1,7 +1,7 @@
 import { BlockError } from '../base/errors.js';
 
 /** QEMU's cache modes, as the three independent switches they stand for. */
-export interface CacheMode {
+interface CacheMode {
   /** O_DIRECT: bypass the host's page cache. */
   readonly direct: boolean;
   /** A write completes only once it is on stable storage. */

@@ -15,7 +15,7 @@ import { allocateTail } from './allocate-tail.js';
 import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
 import type { QuickIo } from './quick-io.js';
 
-export interface FileDriverOptions {
+interface FileDriverOptions {
   readonly fd: number;
   readonly name: string;
   readonly isDevice: boolean;
@@ -48,7 +48,7 @@ export interface Following {
   readonly open: (how: { readonly readOnly: boolean; readonly direct: boolean }) => Promise<Reopened>;
 }
 
-export interface Reopened {
+interface Reopened {
   readonly fd: number;
   readonly limits: BlockLimits;
   readonly growAhead: boolean;

@@ -20,7 +20,7 @@ const RESIZE: Permission = { bit: 3, name: 'resize' };
 const USED_BASE = 100;
 const UNSHARED_BASE = 200;
 
-export interface ImageUse {
+interface ImageUse {
   readonly used: readonly Permission[];
   readonly unshared: readonly Permission[];
 }

@@ -5,7 +5,7 @@ import type { BlockRequest } from '../block/request.js';
 
 const PAGE_BYTES = 65536;
 
-export interface MemoryOptions {
+interface MemoryOptions {
   readonly bytes?: number;
   /** True (default) lets writes past the end extend it. */
   readonly growable?: boolean;

@@ -3,7 +3,7 @@ import { GiB } from '../base/bytes.js';
 import { NO_LIMITS, type BlockDriver, type BlockStatus } from '../block/driver.js';
 import type { BlockRequest } from '../block/request.js';
 
-export interface NullOptions {
+interface NullOptions {
   readonly bytes?: number;
   readonly formatName?: 'null-co' | 'null-aio';
   /** Each request takes as long. */

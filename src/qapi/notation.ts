@@ -20,7 +20,7 @@ export interface Member {
   readonly features: readonly string[];
 }
 
-export interface Variant {
+interface Variant {
   readonly value: string;
   readonly type: string;
   /** Takes part in the numbering of types, and in nothing else. */

@@ -21,7 +21,7 @@ export interface SessionOptions {
   readonly oob?: boolean | undefined;
 }
 
-export interface SessionHost {
+interface SessionHost {
   /** Answers a request, or a fault of the parser; never rejects. */
   answer(item: JsonItem, session: Session): Promise<JsonDict>;
   closed(session: Session): void;

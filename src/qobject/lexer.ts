@@ -5,7 +5,7 @@
 export type TokenKind = '{' | '}' | '[' | ']' | ':' | ',' | 'string' | 'integer' | 'double' | 'keyword' | 'stray' | 'too long';
 
 /** `bytes` are valid during the call only. */
-export type OnToken = (kind: TokenKind, bytes: Uint8Array) => void;
+type OnToken = (kind: TokenKind, bytes: Uint8Array) => void;
 
 type State =
   | 'start' | 'recovery' | '"' | '"\\' | "'" | "'\\" | 'sign' | 'zero' | 'digits' | 'point' | 'fraction' | 'exponent' | 'exponent sign'

@@ -10,7 +10,7 @@ import type { Json, JsonDict } from '../qobject/value.js';
 import { loadSecret } from './secret.js';
 
 /** What a kind needs of the others. */
-export interface Surroundings {
+interface Surroundings {
   readonly clock: Clock;
   secret(id: string): Uint8Array | undefined;
   has(type: string): boolean;

@@ -6,7 +6,7 @@ import { BlockError, errnoOf, errnoText } from '../base/errors.js';
 const KEY_BYTES = 32;
 const BLOCK_BYTES = 16;
 
-export interface SecretOptions {
+interface SecretOptions {
   readonly data: string;
   readonly file: string;
   readonly format: string;

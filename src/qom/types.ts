@@ -5,14 +5,14 @@
  */
 import { GlibKeys } from '../qobject/glib-order.js';
 
-export interface PropertyInfo {
+interface PropertyInfo {
   readonly name: string;
   /** As told to clients. */
   readonly type: string;
   readonly writable: boolean;
 }
 
-export interface TypeInfo {
+interface TypeInfo {
   readonly name: string;
   readonly parent: string | null;
   readonly abstract: boolean;
@@ -86,7 +86,7 @@ export function allTypes(): Iterable<TypeInfo> {
 }
 
 /** The type itself first, `object` last. */
-export function lineage(name: string): TypeInfo[] {
+function lineage(name: string): TypeInfo[] {
   const type = types.get(name);
   return type === undefined ? [] : [type, ...type.parent === null ? [] : lineage(type.parent)];
 }

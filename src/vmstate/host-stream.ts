@@ -2,7 +2,7 @@
 import { close, constants, fstat, open, type Stats } from 'node:fs';
 import { BlockError, wrapHostError } from '../base/errors.js';
 
-export type FileKind = 'file' | 'directory' | 'fifo' | 'socket' | 'block device' | 'character device';
+type FileKind = 'file' | 'directory' | 'fifo' | 'socket' | 'block device' | 'character device';
 
 export function kindOf(stats: Stats): FileKind {
   if (stats.isFile()) return 'file';

@@ -98,7 +98,7 @@ export function migrateInto(qmp: QmpClient, input: SocketInput, into: VmStateCon
 }
 
 /** Where a migration goes. */
-export interface MigrationTarget {
+interface MigrationTarget {
   /** A unix socket that listens. */
   readonly path: string;
   /** Takes the stream, up to its end. Called once; what it resolves with, the migration does. */

@@ -42,7 +42,7 @@ export async function checkStreamEnd(stored: StoredState, bytes: number): Promis
   }
 }
 
-export function beginsAsQemuStream(head: Uint8Array): boolean {
+function beginsAsQemuStream(head: Uint8Array): boolean {
   return head.byteLength >= 4 && viewOf(head).getUint32(0) === MAGIC;
 }
 
@@ -50,7 +50,7 @@ export function beginsAsQemuStream(head: Uint8Array): boolean {
  * True where a description record reaches exactly to the end of `tail`. JSON holds no NUL byte and the length's high
  * byte is one, so the last NUL of the stream is a byte of the length: only four places are possible.
  */
-export function endsWithDescription(tail: Uint8Array): boolean {
+function endsWithDescription(tail: Uint8Array): boolean {
   const lastNul = tail.lastIndexOf(0);
   for (let json = lastNul + 1; json <= lastNul + 4; json++) if (isDescription(tail, json)) return true;
   return false;

@@ -13,14 +13,14 @@ import type { VmStateConsumer } from './writer.js';
  */
 const PARKING_BYTES = 512;
 
-export interface PumpOptions {
+interface PumpOptions {
   /** Names the stream in messages: `'unix:/run/x'`. */
   readonly name: string;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** Makes the socket when the first buffer is known. */
-export type OpenSocket = (onread: OnReadOpts) => Socket;
+type OpenSocket = (onread: OnReadOpts) => Socket;
 
 /** Resolves with the number of bytes when the peer has ended the stream. The socket is closed in every case. */
 export async function pumpSocket(open: OpenSocket, into: VmStateConsumer, options: PumpOptions): Promise<number> {

@@ -25,7 +25,7 @@ interface Stored {
 }
 
 /** As on disk, for `image info`: QEMU's Qcow2BitmapInfo. */
-export type StoredBitmapInfo = {
+type StoredBitmapInfo = {
   readonly flags: readonly string[];
   readonly name: string;
   readonly granularity: number;

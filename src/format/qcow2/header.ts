@@ -13,10 +13,10 @@ export const COMPATIBLE_LAZY_REFCOUNTS = 1n;
 export const AUTOCLEAR_BITMAPS = 1n;
 export const EXTENSION_END = 0;
 export const EXTENSION_BACKING_FORMAT = 0xe279_2aca;
-export const EXTENSION_FEATURE_NAMES = 0x6803_f857;
+const EXTENSION_FEATURE_NAMES = 0x6803_f857;
 export const EXTENSION_BITMAPS = 0x2385_2875;
-export const V2_HEADER_BYTES = 72;
-export const V3_HEADER_BYTES = 104;
+const V2_HEADER_BYTES = 72;
+const V3_HEADER_BYTES = 104;
 const MAX_HEADER_EXTENSIONS = 4096;
 
 const FEATURE_NAMES: readonly (readonly [bit: bigint, name: string])[] = [
@@ -290,7 +290,7 @@ export class HeaderStore {
   }
 }
 
-export interface NewHeader {
+interface NewHeader {
   readonly version: 2 | 3;
   readonly clusterBits: number;
   readonly refcountOrder: number;

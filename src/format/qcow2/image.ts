@@ -50,7 +50,7 @@ interface DeferredRun extends ClusterRun {
   readonly cause: FreeCause;
 }
 
-export interface Qcow2ImageParts {
+interface Qcow2ImageParts {
   readonly file: BlockChild;
   readonly store: HeaderStore;
   readonly refcounts: Refcounts;

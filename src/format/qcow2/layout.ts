@@ -21,7 +21,7 @@ export const DEFAULT_SLICE_BYTES = 64 * KiB;
 
 /** Flags in the high word of L1 and L2 entries. */
 export const HIGH_COPIED = 0x8000_0000;
-export const HIGH_COMPRESSED = 0x4000_0000;
+const HIGH_COMPRESSED = 0x4000_0000;
 /** Flag in the low word of an L2 entry: reads as zeros. */
 export const LOW_ZERO = 1;
 

@@ -23,7 +23,7 @@ export interface Extent {
 }
 
 /** One slice of an L2 table, at the entry of a guest offset. */
-export interface SliceAt {
+interface SliceAt {
   readonly slice: CachedTable;
   readonly index: number;
 }

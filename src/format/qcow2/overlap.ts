@@ -15,7 +15,7 @@ export const OVERLAP_PARTS = [
 ] as const;
 export type OverlapPart = (typeof OVERLAP_PARTS)[number];
 export const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'] as const;
-export type OverlapLevel = (typeof OVERLAP_LEVELS)[number];
+type OverlapLevel = (typeof OVERLAP_LEVELS)[number];
 
 const CONSTANT: readonly OverlapPart[] = ['main-header', 'active-l1', 'refcount-table', 'snapshot-table', 'bitmap-directory'];
 const LEVELS: Readonly<Record<OverlapLevel, readonly OverlapPart[]>> = {

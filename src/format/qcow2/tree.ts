@@ -35,7 +35,7 @@ export function* referencedRuns(image: Qcow2Image, table: Uint8Array): Generator
 }
 
 /** Clears the COPIED flag of every standard entry: the clusters have a second owner now. */
-export function clearCopied(table: Uint8Array): void {
+function clearCopied(table: Uint8Array): void {
   const view = viewOf(table);
   for (let at = 0; at < table.byteLength; at += ENTRY_BYTES) {
     const high = view.getUint32(at);
