@@ -28,6 +28,8 @@ export { BlkdebugDriver, parseBlkdebugName, readBlkdebugConfig, type BlkdebugOpt
 export { isSuspended, removeBreakpoint, resumeRequest, setBreakpoint, whenSuspended } from './filter/breakpoints.js';
 export { makeRule as makeBlkdebugRule, parseBlkdebugConfig, type BlkdebugRule } from './filter/blkdebug-rules.js';
 export { BlkverifyFilter, parseBlkverifyName } from './filter/blkverify.js';
+export { CopyBeforeWriteFilter, type CopyBeforeWriteOptions, type OnCbwError, type SnapshotAccess } from './filter/copy-before-write.js';
+export { SnapshotAccessDriver } from './filter/snapshot-access.js';
 export { CopyOnReadFilter } from './filter/copy-on-read.js';
 export { PreallocateFilter } from './filter/preallocate.js';
 export { QuorumDriver, type QuorumEvent, type QuorumOptions } from './filter/quorum.js';
@@ -61,6 +63,7 @@ export { startCommit, type CommitOptions } from './job/commit.js';
 export { startStream, type StreamOptions } from './job/stream.js';
 export { commitImage, streamImage, type ChainJobOptions, type ChainJobResult } from './job/chain-files.js';
 export { runDaemonJob, type DaemonJobRequest } from './job/daemon-job.js';
+export { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from './job/backup/backup.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { BlockJobs, type BlockJob, type BlockJobInfo, type OnError } from './job/block-job.js';
 export type { Job, JobInfo } from './job/job.js';

@@ -137,16 +137,28 @@ export async function mergeBitmaps(node: BlockNode, target: string, sources: rea
   return async () => bitmap.restore(saved, false);
 }
 
+/** Why a bitmap cannot be merged into one of a node of so many bytes; null where it can. */
+export function mergeable(source: DirtyBitmap, size: number): BlockError | null {
+  try {
+    source.check('busy', 'inconsistent');
+    checkSizes(size, source);
+    return null;
+  } catch (error) {
+    if (error instanceof BlockError) return error;
+    throw error;
+  }
+}
+
 function mergeInto(target: DirtyBitmap, source: DirtyBitmap): void {
   source.check('busy', 'inconsistent');
-  checkSizes(target, source);
+  checkSizes(target.size, source);
   target.merge(source);
 }
 
-function checkSizes(target: DirtyBitmap, source: DirtyBitmap): void {
-  if (target.size === source.size) return;
+function checkSizes(size: number, source: DirtyBitmap): void {
+  if (size === source.size) return;
   throw new BlockError('INVALID_ARGUMENT',
-    `Bitmaps are of different sizes (destination size is ${target.size}, source size is ${source.size}) and can't be merged`);
+    `Bitmaps are of different sizes (destination size is ${size}, source size is ${source.size}) and can't be merged`);
 }
 
 /** Checked before and after the disk was told: it may have become busy meanwhile. */

@@ -10,7 +10,7 @@ import { BlockChild } from '../block/child.js';
 import { DirtyBitmap } from '../block/dirty-bitmap.js';
 import type { BlockStatus } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
-import { Permission, type EdgeUse } from '../block/permissions.js';
+import { Permission, reaches, type EdgeUse } from '../block/permissions.js';
 import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { BlockCopy } from './block-copy.js';
@@ -49,6 +49,8 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
   readonly done: DirtyBitmap;
   readonly shownBitmaps: readonly DirtyBitmap[];
   readonly #source: BlockNode;
+  /** The target shows the snapshot itself, and what is not copied yet from the source. */
+  readonly #liesOnSource: boolean;
   readonly #onError: OnCbwError;
   readonly #timeoutMs: number;
   readonly #clock: Clock;
@@ -75,6 +77,7 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
     this.accessible.merge(this.copying.bitmap);
     this.shownBitmaps = [this.done, this.accessible];
     this.#source = child;
+    this.#liesOnSource = reaches(target, child);
     child.bitmaps.anonymous.add(this.copying.bitmap);
   }
 
@@ -99,11 +102,17 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
 
   async #submitAfterCopy(request: BlockRequest, start: number, bytes: number): Promise<void> {
     const error = await this.#copy(start, bytes);
-    if (error === null) this.done.set(start, bytes);
+    if (error === null) await this.#copied(start, bytes);
     else if (this.#onError === 'break-guest-write') throw error;
     else this.#broken ??= error;
     this.#reads.release(await this.#reads.acquire(start, start + bytes));
     await this.forward(request);
+  }
+
+  /** Who reads the old content through the target finds it there from now on, and not below it: reads that were under way may still be on their way to there. */
+  async #copied(start: number, bytes: number): Promise<void> {
+    this.done.set(start, bytes);
+    if (this.#liesOnSource) await this.target.node.drained(async () => undefined);
   }
 
   /** Resolves with what failed. */

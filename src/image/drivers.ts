@@ -13,6 +13,7 @@ import { NBD_DRIVER } from './driver-nbd.js';
 import { NULL_DRIVERS } from './driver-null.js';
 import { QCOW2_DRIVER } from './driver-qcow2.js';
 import { RAW_DRIVER } from './driver-raw.js';
+import { SNAPSHOT_DRIVERS } from './driver-snapshot.js';
 
 /** What all nodes have, read before the driver is asked. */
 export interface CommonOptions {
@@ -98,7 +99,7 @@ export interface ReopenedDriver {
 }
 
 const DRIVERS: ReadonlyMap<string, DriverDefinition> = new Map(
-  [...FILE_DRIVERS, ...NULL_DRIVERS, NBD_DRIVER, RAW_DRIVER, QCOW2_DRIVER, ...FILTER_DRIVERS].map((definition) => [definition.name, definition]));
+  [...FILE_DRIVERS, ...NULL_DRIVERS, NBD_DRIVER, RAW_DRIVER, QCOW2_DRIVER, ...FILTER_DRIVERS, ...SNAPSHOT_DRIVERS].map((definition) => [definition.name, definition]));
 
 export function findDriver(name: string): DriverDefinition | undefined {
   return DRIVERS.get(name);
