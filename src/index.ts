@@ -65,6 +65,10 @@ export { commitImage, streamImage, type ChainJobOptions, type ChainJobResult } f
 export { runDaemonJob, type DaemonJobRequest } from './job/daemon-job.js';
 export { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from './job/backup/backup.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
+export { JournalDirectory, type JournalFiles, type JournalSector, type SectorFile } from './job/journal/files.js';
+export { identify, type FileIdentity } from './job/journal/identity.js';
+export { JobJournal, type FoundJob, type JournalOptions, type RunningJob } from './job/journal/journal.js';
+export type { JobEnd, JobRecord } from './job/journal/record.js';
 export { BlockJobs, type BlockJob, type BlockJobInfo, type OnError } from './job/block-job.js';
 export type { Job, JobInfo } from './job/job.js';
 export { JobTable } from './job/job-table.js';
