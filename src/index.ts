@@ -64,6 +64,7 @@ export { startStream, type StreamOptions } from './job/stream.js';
 export { commitImage, streamImage, type ChainJobOptions, type ChainJobResult } from './job/chain-files.js';
 export { runDaemonJob, type DaemonJobRequest } from './job/daemon-job.js';
 export { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from './job/backup/backup.js';
+export { backupImage, type BackupImageOptions, type BackupImageResult } from './job/backup/files.js';
 export { copyImage, copyNode, type CopyImageOptions, type CopyOptions, type CopyResult } from './job/copy.js';
 export { JournalDirectory, type JournalFiles, type JournalSector, type SectorFile } from './job/journal/files.js';
 export { identify, type FileIdentity } from './job/journal/identity.js';

@@ -94,7 +94,7 @@ async function onChain(
 const TOLD_EVERY_MS = 100;
 
 /** Resolves when the job has completed; throws what it failed with. */
-async function finish(blockJob: BlockJob, clock: Clock, { signal, onProgress }: ChainJobOptions): Promise<void> {
+export async function finish(blockJob: BlockJob, clock: Clock, { signal, onProgress }: Pick<ChainJobOptions, 'signal' | 'onProgress'>): Promise<void> {
   const { job } = blockJob;
   const cancel = (): void => { if (job.status === 'running') job.cancel(); };
   signal?.addEventListener('abort', cancel);

@@ -273,7 +273,9 @@ class Backup implements JobWork, PreparedBackup {
     const filter = this.#filter;
     this.#filter = null;
     await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
-    if (filter !== null) await removeFilter(this.#graph, filter);
+    if (filter === null) return;
+    await removeFilter(this.#graph, filter);
+    await this.#graph.refresh([this.#options.target]);
   }
 }
 
