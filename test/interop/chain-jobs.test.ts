@@ -39,7 +39,8 @@ async function disturb(blockJob: BlockJob, random: Random): Promise<boolean> {
     else if (!job.userPaused) {
       job.pause();
       await turns(random.below(20));
-      if (alive()) job.resume();
+      // it may have run to its end meanwhile
+      if (['running', 'paused', 'ready', 'standby'].includes(job.status)) job.resume();
     }
   }
   if (!alive() || random.chance(0.7)) return false;
