@@ -34,6 +34,8 @@ Options take effect in the order in which they stand.
 
   --daemonize               go to the background when all is set up
   --pidfile PATH            write the process id when all is set up
+  --state-dir DIR           keep mirrors in DIR and go on with interrupted ones here:
+                            behind their --blockdev, before --export
 `;
 }
 

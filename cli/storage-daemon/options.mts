@@ -1,7 +1,7 @@
 /** The options of quiesce-storage-daemon, and what each does where it stands. */
 import { Duplex } from 'node:stream';
 import {
-  addBlockdev, addExport, BlockError, parseChardevOptions, socketAddress, startNbdServer, visitText,
+  addBlockdev, addExport, BlockError, keepJobsIn, parseChardevOptions, socketAddress, startNbdServer, visitText,
   type Chardev, type JsonDict, type StorageDaemon,
 } from '../../src/index.js';
 import type { LongOption } from '../getopt.mjs';
@@ -18,6 +18,7 @@ export const OPTIONS: readonly LongOption[] = [
   { name: 'nbd-server', value: true },
   { name: 'object', value: true },
   { name: 'pidfile', value: true },
+  { name: 'state-dir', value: true },
   { name: 'trace', value: true, short: 'T' },
   { name: 'version', value: false, short: 'V' },
 ];
@@ -48,6 +49,7 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
   },
   object: (value, { daemon }) => (addObject(daemon.objects, value) ? 'end' : undefined),
   pidfile: (value, _, shared) => { shared.pidFile = value; },
+  'state-dir': (value, { daemon, say }) => keepJobsIn(daemon, value, (message) => say(`info: ${message}`)),
 };
 
 /** Key=value or JSON, checked by the schema. */

@@ -2,7 +2,8 @@
 import { BlockError } from '../base/errors.js';
 import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
-import { mirrorOf, startMirror } from '../job/mirror/mirror.js';
+import { startJournaledMirror } from '../job/mirror/journaled.js';
+import { mirrorOf, startMirror, type MirrorOptions } from '../job/mirror/mirror.js';
 import type { CopyMode } from '../job/mirror/state.js';
 import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -23,12 +24,12 @@ export function mirrorCommands(daemon: StorageDaemon): CommandTable {
   };
 }
 
-async function mirror({ graph, blockJobs }: StorageDaemon, args: JsonDict): Promise<void> {
+async function mirror({ graph, blockJobs, journal }: StorageDaemon, args: JsonDict): Promise<void> {
   const source = graph.root(args['device'] as string);
   const target = graph.lookUp(args['target'] as string);
   const sync = args['sync'] as string;
   if (sync === 'incremental' || sync === 'bitmap') throw new BlockError('NOT_SUPPORTED', `Sync mode '${sync}' not supported`);
-  await startMirror(graph, blockJobs, {
+  const options: MirrorOptions = {
     jobId: (args['job-id'] ?? '') as string, source, target,
     sync: sync === 'top' && layerBelow(source) === null ? 'full' : sync as 'full' | 'top' | 'none',
     replaces: args['replaces'] as string | undefined,
@@ -36,7 +37,8 @@ async function mirror({ graph, blockJobs }: StorageDaemon, args: JsonDict): Prom
     onSourceError: args['on-source-error'] as OnError | undefined, onTargetError: args['on-target-error'] as OnError | undefined,
     filterNodeName: args['filter-node-name'] as string | undefined, copyMode: args['copy-mode'] as CopyMode | undefined,
     autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
-  });
+  };
+  await (journal === null ? startMirror(graph, blockJobs, options) : startJournaledMirror(graph, blockJobs, journal, options));
   await settled();
 }
 

@@ -12,6 +12,7 @@ import type { NbdServerOptions } from '../nbd/server.js';
 import { QmpServer, type CommandTable, type QmpVersion } from '../qmp/server.js';
 import { BlockJobs } from '../job/block-job.js';
 import { JobTable } from '../job/job-table.js';
+import type { JobJournal } from '../job/journal/journal.js';
 import type { JsonDict } from '../qobject/value.js';
 import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';
@@ -62,6 +63,8 @@ export class StorageDaemon {
   readonly ended: Promise<void>;
   readonly stdio: () => Duplex;
   readonly say: (where: 'output' | 'errors', line: string) => void;
+  /** Where jobs are kept that are to survive this process. */
+  journal: JobJournal | null = null;
   readonly #log: DaemonLog;
   #end: () => void = () => undefined;
   #closing: Promise<void> | null = null;

@@ -280,7 +280,7 @@ class Simulation {
     if (!random.chance(0.15)) return;
     this.#foreign++;
     this.#same = false;
-    world.now += 11;
+    world.now += 31;
     const disk = random.pick([this.#source, this.#target]);
     disk.current[random.below(GRANULES)] = ++this.#value;
     disk.modifiedMs = world.now;

@@ -12,7 +12,7 @@ import { bitsSector, leaseSector, regionCount, sectorOf, type Geometry } from '.
 /** Of what is durable: longer than a machine takes to start is too long. */
 const LEASE_MS = 2000;
 /** Of what only processes of this boot see: in that time nobody starts after a kill, writes, and ends. */
-const SHORT_LEASE_MS = 10;
+const SHORT_LEASE_MS = 30;
 
 export interface WriteIntentOptions {
   readonly geometry: Geometry;
@@ -53,6 +53,7 @@ export class WriteIntent {
   #shortLeaseMs = -Infinity;
   #committing: Promise<void> | null = null;
   #lost = false;
+  #closed = false;
 
   constructor(options: WriteIntentOptions) {
     this.#options = options;
@@ -94,12 +95,13 @@ export class WriteIntent {
       if (left === 0) this.#inFlight.delete(region);
       else this.#inFlight.set(region, left);
     });
+    this.touch(); // a slow one may have come to the file only now
   }
 
   /** The file of the disk may change now, whatever for. */
   touch(): void {
     const now = this.#options.clock.wallMs();
-    if (this.#lost || now < this.#shortLeaseMs) return;
+    if (this.#lost || this.#closed || now < this.#shortLeaseMs - SHORT_LEASE_MS / 2) return;
     const { geometry, boot, file } = this.#options;
     try {
       file.note(leaseSector(geometry, 1, { untilMs: now + SHORT_LEASE_MS, boot }));
@@ -122,6 +124,7 @@ export class WriteIntent {
     this.#candidates = clear;
     try {
       await job.flush();
+      if (this.#closed) return;
       for (const region of clear) if (this.#isEqual(region, job)) this.#toClear.add(region);
     } finally {
       this.#candidates = new Set();
@@ -131,6 +134,7 @@ export class WriteIntent {
 
   /** Nothing of it is under way any more. */
   async close(): Promise<void> {
+    this.#closed = true;
     while (this.#committing !== null) await this.#committing;
     await this.#options.file.close();
   }

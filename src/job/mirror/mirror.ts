@@ -15,6 +15,7 @@ import { insertFilter, linksTo } from '../../image/graph-edit.js';
 import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
 import type { JobContext, JobWork } from '../job.js';
 import type { JobTransaction } from '../job-transaction.js';
+import type { MirrorJournal } from './journaled.js';
 import { ActiveWrites } from './active-writes.js';
 import { begin, zeroesCheaply, type MirrorSync } from './begin.js';
 import { checkMirror, refuseFilterOnChain, shows } from './checks.js';
@@ -56,6 +57,8 @@ export interface MirrorOptions {
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
   readonly transaction?: JobTransaction | undefined;
+  /** Survives the end of the process: by `startJournaledMirror`. */
+  readonly journal?: MirrorJournal | undefined;
   /** After the job has failed, or was cancelled for good, and has let go of all nodes. */
   readonly onAborted?: (() => Promise<void>) | undefined;
 }
@@ -137,7 +140,7 @@ class MirrorRun implements Mirror, JobWork {
     const nodeName = graph.takeName(options.filterNodeName);
     this.#gate = new WriteGate(jobs.clock);
     this.#driver = new InterceptFilter({
-      child: source, formatName: 'mirror_top', gate: this.#gate, childUse: kind === 'commit' ? commitUse : undefined,
+      child: source, formatName: 'mirror_top', gate: this.#gate, guard: options.journal?.intent, childUse: kind === 'commit' ? commitUse : undefined,
     });
     this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
     graph.add(this.filter);
@@ -197,7 +200,7 @@ class MirrorRun implements Mirror, JobWork {
     const edge = this.#driver.file;
     const settled = (): Promise<BlockNode> => edge.settled();
     this.#state = new MirrorState({
-      source: edge, target: new MirrorTarget(door, this.blockJob.clock), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
+      source: edge, target: new MirrorTarget(door, this.blockJob.clock, this.#options.journal?.intent), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
       bitmap: new DirtyBitmap({ name: '', granularity, size: source.length() }),
       onSourceError: this.#options.onSourceError ?? 'report', onTargetError: this.#options.onTargetError ?? 'report',
     });
@@ -210,8 +213,11 @@ class MirrorRun implements Mirror, JobWork {
     const base = this.#options.kind === 'commit' ? target : null;
     this.#engine = new MirrorEngine(this.#state, copier, {
       drained: [this.filter, source],
-      begin: (context) => begin(this.#state, settled, { sync, targetIsZero, wanted, base }, context),
-      onBegun: () => { this.#driver.intercept = this.#active.intercept; },
+      begin: async (context) => this.#options.journal?.mark(this.#state.bitmap) === true ? undefined : begin(this.#state, settled, { sync, targetIsZero, wanted, base }, context),
+      onBegun: () => {
+        this.#driver.intercept = this.#active.intercept;
+        this.#options.journal?.begun(this.#state, this.blockJob.clock);
+      },
     });
     this.setCopyMode(copyMode);
     if (this.#options.autoComplete === true) this.#engine.complete();
@@ -267,6 +273,8 @@ class MirrorRun implements Mirror, JobWork {
     await this.#leave(this.#engine!.completing);
   }
 
+  async dismissed(): Promise<void> { await this.#options.journal?.forget(); }
+
   async abort(): Promise<void> {
     if (this.#left) return this.#options.onAborted?.();
     this.#state.parts.target.abandon();
@@ -287,17 +295,25 @@ class MirrorRun implements Mirror, JobWork {
     }
     toReplace.blockers.delete(REPLACE_BLOCKER);
     try {
-      if (pivot) await this.#pivot(toReplace, target).catch(async (error: unknown) => {
+      if (pivot) await this.#pivotKnown(toReplace, target).catch(async (error: unknown) => {
         await this.#unhook(source, new Map());
+        await this.#options.journal?.forget();
         throw new BlockError('IO', 'Operation not permitted', { errno: 'EPERM', cause: error });
       });
       else await this.#unhook(source, new Map());
+      if (!pivot) await this.#options.journal?.forget();
     } finally {
       await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
       if (this.filter.parents.size === 0) await this.filter.close();
       await this.#letGoOfTarget();
       letGo();
     }
+  }
+
+  /** From now on nobody may take the old source for the disk, whenever the power goes. */
+  async #pivotKnown(toReplace: BlockNode, target: BlockNode): Promise<void> {
+    await this.#options.journal?.complete();
+    await this.#pivot(toReplace, target);
   }
 
   async #pivot(toReplace: BlockNode, target: BlockNode): Promise<void> {

@@ -2,6 +2,7 @@
 import { BlockError } from '../../base/errors.js';
 import type { Clock } from '../../base/clock.js';
 import type { BlockBackend } from '../../block/backend.js';
+import type { ChangeGuard } from '../../filter/intercept.js';
 import { makeRequest, type BlockOp, type BlockRequest } from '../../block/request.js';
 
 interface Pending {
@@ -12,12 +13,14 @@ interface Pending {
 export class MirrorTarget {
   readonly door: BlockBackend;
   readonly #clock: Clock;
+  readonly #guard: ChangeGuard | null;
   /** Oldest first. */
   readonly #pending = new Set<Pending>();
   #abandoned = false;
   #slowestMs = 0;
 
-  constructor(door: BlockBackend, clock: Clock) {
+  constructor(door: BlockBackend, clock: Clock, guard: ChangeGuard | null = null) {
+    this.#guard = guard;
     this.door = door;
     this.#clock = clock;
   }
@@ -56,7 +59,8 @@ export class MirrorTarget {
       const ended = (): void => {
         if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#clock.monotonicMs() - pending.sinceMs);
       };
-      this.door.submit(request).then(() => {
+      const ready = this.#guard?.begin(0, 0) ?? null;
+      (ready === null ? this.door.submit(request) : ready.then(() => this.door.submit(request))).then(() => {
         ended();
         resolve();
       }, (error: unknown) => {

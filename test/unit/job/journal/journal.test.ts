@@ -79,7 +79,7 @@ test.each<[string, () => void, RegExp]>([
   ['gone', () => rmSync(disk('a')), /another file/],
 ])('an image that was %s is copied as a whole', async (_what, change, why) => {
   await interrupted();
-  await systemClock.sleep(40);
+  await systemClock.sleep(80);
   change();
   const [found] = await (await journal()).find(none);
   expect(found!.distrust).toMatch(why);
