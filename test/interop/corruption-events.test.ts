@@ -10,6 +10,7 @@ import { negotiated, ourDaemonTranscript, theirTranscript, type Transcript } fro
 const tmp = useTmp();
 
 const REFCOUNT_TABLE = 0x10000;
+const REFCOUNT_BLOCK = 0x20000;
 const L1_TABLE = 0x30000;
 const SECOND_ENTRY = 0x40008;
 
@@ -81,6 +82,9 @@ const DAMAGES: readonly (readonly [what: string, damage: Damage])[] = [
   ['a data cluster that is a snapshot table or its L1 table', { at: 8, entry: '80000000000a0000', snapshot: true, io: ['write 64k 4k', 'read 0 4k'] }],
   ['and the other one', { at: 8, entry: '8000000000090000', snapshot: true, io: ['write 64k 4k', 'read 0 4k'] }],
   ['an L2 table that is a refcount block', { at: L1_TABLE, entry: '8000000000020000', io: ['write 512k 4k', 'flush', 'read 0 4k'] }],
+  ['an L1 table that counts as free', { at: REFCOUNT_BLOCK, entry: '0001000100010000', io: ['write 513k 4k', 'read 0 4k'] }],
+  ['an L2 table that counts as free', { at: REFCOUNT_BLOCK + 8, entry: '0000000100010001', io: ['write 513k 4k', 'read 0 4k'] }],
+  ['a write to another part of the L1 table\'s cluster', { at: SECOND_ENTRY, entry: '8000000000030000', io: ['write 100k 4k', 'read 0 4k'] }],
   ['a zero cluster in a version 2 image', { at: SECOND_ENTRY, entry: '8000000000060001', compat: '0.10', io: ['read 64k 4k', 'write 0 4k'] }],
 ];
 

@@ -8,6 +8,7 @@ import type { BlockChild } from '../../block/child.js';
 import type { Preallocation } from '../../block/driver.js';
 import { TaskPool } from '../../base/task-pool.js';
 import { readCompressedCluster } from './compress.js';
+import { Corruption } from './corruption.js';
 import type { Qcow2Image } from './image.js';
 import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCopied, setEntry, type CompressedExtent } from './layout.js';
 import type { Extent, Mapping } from './mapping.js';
@@ -222,7 +223,7 @@ export class GuestIo {
     const { clusterSize } = this.#mapping.geometry;
     const start = alignDown(offset, clusterSize);
     const end = alignUp(offset + data.byteLength, clusterSize);
-    const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize));
+    const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize, offset - start, data.byteLength));
     if (placement === null) return 0;
     const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
     try {
@@ -235,8 +236,8 @@ export class GuestIo {
     return taken;
   }
 
-  /** Host clusters for the run at `start` that is not writable in place; null where there is none. Under the mutex. */
-  async #place(start: number, count: number): Promise<Placement | null> {
+  /** Host clusters for the data that begins `head` bytes into the run at `start`, which is not writable in place; null where there is none. Under the mutex. */
+  async #place(start: number, count: number, head: number, bytes: number): Promise<Placement | null> {
     const { clusterSize, sliceEntries } = this.#mapping.geometry;
     let fresh = 0;
     while (fresh < count) {
@@ -248,7 +249,7 @@ export class GuestIo {
       fresh += run;
       if (run < span) break;
     }
-    const hostOffset = await this.#image.refcounts.allocate(fresh);
+    const hostOffset = await this.#image.refcounts.allocate(fresh).catch((error: unknown) => { throw aboutData(error, head, bytes); });
     return { hostOffset, clusters: fresh, fresh: true, virgin: this.#image.file.growable && hostOffset >= this.#image.file.length() };
   }
 
@@ -264,7 +265,7 @@ export class GuestIo {
     const total = placement.clusters * clusterSize;
     const head = offset - start;
     const tail = start + total - (offset + data.byteLength);
-    this.#image.overlap.assertFree(placement.hostOffset, total);
+    this.#image.overlap.assertFree(placement.hostOffset + head, data.byteLength);
     if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
       if (head + tail > 0) this.#image.file.debugEvent('cluster_alloc_space');
       this.#image.file.debugEvent('write_aio');
@@ -326,6 +327,13 @@ export class GuestIo {
       done += span;
     }
   }
+}
+
+/** What is told of metadata that the allocator came across is where the data would have gone. */
+function aboutData(error: unknown, head: number, bytes: number): unknown {
+  const { message = '', range = null } = error instanceof Corruption ? error.signal : {};
+  if (range === null) return error;
+  return new Corruption((error as Corruption).node ?? '', message, { offset: range.offset + head, bytes: Math.min(bytes, range.bytes - head) });
 }
 
 /** True where the entry's cluster cannot be written in place or taken into use. */

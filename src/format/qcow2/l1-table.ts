@@ -14,6 +14,8 @@ export class L1Table {
   /** Clusters of the L2 tables; made when it is first asked for. */
   #tables: SegmentedBitSet | null = null;
   #clusterSize = 0;
+  /** Counts how often an L2 table came, went or moved. */
+  moves = 0;
 
   constructor(offset: number, bytes: Uint8Array) {
     this.offset = offset;
@@ -57,6 +59,7 @@ export class L1Table {
 
   set(index: number, l2Offset: number, copied = true): void {
     if (this.#tables !== null) this.#moveTable(this.l2Offset(index), l2Offset);
+    this.moves++;
     setEntry(this.#view, index, l2Offset, l2Offset === 0 || !copied ? 0 : HIGH_COPIED, 0);
     if (this.offset !== 0) this.#dirtySectors.add(Math.floor((index * ENTRY_BYTES) / SECTOR));
   }

@@ -35,6 +35,8 @@ export class Refcounts {
   #runFrom = 0;
   /** The clusters of the refcount blocks; made when something is first allocated. */
   #blockClusters: SegmentedBitSet | null = null;
+  /** Counts how often a refcount block or the table came, went or moved. */
+  moves = 0;
 
   /** `cacheBlocks`: how many refcount blocks stay in memory. */
   constructor(file: BlockChild, store: HeaderStore, table: Uint8Array, cacheBlocks: number) {
@@ -319,6 +321,7 @@ export class Refcounts {
     setU64(this.#table, tableIndex * ENTRY_BYTES, offset);
     this.#dirtySectors.add(Math.floor((tableIndex * ENTRY_BYTES) / SECTOR));
     this.#blockClusters?.add(offset / this.#geometry.clusterSize);
+    this.moves++;
   }
 
   /** Damaged refcounts may call metadata free: handing it out would destroy the image. */
@@ -380,6 +383,7 @@ export class Refcounts {
       await this.#store.switch({ refcountTable: { offset, clusters } });
     });
     this.#tableOffset = offset;
+    this.moves++;
     this.#dirtySectors.clear();
     await this.adjust(old.offset / clusterSize, old.table.byteLength / clusterSize, -1);
   }
