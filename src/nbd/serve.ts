@@ -1,10 +1,10 @@
 /** What each command of the transmission phase does, and how it is answered. Texts of errors are QEMU's. */
-import { MiB } from '../base/bytes.js';
 import { DONE } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
 import { describeExtents, EXTENT_BYTES, MAX_EXTENTS } from './extents.js';
 import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
+import { prefetch } from './prefetch.js';
 import { Reply, SIMPLE } from './replies.js';
 import type { NbdRequest } from './transmission.js';
 import { wireErrorOf } from './wire-errors.js';
@@ -14,7 +14,6 @@ const EINVAL = ERRNO_TO_WIRE['EINVAL']!;
 const SPARSE_BYTES = 32 * 1024;
 /** A read that falls into more pieces goes out as one. */
 const MAX_PIECES = 1024;
-const CACHE_STEP = MiB;
 const READ_FAILED = 'reading from file failed';
 const NOTHING = new Uint8Array(0);
 
@@ -193,19 +192,12 @@ async function trim(request: NbdRequest): Promise<void> {
   else succeed(request);
 }
 
-/** Reads what will be wanted, so that the caches below have it (and a copy-on-read filter keeps it). */
 async function cache(request: NbdRequest): Promise<void> {
   const { owner, offset, bytes } = request;
-  const lease = bytes === 0 ? null : await owner.memory.lease(Math.min(bytes, CACHE_STEP));
   try {
-    for (let done = 0; done < bytes; done += CACHE_STEP) {
-      const step = Math.min(CACHE_STEP, bytes - done);
-      await owner.backend.submit(makeRequest('read', offset + done, step, lease!.buffer.subarray(0, step)));
-    }
+    await prefetch(owner.backend, owner.memory, owner.negotiated.export.source.readOnly, offset, bytes);
   } catch (error) {
     return fail(request, error, 'caching data failed');
-  } finally {
-    lease?.release();
   }
   succeed(request);
 }
