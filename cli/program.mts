@@ -17,6 +17,15 @@ export class ProgramError extends Error {
     super(message);
     this.hint = hint;
   }
+
+  /** What an error says behind `prefix`, with its hint. */
+  static of(prefix: string, error: unknown): ProgramError {
+    return new ProgramError(`${prefix}: ${messageOf(error)}`, hintOf(error));
+  }
+}
+
+function hintOf(error: unknown): string | null {
+  return error instanceof ProgramError || error instanceof BlockError ? error.hint ?? null : null;
 }
 
 const EAGAIN_WAIT_MS = 5;
@@ -50,7 +59,8 @@ export function print(text: string): void {
 function fail(error: unknown): void {
   const expected = error instanceof ProgramError || error instanceof GetoptError || error instanceof BlockError || errnoOf(error) !== undefined;
   complain(expected ? messageOf(error) : `internal error: ${messageOf(error)} (QUIESCE_DEBUG=1 shows where; please report it)`);
-  if (error instanceof ProgramError && error.hint !== null) writeNow(2, `${error.hint}\n`);
+  const hint = hintOf(error);
+  if (hint !== null) writeNow(2, `${hint}\n`);
   if (process.env['QUIESCE_DEBUG'] === '1' && error instanceof Error) writeNow(2, `${error.stack}\n`);
   endProcess(1);
 }

@@ -1,6 +1,6 @@
 /** Opens the image, listens, and stays until the last client has gone or a signal comes. */
 import {
-  addressForListening, messageOf, openByName, openByOptions, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
+  addressForListening, badSize, BlockError, openByName, openByOptions, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
   type OpenedByName, type OptionTree, type TlsCredentials,
 } from '../../src/index.js';
 import { tellReady } from '../background.mjs';
@@ -63,7 +63,7 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
   const open = (more: OptionTree): Promise<OpenedByName> => options.imageOpts
     ? openByOptions(graph, { ...common, ...parseImageOptions(options.file), ...more }, context)
     : openByName(graph, options.file, options.format, { ...common, ...more }, context);
-  const opened = await open({}).catch((error: unknown) => { throw new ProgramError(`Failed to blk_new_open '${options.file}': ${messageOf(error)}`); });
+  const opened = await checkedAio(options, () => open({})).catch((error: unknown) => { throw ProgramError.of(`Failed to blk_new_open '${options.file}'`, error); });
   if (opened.guessedRaw !== null && !options.readOnly && !options.snapshot) writeNow(2, rawWarning(opened.guessedRaw));
   let { node } = opened;
   if (options.snapshot) node = await overlayOn(graph, node);
@@ -71,6 +71,13 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
   if (options.loadSnapshot !== null) node = await withSnapshot(graph, node, options.loadSnapshot, open);
   if (options.detectZeroes !== 'off') node.detectZeroes = options.detectZeroes;
   return node;
+}
+
+/** Linux's own asynchronous I/O is that of direct I/O; how it is done here is not chosen. */
+async function checkedAio({ aio, cache }: NbdProgramOptions, open: () => Promise<OpenedByName>): Promise<OpenedByName> {
+  const direct = cacheOptions(cache ?? 'writeback')['cache.direct'] === true;
+  if (aio === 'native' && !direct) throw new BlockError('INVALID_ARGUMENT', 'aio=native was specified, but it requires cache.direct=on, which was not specified.');
+  return open();
 }
 
 function commonOptions(options: NbdProgramOptions): OptionTree {
@@ -83,6 +90,7 @@ function commonOptions(options: NbdProgramOptions): OptionTree {
 }
 
 function windowOf(graph: BlockGraph, node: BlockNode, { offset, readOnly }: NbdProgramOptions): Promise<BlockNode> {
+  if (offset >= 2n ** 63n) throw badSize('offset');
   if (offset > BigInt(node.length())) throw new ProgramError(`Offset (${offset}) cannot be greater than size of the containing file (${node.length()})`);
   return openByOptions(graph, { driver: 'raw', file: node.nodeName, offset: Number(offset), 'read-only': readOnly }).then((opened) => opened.node);
 }

@@ -1,6 +1,6 @@
 /** quiesce-storage-daemon: holds images open, exports them and obeys QMP, with the command line of qemu-storage-daemon. */
 import packageJson from '../../package.json' with { type: 'json' };
-import { messageOf, PidFile, StorageDaemon } from '../../src/index.js';
+import { PidFile, StorageDaemon } from '../../src/index.js';
 import { isBackground, startInBackground, tellReady } from '../background.mjs';
 import { getopt, GetoptError, type GetoptItem } from '../getopt.mjs';
 import { complain, ProgramError, print, programName, runProgram, writeNow } from '../program.mjs';
@@ -91,7 +91,7 @@ async function takeEffect(item: Item, setting: Setting): Promise<boolean> {
     if (item.kind === 'word') throw new ProgramError('Unexpected argument');
     return await EFFECTS[item.name]?.(item.value, { ...setting, say: (text) => complain(`${item.words}: ${text}`) }, setting) === 'end';
   } catch (error) {
-    throw new ProgramError(`${item.words}: ${messageOf(error)}`);
+    throw ProgramError.of(item.words, error);
   }
 }
 
@@ -99,7 +99,7 @@ function writePidFile(path: string): PidFile {
   try {
     return PidFile.write(path, process.pid);
   } catch (error) {
-    throw new ProgramError(`cannot create PID file: ${messageOf(error)}`);
+    throw ProgramError.of('cannot create PID file', error);
   }
 }
 

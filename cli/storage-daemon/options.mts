@@ -65,7 +65,9 @@ async function addChardev(value: string, setting: Setting): Promise<'end' | void
     print(CHARDEV_HELP);
     return 'end';
   }
-  const chardev = await setting.daemon.chardevs.add(parsed.id, parsed.config);
+  const base = parsed.mux ? `${parsed.id}-base` : parsed.id;
+  const chardev = await setting.daemon.chardevs.add(base, parsed.config);
+  if (parsed.mux) await setting.daemon.chardevs.add(parsed.id, { kind: 'mux', base });
   if (chardev.path !== undefined) print(`char device redirected to ${chardev.path} (label ${parsed.id})\n`);
   if (parsed.config.kind === 'socket' && parsed.config.wait) await waitForClient(chardev, setting);
 }

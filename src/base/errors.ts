@@ -22,6 +22,8 @@ interface BlockErrorDetails {
   readonly node?: string | undefined;
   readonly offset?: number | undefined;
   readonly bytes?: number | undefined;
+  /** A further line for people: command lines print it, QMP does not tell it. Default: the cause's. */
+  readonly hint?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -32,6 +34,7 @@ export class BlockError extends Error {
   readonly node: string | undefined;
   readonly offset: number | undefined;
   readonly bytes: number | undefined;
+  readonly hint: string | undefined;
 
   constructor(code: ErrorCode, message: string, details: BlockErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -41,6 +44,7 @@ export class BlockError extends Error {
     this.node = details.node;
     this.offset = details.offset;
     this.bytes = details.bytes;
+    this.hint = details.hint ?? (details.cause instanceof BlockError ? details.cause.hint : undefined);
   }
 }
 
@@ -59,6 +63,7 @@ const ERRNO_TEXT: Readonly<Record<string, string>> = {
   ENXIO: 'No such device or address', EBUSY: 'Device or resource busy', ELOOP: 'Too many levels of symbolic links',
   ENAMETOOLONG: 'File name too long', ESPIPE: 'Illegal seek', ENOTSUP: 'Operation not supported',
   ETIMEDOUT: 'Connection timed out', EHOSTUNREACH: 'No route to host', ENETUNREACH: 'Network is unreachable',
+  ENOTCONN: 'Transport endpoint is not connected', ESTALE: 'Stale file handle', ENOMEM: 'Cannot allocate memory', EAGAIN: 'Resource temporarily unavailable',
   EOPNOTSUPP: 'Operation not supported', ENOTTY: 'Inappropriate ioctl for device', ETXTBSY: 'Text file busy',
 };
 

@@ -4,9 +4,9 @@ import type { Json } from '../qobject/value.js';
 import { parseSize } from '../base/bytes.js';
 import { inheritedSocket, type SocketAddress } from './address.js';
 import type { ChardevConfig } from './chardev.js';
-import { BACKEND_NAMES, refuseSocketOptions, ringBytes, unknownBackend } from './commands-chardev.js';
+import { BACKEND_NAMES, noLogFile, refuseSocketOptions, ringBytes, unknownBackend } from './commands-chardev.js';
 import type { StorageDaemon } from './daemon.js';
-import { boolOption, invalid, parseQemuOpts, type QemuOpts } from './qemu-opts.js';
+import { badSize, boolOption, invalid, parseQemuOpts, type QemuOpts } from './qemu-opts.js';
 
 const KNOWN: ReadonlySet<string> = new Set([
   'backend', 'path', 'input-path', 'host', 'port', 'fd', 'localaddr', 'localport', 'to', 'ipv4', 'ipv6', 'wait', 'server', 'delay', 'nodelay',
@@ -14,11 +14,19 @@ const KNOWN: ReadonlySet<string> = new Set([
   'size', 'chardev', 'append', 'logfile', 'logappend', 'mouse', 'clipboard', 'abstract', 'tight',
 ]);
 
+/** What is no text among them: checked where it stands, whatever the backend. */
+const BOOLEANS: ReadonlySet<string> = new Set([
+  'ipv4', 'ipv6', 'wait', 'server', 'delay', 'nodelay', 'telnet', 'tn3270', 'websocket', 'mux', 'signal', 'append', 'logappend', 'mouse', 'clipboard', 'abstract', 'tight',
+]);
+const NUMBERS: ReadonlySet<string> = new Set(['to', 'reconnect', 'width', 'height', 'cols', 'rows', 'debug']);
+
 const ALIASES: Readonly<Record<string, string>> = { tty: 'serial', parport: 'parallel' };
 
 export interface ParsedChardev {
   readonly id: string;
   readonly config: ChardevConfig;
+  /** Several users are to share it: it goes by another name, and a mux in front of it by this one. */
+  readonly mux: boolean;
 }
 
 interface ChardevSurroundings {
@@ -32,6 +40,11 @@ export function parseChardevOptions(text: string, surroundings: ChardevSurroundi
   const options = parseQemuOpts(text, { impliedKey: 'backend', known: KNOWN, warn: surroundings.warn });
   let backend = options.values.get('backend');
   if (options.help) return 'help';
+  for (const name of options.values.keys()) {
+    if (BOOLEANS.has(name)) boolOption(options, name);
+    else if (NUMBERS.has(name) && !/^-?\d{1,9}$/.test(options.values.get(name)!)) throw invalid(`Parameter '${name}' expects a number`);
+    else if (name === 'size') sizeOption(options, name);
+  }
   const { id } = options;
   if (id === null) throw invalid('chardev: no id specified');
   if (backend === undefined) throw invalid(`chardev: "${id}" missing backend`);
@@ -41,7 +54,8 @@ export function parseChardevOptions(text: string, surroundings: ChardevSurroundi
     backend = alias;
   }
   if (!(BACKEND_NAMES as readonly string[]).includes(backend)) throw invalid(`'${backend}' is not a valid char driver name`);
-  return { id, config: configOf(backend, options, surroundings) };
+  if (options.values.has('logfile')) throw noLogFile();
+  return { id, config: configOf(backend, options, surroundings), mux: backend !== 'mux' && boolOption(options, 'mux') === true };
 }
 
 function configOf(backend: string, options: QemuOpts, { stdio, daemon }: ChardevSurroundings): ChardevConfig {
@@ -81,8 +95,7 @@ function sizeOption({ values }: QemuOpts, name: string): number | undefined {
   } catch {
     // in QEMU's words
   }
-  throw invalid(`Parameter '${name}' expects a non-negative number below 2^64\n` +
-    'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.');
+  throw badSize(name);
 }
 
 function socketConfig(options: QemuOpts, daemon: StorageDaemon): ChardevConfig {
@@ -92,7 +105,6 @@ function socketConfig(options: QemuOpts, daemon: StorageDaemon): ChardevConfig {
   if (host !== undefined && port === undefined) throw invalid('chardev: socket: no port given');
   const server = boolOption(options, 'server') ?? false;
   const reconnect = values.get('reconnect');
-  if (reconnect !== undefined && !/^\d{1,9}$/.test(reconnect)) throw invalid("Parameter 'reconnect' expects a number");
   const wait = boolOption(options, 'wait');
   const given: Record<string, Json> = {};
   for (const name of ['telnet', 'tn3270', 'websocket']) given[name] = boolOption(options, name) ?? false;

@@ -1,4 +1,5 @@
 /** QMP: character devices. */
+import { decodeBase64 } from '../base/base64.js';
 import { isPowerOfTwo } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -30,7 +31,7 @@ export function chardevCommands(daemon: StorageDaemon): CommandTable {
     },
     // a break is for serial lines
     'chardev-send-break': ({ id }) => { chardevs.get(id as string); },
-    'ringbuf-write': ({ device, data, format }) => ringOf(daemon, device as string).write(Buffer.from(data as string, encoding(format))),
+    'ringbuf-write': ({ device, data, format }) => ringOf(daemon, device as string).write(format === 'base64' ? decodeBase64(data as string) : Buffer.from(data as string)),
     'ringbuf-read': ({ device, size, format }) => {
       const ring = ringOf(daemon, device as string);
       if (Number(size) <= 0) throw new BlockError('INVALID_ARGUMENT', 'size must be greater than zero');
@@ -75,6 +76,7 @@ function ringOf({ chardevs }: StorageDaemon, device: string): RingBuffer {
 function chardevConfig(daemon: StorageDaemon, backend: JsonDict): ChardevConfig {
   const data = backend['data'] as JsonDict;
   const type = backend['type'] as string;
+  if (data['logfile'] !== undefined) throw noLogFile();
   switch (type) {
     case 'null': return { kind: 'null' };
     case 'ringbuf':
@@ -90,6 +92,10 @@ function chardevConfig(daemon: StorageDaemon, backend: JsonDict): ChardevConfig 
     case 'socket': return socketConfig(daemon, data);
     default: throw unknownBackend(type);
   }
+}
+
+export function noLogFile(): BlockError {
+  return new BlockError('NOT_SUPPORTED', "'logfile' is not available for character devices");
 }
 
 /** Throws where it is no power of two. */

@@ -1,9 +1,11 @@
 /** QMP: exports and the NBD server. */
 import { BlockError } from '../base/errors.js';
+import { tryListening, type NbdListenAddress } from '../nbd/listen.js';
 import type { TlsCredentials } from '../nbd/tls.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { listenAddress, receivedSocketAddress, type SocketAddress } from './address.js';
+import { refuseOtherType } from './export-types.js';
 import type { StorageDaemon } from './daemon.js';
 import type { ExportBitmapName } from './exports.js';
 
@@ -31,13 +33,24 @@ function removeMode(mode: unknown): 'safe' | 'hard' {
 export async function startNbdServer(daemon: StorageDaemon, options: JsonDict, address: SocketAddress): Promise<void> {
   if (daemon.exports.serving) throw new BlockError('EXISTS', 'NBD server already running');
   const authz = options['tls-authz'] as string | undefined;
+  const where = listenAddress(address);
   await daemon.exports.startServer({
-    address: listenAddress(address),
-    tls: serverCredentials(daemon, options),
+    address: where,
+    tls: await credentialsFor(daemon, options, where),
     // asked for each client: the object may come later, and who names one that is not there keeps everybody out
     authorize: authz === undefined ? null : (subject) => daemon.objects.authorizes(authz, subject) ?? false,
     maxConnections: Number(options['max-connections'] ?? 0),
   });
+}
+
+/** Credentials that are no good are told only where the address is. */
+async function credentialsFor(daemon: StorageDaemon, options: JsonDict, address: NbdListenAddress): Promise<TlsCredentials | null> {
+  try {
+    return serverCredentials(daemon, options);
+  } catch (error) {
+    await tryListening(address);
+    throw error;
+  }
 }
 
 function serverCredentials({ objects }: StorageDaemon, options: JsonDict): TlsCredentials | null {
@@ -53,13 +66,11 @@ function serverCredentials({ objects }: StorageDaemon, options: JsonDict): TlsCr
 
 /** `options`: BlockExportOptions, checked by the schema. */
 export async function addExport(daemon: StorageDaemon, options: JsonDict): Promise<void> {
-  if (options['type'] !== 'nbd') {
-    daemon.exports.checked({ id: options['id'] as string, nodeName: options['node-name'] as string, writable: options['writable'] as boolean | undefined });
-    throw new BlockError('NOT_SUPPORTED', 'No driver found for the requested export type');
-  }
   const iothread = options['iothread'] as string | undefined;
+  if (options['type'] !== 'nbd') daemon.exports.checked({ id: options['id'] as string, nodeName: options['node-name'] as string, writable: options['writable'] as boolean | undefined });
   // threads of QEMU's kind are not needed here: any that exists will do
   if (iothread !== undefined && !daemon.hasIothread(iothread)) throw new BlockError('NOT_FOUND', `iothread "${iothread}" not found`);
+  if (options['type'] !== 'nbd') await refuseOtherType(options);
   await daemon.exports.add({
     id: (options['id'] as string),
     nodeName: (options['node-name'] as string),

@@ -3,7 +3,7 @@
  * key, and flags without a value (`server`, `nowait`), which are out of fashion.
  */
 import { BlockError } from '../base/errors.js';
-import { isWellFormedId } from './ids.js';
+import { badId, isWellFormedId } from './ids.js';
 
 export interface QemuOpts {
   readonly id: string | null;
@@ -32,9 +32,7 @@ export function parseQemuOpts(text: string, { impliedKey, known, warn }: QemuOpt
     }
     if (flag) warn?.(`short-form boolean option '${part}' deprecated\nPlease use ${name}=${value} instead`);
     if (name === 'id') {
-      if (!isWellFormedId(value)) {
-        throw invalid("Parameter 'id' expects an identifier\nIdentifiers consist of letters, digits, '-', '.', '_', starting with a letter.");
-      }
+      if (!isWellFormedId(value)) throw badId();
       id = value;
     } else if (known !== undefined && !known.has(name)) {
       throw invalid(`Invalid parameter '${name}'`);
@@ -76,4 +74,10 @@ export function boolOption({ values }: QemuOpts, name: string): boolean | undefi
 
 export function invalid(message: string): BlockError {
   return new BlockError('INVALID_ARGUMENT', message);
+}
+
+export function badSize(name: string): BlockError {
+  return new BlockError('INVALID_ARGUMENT', `Parameter '${name}' expects a non-negative number below 2^64`, {
+    hint: 'Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.',
+  });
 }

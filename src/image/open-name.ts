@@ -89,8 +89,15 @@ async function probe(file: BlockNode): Promise<'raw' | 'qcow2'> {
 const PROTOCOL_PREFIX = /^(?:file|host_device):/;
 
 async function protocolOptions(name: string): Promise<{ readonly driver: string; readonly filename: string }> {
+  refuseProtocol(name);
   const driver = await protocolOf(name);
   return { driver, filename: driver === 'nbd' ? name : name.replace(PROTOCOL_PREFIX, '') };
+}
+
+/** A word before a colon is a protocol, even where a file has such a name (`./a:b` is one). */
+function refuseProtocol(name: string): void {
+  const prefix = /^([^:/]*):/.exec(name)?.[1];
+  if (prefix !== undefined && !isNbdName(name) && !PROTOCOL_PREFIX.test(name)) throw new BlockError('INVALID_ARGUMENT', `Unknown protocol '${prefix}'`);
 }
 
 async function protocolOf(name: string): Promise<string> {

@@ -1,6 +1,6 @@
 /** Listening sockets: where they may be, and what is said where they cannot be, in QEMU's words. */
 import { statSync, unlinkSync } from 'node:fs';
-import type { ListenOptions, Server } from 'node:net';
+import { createServer, type ListenOptions, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 
@@ -18,7 +18,7 @@ const MAX_UNIX_PATH = 107;
 /** Resolves when clients can connect. */
 export async function startListening(server: Server, address: NbdListenAddress): Promise<void> {
   if ('unix' in address) {
-    if (Buffer.byteLength(address.unix) > MAX_UNIX_PATH) throw new BlockError('INVALID_ARGUMENT', `UNIX socket path '${address.unix}' is too long`);
+    if (Buffer.byteLength(address.unix) > MAX_UNIX_PATH) refuseLongPath(address.unix);
     removeStaleSocket(address.unix);
   }
   const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
@@ -30,6 +30,18 @@ export async function startListening(server: Server, address: NbdListenAddress):
       resolve();
     });
   });
+}
+
+/** Throws where nobody could listen. */
+export async function tryListening(address: NbdListenAddress): Promise<void> {
+  if ('fd' in address) return;
+  const server = createServer();
+  await startListening(server, address);
+  await new Promise((resolve) => { server.close(resolve); });
+}
+
+function refuseLongPath(path: string): never {
+  throw new BlockError('INVALID_ARGUMENT', `UNIX socket path '${path}' is too long`, { hint: `Path must be less than ${MAX_UNIX_PATH + 1} bytes` });
 }
 
 function listenError(address: NbdListenAddress, error: Error): BlockError {
@@ -51,7 +63,9 @@ function listenError(address: NbdListenAddress, error: Error): BlockError {
 
 function removeStaleSocket(path: string): void {
   try {
-    if (statSync(path).isSocket()) unlinkSync(path);
+    const found = statSync(path);
+    if (found.isSocket()) unlinkSync(path);
+    if (found.isDirectory()) throw new BlockError('EXISTS', `Failed to unlink socket ${path}: Is a directory`, { errno: 'EISDIR' });
   } catch (error) {
     const failure = wrapHostError(error, `Failed to unlink socket ${path}`);
     if (failure.code !== 'NOT_FOUND') throw failure;

@@ -114,7 +114,7 @@ function bytesOfMasks(used: number, unshared: number): number[] {
 
 function refuseConflictOf(fd: number, path: string, used: number, unshared: number): void {
   const refuse = (what: string): never => {
-    throw new BlockError('LOCKED', `Failed to get ${what} lock`, { node: path, errno: 'EAGAIN' });
+    throw new BlockError('LOCKED', `Failed to get ${what} lock`, { node: path, errno: 'EAGAIN', hint: `Is another process using the image [${path}]?` });
   };
   for (const { bit, name } of bitsOf(used)) if (lockedElsewhere(fd, UNSHARED_BASE + bit)) refuse(`"${name}"`);
   for (const { bit, name } of bitsOf(unshared)) if (lockedElsewhere(fd, USED_BASE + bit)) refuse(`shared "${name}"`);

@@ -1,6 +1,7 @@
 /** Secrets: text or bytes that a client or a file gives, in the clear or encrypted with AES-256-CBC by another secret. */
 import { createDecipheriv } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { decodeBase64 } from '../base/base64.js';
 import { BlockError, errnoOf, errnoText } from '../base/errors.js';
 
 const KEY_BYTES = 32;
@@ -51,13 +52,6 @@ function decrypt(keyid: string, iv: string, input: () => Uint8Array, find: (id: 
   const padding = plain.at(-1) ?? 0;
   if (padding > BLOCK_BYTES || padding > plain.byteLength) throw invalid(`Incorrect number of padding bytes (${padding}) found on decrypted data`);
   return plain.subarray(0, plain.byteLength - padding);
-}
-
-/** As GLib: whole groups of four characters only. */
-function decodeBase64(text: string): Uint8Array {
-  if (!/^[A-Za-z0-9+/=\n]*$/.test(text)) throw invalid('Base64 data contains invalid characters');
-  const characters = text.replaceAll('\n', '');
-  return Buffer.from(characters.slice(0, characters.length - (characters.length % 4)), 'base64');
 }
 
 function invalid(message: string): BlockError {

@@ -46,7 +46,7 @@ async function runCases(): Promise<number> {
       console.error(error instanceof Error ? error.message : error);
     });
     slowest = Math.max(slowest, performance.now() - started);
-    if ((seed - first) % 100 === 99) console.log(`${seed - first + 1} seeds`);
+    if ((seed - first) % 100 === 99) console.log(`${seed - first + 1} seeds, ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`);
   }
   const rss = Number((process.resourceUsage().maxRSS / 1024).toFixed(0));
   if (rss > MAX_RSS_MIB) failed++;

@@ -1,8 +1,8 @@
 /** Wrong command lines of quiesce-nbd: the same words and exit codes as qemu-nbd's. */
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
-import { standIn } from '../support/programs.js';
-import { run, runOk, type RunResult } from '../support/run.js';
+import { standIn, until } from '../support/programs.js';
+import { kill, run, runOk, start, type RunResult } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -20,6 +20,10 @@ const LINES: readonly (readonly string[])[] = [
   ['--object', 'secret,id=s,data=x', '--tls-creds', 's', 'x'], ['--pid-file=/no/such/folder/p', '-k', 'SOCKET', 'IMAGE'],
   ['--fork', '--pid-file=/no/such/folder/p', '-k', 'SOCKET', 'IMAGE'], ['--fork', '-k', 'SOCKET', 'none'],
   ['-c', '/dev/no-such-nbd', 'IMAGE'], ['-d', '/dev/no-such-nbd'], ['-b', 'no.such.host.invalid', 'IMAGE'], ['-p', 'abc', 'IMAGE'],
+  ['-k', 'SOCKET', 'HELD'], ['-k', 'SOCKET', '-f', 'qcow2', 'HELD'], ['-k', 'SOCKET', '-r', 'HELD'], ['-k', 'SOCKET', '-s', '-o', '2097152', 'IMAGE'], ['-k', 'SOCKET', '-o', '9223372036854775808', 'IMAGE'],
+  ['-k', `/no/${'a'.repeat(120)}`, 'IMAGE'], ['-k', '/tmp', 'IMAGE'], ['--aio=native', '-k', 'SOCKET', 'IMAGE'], ['--object', 'secret,id=a b,data=x', 'x'], ['-k', 'SOCKET', '-l', 's', '-f', 'raw', 'TEXT'],
+  ['-l', 'snapshot.', 'IMAGE'], ['-k', 'SOCKET', 'foo:bar'], ['-k', 'SOCKET', 'json:{'], ['-k', 'SOCKET', 'json:{"driver":"raw","file":"zz"}'], ['-k', 'SOCKET', '.'], ['-k', 'SOCKET', ''],
+  ['-k', 'SOCKET', '--image-opts', 'driver=raw,node-name=a b,file.driver=file,file.filename=IMAGE'], ['-p', '70000', '-o', 'x', 'IMAGE'],
   ['-L', '-k', '/no/such/socket'], ['-L', '-p', '1'], ['-k', 'SOCKET', 'none'], ['-k', 'SOCKET', '-f', 'raw', 'none'],
 ];
 
@@ -27,6 +31,9 @@ peers('qemu-nbd', 'qemu-img')('a wrong command line', () => {
   test('is refused in the same words', async () => {
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('IMAGE'), '1M']);
     await runOk('qemu-img', ['create', '-q', '-f', 'raw', tmp('TEXT'), '1M']);
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('HELD'), '1M']);
+    const holder = start('qemu-io', [tmp('HELD')]);
+    await until(async () => (await run('qemu-img', ['info', tmp('HELD')])).code !== 0, 'the image is not locked');
     const ours = standIn('qemu-nbd', tmp('bin'));
     const outcome = ({ code, stdout, stderr }: RunResult): object => ({ code, stdout, stderr });
     const differing: object[] = [];
@@ -37,8 +44,9 @@ peers('qemu-nbd', 'qemu-img')('a wrong command line', () => {
       if (JSON.stringify(one) !== JSON.stringify(other)) differing.push({ args, theirs: one, ours: other });
     };
     for (const words of LINES) await compare(words);
+    await kill(holder);
     expect(differing).toEqual([]);
-  });
+  }, 300_000);
 });
 
 test('--help and --version speak under the name that was called', async () => {

@@ -1,9 +1,10 @@
 /** quiesce-storage-daemon's command line: wrong ones refused in the peer's words; daemonized, it serves and ends cleanly. */
 import { existsSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
-import { disappears, standIn } from '../support/programs.js';
-import { run, runOk, storageDaemonLauncher } from '../support/run.js';
+import { disappears, standIn, until } from '../support/programs.js';
+import { kill, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -18,6 +19,25 @@ const LINES: readonly (readonly string[])[] = [
   ['--chardev', 'socket,id=3a,path=/x'], ['--chardev', 'foo,id=a'], ['--chardev', 'id=x'], ['--chardev', 'socket,id=a,host=localhost,server,nowait'],
   ['--nbd-server', 'foo'], ['--nbd-server', 'addr.type=unix'], ['--nbd-server', 'addr.type=unix,addr.path=/no/such/folder/a'],
   ['--export', 'type=nbd,id=a'], ['--export', 'nbd,id=a,node-name=foo'], ['--export', 'bar,id=a,node-name=foo'],
+  ...['--foo=1', '--nbd', '--e', '--d', '--p', '-T', '-Z', '-', '--export', '--monitor', '--nbd-server', '--object', '--chardev', '--version=1'].map((word) => [word]),
+  ...['foo', 'file', 'driver=qcow2', 'null-co', 'null-co,node-name=', 'null-co,node-name=1a', 'null-co,node-name=a b', 'null-co,node-name=a,size=x', 'null-co,node-name=a,driver=raw', '[1]', '{}', '=a',
+    'a.b=1,a=2', 'file,node-name=a', 'file,node-name=a,filename=none', 'file,node-name=a,filename=.', 'file,node-name=a,filename=q.qcow2,read-only=1', 'file,node-name=a,filename=q.qcow2,aio=native',
+    'qcow2,node-name=a,file=zz', 'qcow2,node-name=a,file.driver=file,file.filename=none', 'qcow2,node-name=a,file.driver=null-co', 'qcow2,node-name=a,backing=zz,file.driver=file,file.filename=q.qcow2',
+    'qcow2,node-name=a,file.driver=file,file.filename=orphan.qcow2', 'qcow2,node-name=a,overlap-check=foo,file.driver=file,file.filename=q.qcow2', 'qcow2,node-name=a,file.driver=file,file.filename=held.qcow2',
+    'nbd,node-name=a,server.type=foo', 'nbd,node-name=a,server.type=unix,server.path=/none', 'quorum,node-name=a,vote-threshold=1', 'copy-on-read,node-name=a,file=x',
+  ].map((value) => ['--blockdev', value]),
+  ...['null,id=a,mux=x', 'null,id=a,to=x', 'null,id=a,size=x', 'null,id=a,tight=3', 'mux,id=a', 'mux,id=a,chardev=zz', 'ringbuf,id=a,size=3', 'file,id=a,path=/no/x', 'pipe,id=a,path=/no/x', 'udp,id=a',
+    'socket,id=a,path=/x,websocket=on', 'socket,id=a,path=/x,tls-creds=c', 'socket,id=a,path=/x,reconnect=5,server=on', 'socket,id=a,host=h', 'null,id=a,foo=1', 'vc,id=a',
+  ].map((value) => ['--chardev', value]),
+  ...['addr.type=foo', 'addr.type=inet,addr.host=localhost,addr.port=x', 'addr.type=fd,addr.str=99', 'addr.type=unix,addr.path=/no/x,tls-creds=z', 'addr.type=unix,addr.path=a,max-connections=x',
+    `addr.type=unix,addr.path=/no/${'a'.repeat(120)}`].map((value) => ['--nbd-server', value]),
+  ...['nbd,id=1', 'nbd,id=e', 'nbd,id=e,writable=x', 'nbd,id=e,iothread=x', 'fuse,id=e', 'fuse,id=1,mountpoint=/no/x', 'fuse,id=e,mountpoint=/no/x', 'fuse,id=e,mountpoint=.', 'fuse,id=e,mountpoint=/no/x,iothread=z',
+    'vhost-user-blk,id=e', 'vhost-user-blk,id=e,addr.type=unix,addr.path=/no/x', 'vhost-user-blk,id=e,addr.type=unix,addr.path=/no/x,num-queues=0',
+    'vhost-user-blk,id=e,addr.type=unix,addr.path=/no/x,logical-block-size=1000', 'vhost-user-blk,id=e,addr.type=inet,addr.host=x,addr.port=1,num-queues=0,logical-block-size=3',
+    'vhost-user-blk,id=e,addr.type=vsock,addr.cid=1,addr.port=1', 'vduse-blk,id=e', 'vduse-blk,id=e,name=y,queue-size=3', 'vduse-blk,id=e,name=y,num-queues=0,queue-size=3', 'vduse-blk,id=e,name=y,logical-block-size=3',
+  ].map((value) => ['--blockdev', 'null-co,node-name=a', '--export', `${value},node-name=a`]),
+  ['--object', 'secret,id=a b,data=x'], ['--object', 'secret,id=1,data=x'], ['--object', 'secret,id=a,data=x,file=y'], ['--object', 'secret,id=a,data=x', '--object', 'secret,id=a,data=y'],
+  ['--object', 'tls-creds-x509,id=t,endpoint=server,dir=/no'], ['--object', 'throttle-group,id=g,limits.bps-total=1,limits.bps-read=1'], ['--object', 'secret,id=a,data=!!,format=base64'],
   ['--object', 'foo,id=a'], ['--object', 'secret'], ['--object', 'secret,id=a'], ['--object', 'help'], ['--object', 'secret,help'],
 ];
 
@@ -25,12 +45,19 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('quiesce-storage-daemon', ()
   test('refuses wrong command lines in the same words', async () => {
     const ours = standIn('qemu-storage-daemon', tmp('bin'));
     const differing: object[] = [];
+    const options = { timeoutMs: 30_000, cwd: tmp() };
+    for (const name of ['q.qcow2', 'held.qcow2', 'none']) await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp(name), '1M']);
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'none', '-F', 'qcow2', tmp('orphan.qcow2')]);
+    await rm(tmp('none'));
+    const holder = start('qemu-io', [tmp('held.qcow2')]);
+    await until(async () => (await run('qemu-img', ['info', tmp('held.qcow2')])).code !== 0, 'the image is not locked');
     for (const args of LINES) {
-      const [theirs, own] = [await run('qemu-storage-daemon', args, { timeoutMs: 10_000 }), await run(ours, args, { timeoutMs: 10_000 })];
+      const [theirs, own] = [await run('qemu-storage-daemon', args, options), await run(ours, args, options)];
       if (JSON.stringify(theirs) !== JSON.stringify(own)) differing.push({ args, theirs, own });
     }
+    await kill(holder);
     expect(differing).toEqual([]);
-  });
+  }, 300_000);
 
   test('--daemonize returns when all is set up; SIGTERM writes everything out and takes the pid file away', async () => {
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('disk.qcow2'), '4M']);

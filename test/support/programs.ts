@@ -32,9 +32,9 @@ export async function disappears(path: string): Promise<void> {
   await until(() => !existsSync(path), `${path} does not disappear`);
 }
 
-async function until(holds: () => boolean, otherwise: string): Promise<void> {
+export async function until(holds: () => boolean | Promise<boolean>, otherwise: string): Promise<void> {
   const deadline = Date.now() + 15_000;
-  while (!holds()) {
+  while (!await holds()) {
     if (Date.now() > deadline) throw new Error(otherwise);
     await new Promise((resolve) => { setTimeout(resolve, 20); });
   }

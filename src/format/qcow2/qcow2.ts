@@ -113,8 +113,13 @@ function lazyRefcountsOf(header: Header, { lazyRefcounts }: Qcow2OpenOptions): b
 }
 
 async function openBacking(header: Header, { openBacking, overrideBacking }: Qcow2OpenOptions): Promise<BlockNode | null> {
-  if (overrideBacking !== undefined) return overrideBacking();
-  return header.backingFile === null || openBacking === undefined ? null : openBacking(header.backingFile, header.backingFormat);
+  try {
+    if (overrideBacking !== undefined) return await overrideBacking();
+    return header.backingFile === null || openBacking === undefined ? null : await openBacking(header.backingFile, header.backingFormat);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new BlockError(error.code, `Could not open backing file: ${error.message}`, { errno: error.errno, node: error.node, cause: error });
+  }
 }
 
 interface SnapshotView {
