@@ -90,7 +90,7 @@ describe('a failing disk', () => {
       ['read', { type: READ, bytes: 512 }, 'reading from file failed'], ['status', { type: READ, bytes: MiB }, 'unable to check for holes'],
       ['write', { type: WRITE, bytes: 512, payload: Buffer.alloc(512) }, 'writing to file failed'], ['write-zeroes', { type: WRITE_ZEROES, bytes: 512 }, 'writing to file failed'],
       ['flush', { type: FLUSH }, 'flush failed'], ['flush', { type: READ, bytes: 512, flags: FUA }, 'flush failed'], ['flush', { type: TRIM, bytes: 512, flags: FUA }, 'flush failed'],
-      ['discard', { type: TRIM, bytes: 512 }, 'discard failed'], ['read', { type: CACHE, bytes: 512 }, 'caching data failed'], ['status', { type: BLOCK_STATUS, bytes: 512 }, "can't get block status"],
+      ['discard', { type: TRIM, bytes: 512 }, 'discard failed'], ['status', { type: CACHE, bytes: 512 }, 'caching data failed'], ['status', { type: BLOCK_STATUS, bytes: 512 }, "can't get block status"],
     ] as const;
     for (const [op, bad, text] of cases) {
       disk.failure = { op, error: ioError('EIO') };
