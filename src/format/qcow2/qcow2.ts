@@ -24,7 +24,7 @@ import { Mapping } from './mapping.js';
 import type { Qcow2OpenOptions } from './options.js';
 import { Refcounts } from './refcount.js';
 import { overlapParts } from './overlap.js';
-import { checkNewSize, growL1, shrinkDisk } from './resize.js';
+import { checkNewSize, failing, growL1, shrinkDisk } from './resize.js';
 import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
@@ -258,7 +258,7 @@ export class Qcow2Driver implements BlockDriver {
 
   async #grow(old: number, bytes: number, preallocation: Preallocation): Promise<void> {
     const { image } = this;
-    await image.exclusive(() => growL1(image, bytes));
+    await image.exclusive(() => growL1(image, bytes)).catch(failing('Failed to grow the L1 table'));
     // What lies between the old end and the new one must read as zeros: a backing file may be longer than the disk was
     const visible = Math.max(alignUp(old, this.geometry.clusterSize), this.backing?.length() ?? 0);
     const end = Math.min(bytes, visible);

@@ -4,7 +4,8 @@
  * one or the new one, whole. All of it on a drained image.
  */
 import { GiB } from '../../base/bytes.js';
-import { BlockError } from '../../base/errors.js';
+import { BlockError, errnoText } from '../../base/errors.js';
+import { Corruption } from './corruption.js';
 import type { Qcow2Image } from './image.js';
 import type { L1Table } from './l1-table.js';
 import { ENTRY_BYTES, l1EntriesFor, MAX_L1_BYTES } from './layout.js';
@@ -71,7 +72,7 @@ interface Switched {
 
 /** Makes the disk `bytes` long, fewer than it has, and gives back what lay beyond. Under the mutex. */
 export async function shrinkDisk(image: Qcow2Image, bytes: number): Promise<void> {
-  await image.barrier();
+  await image.barrier().catch(failing('Failed to flush the L2 table cache'));
   const { clusterSize } = image.geometry;
   const endBefore = await image.refcounts.endOfUse(Math.ceil(image.file.length() / clusterSize)) * clusterSize;
   const done = await switchTables(image, bytes, false);
@@ -108,11 +109,19 @@ async function switchTables(image: Qcow2Image, bytes: number, anew: boolean): Pr
     await image.flushFile();
   } catch (error) {
     await reservation.rollback();
-    throw error;
+    return failing('Failed to reduce the number of L2 tables')(error);
   }
-  await image.guard(() => image.store.switch({ size: bytes, l1: { offset: next.offset, entries } }));
+  await image.guard(() => image.store.switch({ size: bytes, l1: { offset: next.offset, entries } })).catch(failing('Failed to update the image size'));
   image.activeL1 = next;
   return { old, keptEntries: diskEntries, cut, lastTable: Math.max(next.offset, cutTo) };
+}
+
+/** Errors of the host under QEMU's sentence. What contradicts itself in the image speaks for itself. */
+export function failing(what: string): (error: unknown) => never {
+  return (error) => {
+    if (!(error instanceof BlockError) || error.errno === undefined || error instanceof Corruption) throw error;
+    throw new BlockError(error.code, `${what}: ${errnoText(error.errno)}`, { errno: error.errno, node: error.node, cause: error });
+  };
 }
 
 /** Null where no table is cut through, or none that maps what the disk loses. */
