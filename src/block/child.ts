@@ -17,6 +17,8 @@ export class BlockChild extends IoVerbs implements NodeUser {
   /** The node whose driver holds this edge; set when that node is made. */
   parent: BlockNode | null = null;
   use: EdgeUse = NO_USE;
+  /** How many jobs rely on it: no command may change what lies below meanwhile. */
+  frozen = 0;
   #node: BlockNode;
 
   constructor(edge: string, role: ChildRole, node: BlockNode) {

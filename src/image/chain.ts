@@ -1,6 +1,7 @@
 /** Walks along a backing chain, through the filters that lie in it, as QEMU walks: what is below what, and under which name. */
 import { realpathSync } from 'node:fs';
 import path from 'node:path';
+import type { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { nodeFilename } from './filename.js';
 
@@ -23,6 +24,18 @@ export function nodeBelow(node: BlockNode): BlockNode | null {
 /** From the node itself down to the end. */
 export function* chainFrom(top: BlockNode): Generator<BlockNode> {
   for (let node: BlockNode | null = top; node !== null; node = nodeBelow(node)) yield node;
+}
+
+/** No command can change what lies below the nodes from `top` down to `bottom`, which does not count, until the function returned is called. */
+export function freezeChain(top: BlockNode, bottom: BlockNode | null): () => void {
+  const edges: BlockChild[] = [];
+  for (const node of chainFrom(top)) {
+    if (node === bottom) break;
+    const below = nodeBelow(node);
+    edges.push(...node.children.filter((child) => child.node === below));
+  }
+  for (const edge of edges) edge.frozen++;
+  return () => { for (const edge of edges.splice(0)) edge.frozen--; };
 }
 
 export function chainContains(top: BlockNode, base: BlockNode): boolean {

@@ -141,14 +141,14 @@ function childrenAfter(node: BlockNode, changes: readonly Change[]): readonly Bl
 /** Undefined: it stays as it is. */
 function readLink(graph: BlockGraph, node: BlockNode, flat: FlatOptions, edge: string): BlockNode | null | undefined {
   const reference = flat.get(edge)!;
-  const present = childOf(node, edge)?.node ?? null;
+  const child = childOf(node, edge);
+  const present = child?.node ?? null;
   flat.delete(edge);
-  if (reference === null) {
-    return present === null ? undefined : null;
-  }
-  const wanted = graph.find(String(reference));
+  const wanted = reference === null ? null : graph.find(String(reference));
   if (wanted === undefined) throw invalid(`Cannot find device='' nor node-name='${String(reference)}'`);
-  return wanted === present ? undefined : wanted;
+  if (wanted === present) return undefined;
+  if (child !== undefined && child.frozen > 0) throw invalid(`Cannot change frozen '${edge}' link from '${node.nodeName}' to '${child.node.nodeName}'`);
+  return wanted;
 }
 
 /** A node is drained before those below it: what it has in flight needs them. */

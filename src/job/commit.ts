@@ -11,7 +11,7 @@ import { NO_USE, Permission } from '../block/permissions.js';
 import { makeRequest } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { InterceptFilter } from '../filter/intercept.js';
-import { findOverlay, nodeBelow, skipFilters } from '../image/chain.js';
+import { findOverlay, freezeChain, nodeBelow, skipFilters } from '../image/chain.js';
 import { dropIntermediate } from '../image/chain-edit.js';
 import { insertFilter, removeFilter } from '../image/graph-edit.js';
 import { setReadOnly } from '../image/read-only.js';
@@ -72,6 +72,7 @@ class Commit implements JobWork {
   #filter: BlockNode | null = null;
   #baseDoor: BlockBackend | null = null;
   #topDoor: BlockBackend | null = null;
+  #thaw: () => void = () => undefined;
   #run: PieceRun<CommitPiece> | null = null;
   /** Resolves when the write of the latest piece has begun. */
   #lastWrite: Promise<void> = Promise.resolve();
@@ -98,6 +99,7 @@ class Commit implements JobWork {
       if (node === filteredBase) shared |= Permission.CONSISTENT_READ;
       await this.#self.addNode(graph, 'intermediate node', node, { used: 0, shared });
     }
+    this.#thaw = freezeChain(this.#filter, base);
     await this.#self.addNode(graph, 'base', base, NO_USE);
     const { CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE } = Permission;
     this.#baseDoor = await graph.attach(base, {
@@ -198,6 +200,7 @@ class Commit implements JobWork {
   /** All is in the base: the chain goes without what lies above it. */
   async prepare(): Promise<void> {
     const { base, backingFile } = this.#options;
+    this.#thaw();
     try {
       await base.flush();
       await this.#closeDoor('base');
@@ -213,6 +216,7 @@ class Commit implements JobWork {
   }
 
   async abort(): Promise<void> {
+    this.#thaw();
     await this.#closeDoor('base');
     await this.#self.releaseNodes(this.#graph);
     const filter = this.#filter;

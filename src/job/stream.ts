@@ -10,7 +10,7 @@ import { NO_USE, Permission } from '../block/permissions.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { CopyOnReadFilter } from '../filter/copy-on-read.js';
-import { filteredNode, findOverlay, nextImage, nodeBelow, skipFilters } from '../image/chain.js';
+import { filteredNode, findOverlay, freezeChain, nextImage, nodeBelow, skipFilters } from '../image/chain.js';
 import { backingRecord, replaceBacking } from '../image/chain-edit.js';
 import { insertFilter, removeFilter } from '../image/graph-edit.js';
 import { setReadOnly } from '../image/read-only.js';
@@ -72,6 +72,7 @@ class Stream implements JobWork {
   #self: BlockJob | null = null;
   #filter: BlockNode | null = null;
   #door: BlockBackend | null = null;
+  #thaw: () => void = () => undefined;
   #run: PieceRun<Piece> | null = null;
   #firstError: BlockError | null = null;
 
@@ -123,6 +124,7 @@ class Stream implements JobWork {
     this.#door = await graph.attach(this.#filter!, { used: CONSISTENT_READ, shared: shared | WRITE });
     await self.addNode(graph, 'active node', this.#options.node, { used: 0, shared: shared | WRITE });
     const base = this.#base;
+    this.#thaw = freezeChain(this.#options.node, this.#aboveBase);
     for (let node = nodeBelow(this.#options.node); node !== null && node !== base; node = nodeBelow(node)) {
       await self.addNode(graph, 'intermediate node', node, { used: 0, shared });
     }
@@ -198,6 +200,7 @@ class Stream implements JobWork {
   }
 
   async #removeFilter(): Promise<void> {
+    this.#thaw();
     const door = this.#door;
     const filter = this.#filter;
     this.#door = null;
