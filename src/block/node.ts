@@ -321,7 +321,9 @@ export class BlockNode extends IoVerbs {
     if (end > this.writeHighestOffset) this.writeHighestOffset = end;
     this.driver.debugEvent?.('pwritev_zero');
     try {
-      await this.#zeroParts(this.discardMode === 'unmap' ? request : withoutUnmap(request));
+      const atDoor = (request.flags & RequestFlag.UNMAP_AT_DOOR) !== 0;
+      if (atDoor) await this.#zeroParts(makeRequest(request.op, request.offset, request.bytes, null, request.flags - RequestFlag.UNMAP_AT_DOOR, request.ioClass));
+      else await this.#zeroParts(this.discardMode === 'unmap' ? request : withoutUnmap(request));
     } finally {
       this.driver.debugEvent?.('pwritev_done');
     }

@@ -15,6 +15,8 @@ export const RequestFlag = {
   NO_FALLBACK: 4,
   /** write, write-zeroes: only where this layer has nothing yet (copy on read); what others wrote meanwhile stays. */
   IF_UNALLOCATED: 8,
+  /** With MAY_UNMAP: the node's own discard mode is not asked, only those below it, as QEMU does for requests at a door. */
+  UNMAP_AT_DOOR: 16,
   /** read, of a copy-on-read filter: nobody wants the data (no buffer), but all of it is to be in the node below afterwards. */
   PREFETCH: 16,
 } as const;

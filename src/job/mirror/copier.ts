@@ -28,6 +28,8 @@ export interface CopierLimits {
 
 const LEAST_LARGEST_BYTES = MiB;
 const ASK_BYTES = GiB;
+/** Zeros need no memory. */
+const MOST_ZEROES_BYTES = 128 * MiB;
 
 export class Copier {
   readonly limits: CopierLimits;
@@ -66,7 +68,10 @@ export class Copier {
     if (offset >= length) return;
     const hold = claims.tryAcquire(offset, offset + granularity) ?? await claims.acquire(offset, offset + granularity);
     if (!bitmap.get(offset)) return claims.release(hold); // whoever had it has copied it
-    const most = Math.min(alignUp(length, granularity), offset + this.#options.bufferBytes);
+    const known = this.#state.parts.map.find(offset);
+    // with a rate limit they go as slowly as data does
+    const zeros = known?.zero === true && this.#state.parts.blockJob.speed === 0 ? Math.min(known.end - offset, MOST_ZEROES_BYTES) : 0;
+    const most = Math.min(alignUp(length, granularity), alignUp(offset + Math.max(this.#options.bufferBytes, zeros), granularity));
     const dirtyEnd = alignUp(bitmap.nextClean(offset, most), granularity);
     const end = dirtyEnd === offset + granularity ? dirtyEnd : claims.freeUntil(offset + granularity, dirtyEnd);
     this.#cursor = end;
@@ -135,7 +140,7 @@ export class Copier {
   async #zero(offset: number, bytes: number): Promise<boolean> {
     const { target } = this.#state.parts;
     try {
-      await target.send('write-zeroes', offset, bytes, null, this.#options.unmap ? RequestFlag.MAY_UNMAP : 0);
+      await target.send('write-zeroes', offset, bytes, null, this.#options.unmap ? RequestFlag.MAY_UNMAP + RequestFlag.UNMAP_AT_DOOR : 0);
       return true;
     } catch (error) {
       this.#state.requestFailed('write', error, offset, bytes);
