@@ -1,6 +1,6 @@
 import packageJson from '../../package.json' with { type: 'json' };
 import type { Logger } from 'pino';
-import { BlockError, PidFile, StorageDaemon } from '../../src/index.js';
+import { BlockError, PidFile, keepJobsIn, StorageDaemon } from '../../src/index.js';
 import { defineCommand } from '../command.mjs';
 import { readConfig, type ConfigStep } from '../daemon/config.mjs';
 import { LOG_LEVELS, openLog } from '../daemon/log.mjs';
@@ -55,13 +55,17 @@ function lockPlaces({ pidFile }: Places): PidFile {
 }
 
 /** Resolves when all is closed. A signal ends it at any time, also while it sets up. */
-async function serve(steps: readonly ConfigStep[], { qmpSocket }: Places, signal: AbortSignal, config: string | null, log: Logger): Promise<void> {
+async function serve(steps: readonly ConfigStep[], { qmpSocket, jobs }: Places, signal: AbortSignal, config: string | null, log: Logger): Promise<void> {
   const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, log });
   if (signal.aborted) daemon.quit();
   signal.addEventListener('abort', () => daemon.quit(), { once: true });
   let started = false;
   try {
-    for (const step of steps) {
+    const exporting = steps.findIndex(({ where }) => !/^(objects|blockdevs)/.test(where));
+    const before = exporting < 0 ? steps.length : exporting;
+    // interrupted jobs go on before anybody can write to their disks
+    const goOn = { apply: () => keepJobsIn(daemon, jobs, (message) => log.info({ job: message }, 'kept job')) };
+    for (const step of [...steps.slice(0, before), goOn, ...steps.slice(before)]) {
       if (signal.aborted) return;
       await step.apply(daemon);
     }

@@ -7,6 +7,8 @@ import { wrapHostError } from '../../src/index.js';
 export interface Places {
   readonly qmpSocket: string;
   readonly pidFile: string;
+  /** Of the journals of jobs. */
+  readonly jobs: string;
 }
 
 /** Makes the directories, for this user alone. */
@@ -14,7 +16,7 @@ export function makePlaces(): Places {
   const { XDG_STATE_HOME: stateHome, XDG_RUNTIME_DIR: runtime } = process.env;
   const state = privateDirectory(stateHome || path.join(os.homedir(), '.local', 'state'));
   const sockets = runtime ? privateDirectory(runtime) : state;
-  return { qmpSocket: path.join(sockets, 'qmp.sock'), pidFile: path.join(state, 'daemon.pid') };
+  return { qmpSocket: path.join(sockets, 'qmp.sock'), pidFile: path.join(state, 'daemon.pid'), jobs: path.join(state, 'jobs') };
 }
 
 function privateDirectory(parent: string): string {
