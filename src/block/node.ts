@@ -98,6 +98,9 @@ export class BlockNode extends IoVerbs {
   readonly #writethrough: boolean;
   #aligned!: AlignedIo | null;
   #inFlight = 0;
+  /** Requests that have changed something, and how things stood when the last flush that succeeded began. */
+  #changes = 0;
+  #durable: { readonly changes: number; readonly length: number };
   #drainDepth = 0;
   #idleWaiters: (() => void)[] = [];
   #resumeWaiters: (() => void)[] = [];
@@ -119,6 +122,7 @@ export class BlockNode extends IoVerbs {
     this.direct = options.direct ?? false;
     this.detectZeroes = options.detectZeroes ?? 'off';
     this.discardMode = options.discard ?? 'unmap';
+    this.#durable = { changes: 0, length: this.driver.length() };
     this.refreshLimits();
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
@@ -176,6 +180,7 @@ export class BlockNode extends IoVerbs {
   }
 
   #ended(request: BlockRequest): void {
+    if (isWrite(request)) this.#changes++;
     if (this.writeObservers.size > 0 && isWrite(request)) this.#tellWritten(request);
     this.#leave();
   }
@@ -268,8 +273,19 @@ export class BlockNode extends IoVerbs {
       case 'discard': return request.bytes === 0 || this.discardMode === 'ignore' ? DONE : this.#discard(request);
       case 'flush':
         this.#primary()?.debugEvent('flush_to_os');
-        return this.noFlush ? DONE : this.#issue(request);
+        return this.noFlush || this.#isClean() ? DONE : this.#flush(request);
     }
+  }
+
+  /** Where data leaves the graph: nothing has changed since the last flush. Above, metadata may still have to go down. */
+  #isClean(): boolean {
+    return this.driver.kind === 'protocol' && this.#changes === this.#durable.changes && this.driver.length() === this.#durable.length;
+  }
+
+  async #flush(request: BlockRequest): Promise<void> {
+    const covered = { changes: this.#changes, length: this.driver.length() };
+    await this.#issue(request);
+    this.#durable = covered;
   }
 
   #write(request: BlockRequest): Promise<void> {

@@ -193,6 +193,8 @@ export class Guest {
   }
 
   async resize(size: number): Promise<void> {
+    // nothing to refuse
+    if (size === this.size) return;
     if (this.bitmaps.anyInconsistent) {
       await this.#refused('CORRUPT', () => this.driver.resize(size));
       return;
