@@ -6,11 +6,13 @@
 import { alignDown, alignUp, MiB } from '../base/bytes.js';
 import { BufferPool } from '../base/buffer-pool.js';
 import { systemClock, type Clock } from '../base/clock.js';
+import { DONE } from '../base/done.js';
+import { BlockError } from '../base/errors.js';
 import { TaskPool } from '../base/task-pool.js';
 import type { BlockChild } from '../block/child.js';
 import { DirtyBitmap } from '../block/dirty-bitmap.js';
 import type { BlockNode } from '../block/node.js';
-import { makeRequest, type IoClass } from '../block/request.js';
+import { makeRequest, type BlockRequest, type IoClass } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 
 
@@ -26,6 +28,8 @@ export interface BlockCopyOptions {
   readonly target: BlockChild;
   /** A power of two, at least 64 KiB: what the target writes as a whole. */
   readonly clusterSize: number;
+  /** The target shows the source where nothing was copied: what is zero there now may not be zero later. */
+  readonly targetLiesOnSource?: boolean | undefined;
 }
 
 export interface CopyCallOptions {
@@ -82,14 +86,19 @@ export class BlockCopy {
   onProgress: () => void = () => undefined;
   readonly #source: BlockChild;
   readonly #target: BlockChild;
+  readonly #writesAllZeros: boolean;
   readonly #pieces = new Set<Piece>();
   #inFlightBytes = 0;
   #copied = 0;
   #memory: BufferPool | null = null;
+  /** What was sent, and how those who wait for it are let go. */
+  readonly #underWay = new Map<Promise<void>, () => void>();
+  #abandoned = false;
   #known: Extent | null = null;
   #skipUnallocated = false;
 
-  constructor({ source, target, clusterSize }: BlockCopyOptions) {
+  constructor({ source, target, clusterSize, targetLiesOnSource = false }: BlockCopyOptions) {
+    this.#writesAllZeros = targetLiesOnSource;
     this.#source = source;
     this.#target = target;
     this.clusterSize = clusterSize;
@@ -213,20 +222,49 @@ export class BlockCopy {
     const memory = this.#memory ??= new BufferPool(Math.max(MEMORY_BYTES, 2 * this.clusterSize));
     const lease = await memory.lease(bytes);
     try {
-      return await attempt('read', () => this.#source.submit(makeRequest('read', start, bytes, lease.buffer, 0, ioClass)))
-        ?? await attempt('write', () => this.#target.submit(makeRequest('write', start, bytes, lease.buffer, 0, ioClass)));
+      return await attempt('read', () => this.#send(this.#source, makeRequest('read', start, bytes, lease.buffer, 0, ioClass)))
+        ?? await attempt('write', () => this.#send(this.#target, makeRequest('write', start, bytes, lease.buffer, 0, ioClass)));
     } finally {
-      lease.release();
+      // what was given up may still be read from
+      if (this.#abandoned) void this.settled().then(() => lease.release());
+      else lease.release();
     }
+  }
+
+  /** What was copied is on stable storage when it resolves. */
+  flush(): Promise<void> {
+    return this.#send(this.#target, makeRequest('flush', 0, 0, null, 0, 'background'));
+  }
+
+  /** Whatever is under way fails at once for those who wait for it, and so does what comes. */
+  abandon(): void {
+    this.#abandoned = true;
+    for (const giveUp of this.#underWay.values()) giveUp();
+  }
+
+  /** Resolves when nothing that was sent is under way any more, given up or not. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay.keys());
+  }
+
+  #send(edge: BlockChild, request: BlockRequest): Promise<void> {
+    if (this.#abandoned) return Promise.reject(abandonment());
+    const sent = edge.submit(request);
+    if (sent === DONE) return DONE;
+    return new Promise((resolve, reject) => {
+      this.#underWay.set(sent, () => reject(abandonment()));
+      sent.finally(() => this.#underWay.delete(sent)).then(resolve, reject);
+    });
   }
 
   /** Zeros that the target shows already are not written. */
   async #zero(start: number, bytes: number, ioClass: IoClass): Promise<void> {
+    if (this.#writesAllZeros) return this.#send(this.#target, makeRequest('write-zeroes', start, bytes, null, 0, ioClass));
     const end = start + bytes;
     for (let at = start; at < end;) {
       const status = await chainStatus(await this.#target.settled(), at, end - at);
       const shown = status.kind === 'zero' || (status.kind === 'unallocated' && status.node === null);
-      if (!shown) await this.#target.submit(makeRequest('write-zeroes', at, status.bytes, null, 0, ioClass));
+      if (!shown) await this.#send(this.#target, makeRequest('write-zeroes', at, status.bytes, null, 0, ioClass));
       at += status.bytes;
     }
   }
@@ -244,6 +282,10 @@ export class BlockCopy {
 function topLayer(node: BlockNode): BlockNode {
   const below = node.driver.kind === 'filter' ? node.children.find(({ role }) => role === 'filtered') : undefined;
   return below === undefined ? node : topLayer(below.node);
+}
+
+function abandonment(): BlockError {
+  return new BlockError('CANCELLED', 'Operation canceled', { errno: 'ECANCELED' });
 }
 
 /** Resolves with what failed. */

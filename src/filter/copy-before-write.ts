@@ -59,6 +59,7 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
   /** Copies that nobody waits for any more. */
   readonly #leftAlone = new Set<Promise<unknown>>();
   #broken: Error | null = null;
+  #ended = false;
 
   constructor({ child, target, bitmap, onError = 'break-guest-write', timeoutMs = 0, clock = systemClock }: CopyBeforeWriteOptions) {
     super(child);
@@ -68,7 +69,8 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
     this.#timeoutMs = timeoutMs;
     this.#clock = clock;
     const clusterSize = copyClusterSize(target);
-    this.copying = new BlockCopy({ source: this.file, target: this.target, clusterSize });
+    this.#liesOnSource = reaches(target, child);
+    this.copying = new BlockCopy({ source: this.file, target: this.target, clusterSize, targetLiesOnSource: this.#liesOnSource });
     const granules = { name: '', granularity: clusterSize, size: this.copying.length, enabled: false };
     this.done = new DirtyBitmap(granules);
     this.accessible = new DirtyBitmap(granules);
@@ -77,8 +79,13 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
     this.accessible.merge(this.copying.bitmap);
     this.shownBitmaps = [this.done, this.accessible];
     this.#source = child;
-    this.#liesOnSource = reaches(target, child);
     child.bitmaps.anonymous.add(this.copying.bitmap);
+  }
+
+  /** Nobody wants the snapshot any more: nothing is copied from now on, and who waits for a copy goes on. */
+  end(): void {
+    this.#ended = true;
+    this.copying.abandon();
   }
 
   readonly childUse = (child: BlockChild, { used, shared }: EdgeUse): EdgeUse => {
@@ -92,7 +99,7 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
 
   override submit(request: BlockRequest): Promise<void> {
     const changes = request.op !== 'read' && request.op !== 'flush' && (request.flags & RequestFlag.IF_UNALLOCATED) === 0;
-    if (!changes || this.#broken !== null) return this.forward(request);
+    if (!changes || this.#broken !== null || this.#ended) return this.forward(request);
     const start = alignDown(request.offset, this.copying.clusterSize);
     const bytes = Math.min(alignUp(request.offset + request.bytes, this.copying.clusterSize), this.copying.length) - start;
     if (this.#reads.heldCount > 0 || !this.copying.isCopied(start, bytes)) return this.#submitAfterCopy(request, start, bytes);
@@ -103,6 +110,7 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
   async #submitAfterCopy(request: BlockRequest, start: number, bytes: number): Promise<void> {
     const error = await this.#copy(start, bytes);
     if (error === null) await this.#copied(start, bytes);
+    else if (this.#ended) return this.forward(request);
     else if (this.#onError === 'break-guest-write') throw error;
     else this.#broken ??= error;
     this.#reads.release(await this.#reads.acquire(start, start + bytes));

@@ -222,6 +222,7 @@ class Backup implements JobWork, PreparedBackup {
 
   async #failed({ operation, error }: CopyFailure, context: JobContext): Promise<void> {
     const { onSourceError = 'report', onTargetError = 'report' } = this.#options;
+    if (context.cancelled) return context.pausePoint();
     if (this.blockJob.onError(operation === 'read' ? onSourceError : onTargetError, operation, error) === 'report') throw jobFailure(error);
     await context.pausePoint();
   }
@@ -234,11 +235,30 @@ class Backup implements JobWork, PreparedBackup {
       const failure = await attempt('write', async () => {
         // the last sector of the source may be a part of one
         if (target.length() > source.length()) await edge.writeZeroes(source.length(), target.length() - source.length());
-        await edge.flush();
+        await this.#driver.copying.flush();
       });
       if (failure === null) return;
       await this.#failed(failure, context);
     }
+  }
+
+  cancel(): boolean {
+    if (usesNetwork(this.#options.source) || usesNetwork(this.#options.target)) void this.#giveUpSoon();
+    return true;
+  }
+
+  /** A server that does not answer keeps nobody. Until it has, nobody else may use what it may still write to. */
+  async #giveUpSoon(): Promise<void> {
+    const { job, clock } = this.blockJob;
+    const ended = new AbortController();
+    void job.ended.then(() => ended.abort());
+    await clock.sleep(NETWORK_GRACE_MS, ended.signal);
+    if (ended.signal.aborted) return;
+    const { blockers } = this.#options.target;
+    blockers.add(STILL_WRITTEN);
+    this.#driver.end();
+    await this.#driver.copying.settled();
+    blockers.delete(STILL_WRITTEN);
   }
 
   idle(): boolean { return this.#driver.copying.idle; }
@@ -277,6 +297,14 @@ class Backup implements JobWork, PreparedBackup {
     await removeFilter(this.#graph, filter);
     await this.#graph.refresh([this.#options.target]);
   }
+}
+
+/** For how long a cancelled backup waits for a server. */
+const NETWORK_GRACE_MS = 500;
+const STILL_WRITTEN = { reason: 'block device is in use by block job: backup' };
+
+function usesNetwork(node: BlockNode): boolean {
+  return node.driver.formatName === 'nbd' || node.children.some((child) => usesNetwork(child.node));
 }
 
 /** In QEMU's words. */
