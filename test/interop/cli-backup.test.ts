@@ -1,7 +1,7 @@
 /** `quiesce backup`: chains of full and incremental backups of files that qemu-img restores, and of the nodes of a daemon, ours or QEMU's. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { expectRefused, quiesceOk } from '../support/cli.js';
+import { expectRefused, quiesceOk, sleep, startQuiesce, waitFor } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
@@ -69,26 +69,73 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('backup', () => {
     await sameSectors();
   });
 
-  for (const daemon of ['ours', "QEMU's"]) {
-    test(`the nodes of a daemon: ${daemon}`, async () => {
-      const disk = await makeDisk();
-      await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('target.qcow2'), '8M']);
-      const options = ['--chardev', `socket,id=m,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'chardev=m', ...[[disk, 'disk'], [tmp('target.qcow2'), 'copy']].flatMap(
-        ([filename, name]) => ['--blockdev', JSON.stringify({ driver: 'qcow2', 'node-name': name, file: { driver: 'file', filename } })])];
-      const child = daemon === 'ours' ? start(process.execPath, [storageDaemonLauncher, ...options]) : start('qemu-storage-daemon', options);
-      try {
-        await appears(tmp('qmp'));
-        expect(await quiesceOk(['backup', '--daemon', tmp('qmp'), 'disk', 'copy'])).toBe("backed up 'disk' into 'copy'\n");
-        // ours has flushed what it copied; QEMU's does that when it is told to end
-        if (daemon !== 'ours') {
-          const ended = new Promise((resolve) => { child.once('exit', resolve); });
-          child.kill('SIGTERM');
-          await ended;
-        }
-      } finally {
-        await kill(child);
-      }
-      await expectSame(disk, tmp('target.qcow2'));
-    });
+  test('an interrupted backup leaves no file, and the bitmap as it was', async () => {
+    const disk = await makeDisk();
+    await runOk('qemu-img', ['bitmap', '--add', disk, 'b']);
+    await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 3 0 4M', disk]);
+    const running = startQuiesce(['backup', disk, tmp('t.qcow2'), '--bitmap', 'b', '--speed', '1']);
+    await waitFor('the target', () => existsSync(tmp('t.qcow2')));
+    await sleep(500);
+    running.child.kill('SIGINT');
+    expect(await running.done).toMatchObject({ code: 130, stdout: '' });
+    expect(existsSync(tmp('t.qcow2'))).toBe(false);
+    const made = JSON.parse(await quiesceOk(['backup', '--json', disk, tmp('t.qcow2'), '--bitmap', 'b'])) as unknown;
+    expect(made).toMatchObject({ processed: 4 * 2 ** 20 });
+  });
+
+  /** The disk and the target as nodes of a daemon, for as long as the work takes. */
+  async function withDaemon(daemon: string, disk: string, target: string, work: () => Promise<void>): Promise<void> {
+    const options = [...[[disk, 'disk'], [target, 'copy']].flatMap(
+      ([filename, name]) => ['--blockdev', JSON.stringify({ driver: 'qcow2', 'node-name': name, file: { driver: 'file', filename } })]),
+    '--chardev', `socket,id=m,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'chardev=m'];
+    rmSync(tmp('qmp'), { force: true });
+    const child = daemon === 'ours' ? start(process.execPath, [storageDaemonLauncher, ...options]) : start('qemu-storage-daemon', options);
+    try {
+      await appears(tmp('qmp'));
+      await work();
+      const ended = new Promise((resolve) => { child.once('exit', resolve); });
+      child.kill('SIGTERM');
+      await ended;
+    } finally {
+      await kill(child);
+    }
   }
+
+  test('one chain, made in turns by files, by our daemon and by that of QEMU', async () => {
+    const disk = await makeDisk();
+    await runOk('qemu-img', ['bitmap', '--add', disk, 'daily']);
+    await quiesceOk(['backup', disk, tmp('0.qcow2'), '--sync', 'full', '--bitmap', 'daily']);
+    for (const [index, maker] of ["QEMU's", 'ours', 'files', "QEMU's", 'ours'].entries()) {
+      const day = index + 1;
+      await runOk('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${day + 20} ${day}M 70000`, '-c', `discard -q ${day * 128}k 64k`, disk]);
+      await runOk('qemu-img', ['convert', '-O', 'raw', disk, tmp(`${day}.raw`)]);
+      const target = tmp(`${day}.qcow2`);
+      if (maker === 'files') {
+        await quiesceOk(['backup', disk, target, '--bitmap', 'daily', '--previous', tmp(`${day - 1}.qcow2`)]);
+        continue;
+      }
+      await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', tmp(`${day - 1}.qcow2`), '-F', 'qcow2', target]);
+      await withDaemon(maker, disk, target, async () => { await quiesceOk(['backup', '--daemon', tmp('qmp'), 'disk', 'copy', '--bitmap', 'daily']); });
+    }
+    for (let day = 1; day <= 5; day++) {
+      await expectSame(tmp(`${day}.raw`), tmp(`${day}.qcow2`));
+      // no more than what was written since the day before
+      expect(statSync(tmp(`${day}.qcow2`)).blocks * 512).toBeLessThan(2 ** 20);
+    }
+  }, 60_000);
+
+  test('what our daemon copied is on the disk when the command ends', async () => {
+    const disk = await makeDisk();
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('target.qcow2'), '8M']);
+    const child = start(process.execPath, [storageDaemonLauncher, ...[[disk, 'disk'], [tmp('target.qcow2'), 'copy']].flatMap(
+      ([filename, name]) => ['--blockdev', JSON.stringify({ driver: 'qcow2', 'node-name': name, file: { driver: 'file', filename } })]),
+    '--chardev', `socket,id=m,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'chardev=m']);
+    try {
+      await appears(tmp('qmp'));
+      expect(await quiesceOk(['backup', '--daemon', tmp('qmp'), 'disk', 'copy'])).toBe("backed up 'disk' into 'copy'\n");
+    } finally {
+      await kill(child); // without a word
+    }
+    await expectSame(disk, tmp('target.qcow2'));
+  });
 });

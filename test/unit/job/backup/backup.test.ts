@@ -3,6 +3,7 @@ import { expect, test } from '@jest/globals';
 import { makeRequest, Random, type BlockNode } from '../../../../src/index.js';
 import { addBitmap, findBitmap } from '../../../../src/block/bitmap-verbs.js';
 import { prepareBackup, startBackup, type BackupOptions } from '../../../../src/job/backup/backup.js';
+import { JobTransaction } from '../../../../src/job/job-transaction.js';
 import { JobLab, LabDisk, RandomGuest, turn } from '../../../support/job-lab.js';
 
 const CLUSTER = 65536;
@@ -141,4 +142,29 @@ test('what is prepared and given up has changed nothing; a cancelled backup lets
   await guest.stop();
   expect(guest.errors).toBe(0);
   expect(lab.graph.nodes()).toEqual([source, target]);
+});
+
+test('J-18: of a group in which one backup fails, no bitmap loses a bit; of one that succeeds, each loses what was copied', async () => {
+  for (const fails of [true, false]) {
+    const { lab, b, source, target } = setUp(11, 8 * CLUSTER);
+    const [c, d] = [new LabDisk({ bytes: 8 * CLUSTER, seed: 5 }), new LabDisk({ bytes: 8 * CLUSTER, seed: 6 })];
+    const [second, secondTarget] = [lab.add('s2', c), lab.add('t2', d)];
+    for (const node of [source, second]) {
+      await addBitmap(node, { name: 'b', granularity: CLUSTER });
+      await node.write(CLUSTER, Buffer.alloc(3 * CLUSTER, 3));
+    }
+    const door = await lab.guest(second);
+    const transaction = new JobTransaction();
+    const backups = [];
+    for (const [jobId, from, to] of [['j', source, target], ['k', second, secondTarget]] as const) {
+      backups.push(await prepareBackup(lab.graph, lab.jobs, { jobId, source: from, target: to, sync: 'incremental', bitmap: 'b', transaction }));
+    }
+    if (fails) b.fault = ({ op }) => { if (op === 'write') throw new Error('no'); };
+    for (const backup of backups) await backup.start();
+    for (const backup of backups) await backup.goOn();
+    await door.submit(makeRequest('write', 6 * CLUSTER, 512, Buffer.alloc(512, 9)));
+    await transaction.ended;
+    expect(backups.map(({ blockJob }) => blockJob.job.failed)).toEqual([fails, fails]);
+    expect([source, second].map((node) => findBitmap(node, 'b').count / CLUSTER)).toEqual(fails ? [3, 4] : [0, 1]);
+  }
 });
