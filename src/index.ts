@@ -78,6 +78,8 @@ export { mirrorOf, startMirror, type Mirror, type MirrorFigures, type MirrorOpti
 export { keepJobsIn } from './daemon/kept-jobs.js';
 export { resumeMirror, startJournaledMirror } from './job/mirror/journaled.js';
 export type { MirrorSync } from './job/mirror/begin.js';
+export type { ControllerOptions as ConvergenceOptions, MirrorPhase } from './job/mirror/controller.js';
+export type { Convergence } from './job/mirror/pilot.js';
 export type { CopyMode } from './job/mirror/state.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';
 export { startSnapshotDelete, startSnapshotLoad, startSnapshotSave, type SnapshotDeleteOptions, type SnapshotJobOptions } from './job/snapshot-job.js';

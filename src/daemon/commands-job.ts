@@ -12,6 +12,7 @@ import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { Json, JsonDict } from '../qobject/value.js';
 import type { Job } from '../job/job.js';
+import { mirrorOf } from '../job/mirror/mirror.js';
 import type { BlockJob, BlockJobs } from '../job/block-job.js';
 import { checkQcow2Create, checkQcow2Size } from './create-checks.js';
 import type { StorageDaemon } from './daemon.js';
@@ -94,7 +95,19 @@ function blockJobInfo(blockJob: BlockJob): JsonDict {
   const { ioStatus, autoFinalize, autoDismiss, error, ...same } = blockJob.info();
   return {
     ...same, 'io-status': ioStatus, 'auto-finalize': autoFinalize, 'auto-dismiss': autoDismiss, ...(error === null ? {} : { error }),
+    ...convergenceInfo(blockJob),
   };
+}
+
+/** Of a mirror in copy mode `auto`. */
+function convergenceInfo(blockJob: BlockJob): JsonDict {
+  const now = mirrorOf(blockJob)?.convergence ?? null;
+  if (now === null) return {};
+  const { phase, copyMode, dirty, copyRate, dirtyRate, guestRate, etaMs, deadlineMs, converges } = now;
+  return { 'x-quiesce-convergence': {
+    phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate, ...guestRate === null ? {} : { 'guest-rate': guestRate },
+    ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs }, ...converges === null ? {} : { converges },
+  } };
 }
 
 /** Images that QEMU makes and this engine does not. */

@@ -4,6 +4,7 @@ import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
 import { startJournaledMirror } from '../job/mirror/journaled.js';
 import { mirrorOf, startMirror, type MirrorOptions } from '../job/mirror/mirror.js';
+import type { ControllerOptions as ConvergenceOptions } from '../job/mirror/controller.js';
 import type { CopyMode } from '../job/mirror/state.js';
 import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -14,13 +15,7 @@ import type { StorageDaemon } from './daemon.js';
 export function mirrorCommands(daemon: StorageDaemon): CommandTable {
   return {
     'blockdev-mirror': (args) => mirror(daemon, args),
-    'x-quiesce-block-job-change': ({ id, 'copy-mode': copyMode }) => {
-      const blockJob = daemon.blockJobs.find(id as string);
-      if (blockJob === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${id as string}' not found`);
-      const found = mirrorOf(blockJob);
-      if (found === undefined) throw new BlockError('NOT_SUPPORTED', `Job type '${blockJob.type}' does not support change`);
-      if (copyMode !== undefined) found.setCopyMode(copyMode as CopyMode);
-    },
+    'block-job-change': (args) => change(daemon, args),
   };
 }
 
@@ -35,11 +30,29 @@ async function mirror({ graph, blockJobs, journal }: StorageDaemon, args: JsonDi
     replaces: args['replaces'] as string | undefined,
     speed: number(args, 'speed'), granularity: number(args, 'granularity'), bufSize: number(args, 'buf-size'),
     onSourceError: args['on-source-error'] as OnError | undefined, onTargetError: args['on-target-error'] as OnError | undefined,
-    filterNodeName: args['filter-node-name'] as string | undefined, copyMode: args['copy-mode'] as CopyMode | undefined,
+    filterNodeName: args['filter-node-name'] as string | undefined,
+    copyMode: (args['x-quiesce-copy-mode'] ?? args['copy-mode']) as CopyMode | 'auto' | undefined, convergence: convergenceOf(args),
     autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
   };
   await (journal === null ? startMirror(graph, blockJobs, options) : startJournaledMirror(graph, blockJobs, journal, options));
   await settled();
+}
+
+function convergenceOf(args: JsonDict): ConvergenceOptions {
+  return {
+    deadlineMs: number(args, 'x-quiesce-deadline'), maxGuestLatencyMs: number(args, 'x-quiesce-max-guest-latency'),
+    throttleBelow: number(args, 'x-quiesce-throttle-below'), minGuestRate: number(args, 'x-quiesce-min-guest-rate'),
+  };
+}
+
+/** Both ways, which QEMU's (8.2) does not go. */
+function change({ blockJobs }: StorageDaemon, args: JsonDict): void {
+  const blockJob = blockJobs.find(args['id'] as string);
+  if (blockJob === undefined) throw new QmpCommandError('DeviceNotActive', `Block job '${args['id'] as string}' not found`);
+  blockJob.job.apply('change');
+  const mirror = mirrorOf(blockJob);
+  if (mirror === undefined || args['type'] !== blockJob.type) throw new BlockError('INVALID_ARGUMENT', 'Job type does not support change');
+  mirror.setCopyMode(args['copy-mode'] as CopyMode | 'auto');
 }
 
 function number(args: JsonDict, name: string): number | undefined {

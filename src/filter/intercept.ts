@@ -29,6 +29,8 @@ interface InterceptOptions {
   /** Holds writes up before they come to anything else. */
   readonly gate?: WriteGate | undefined;
   readonly guard?: ChangeGuard | undefined;
+  /** What a write costs at the gate. Default: its bytes. */
+  readonly cost?: ((request: BlockRequest) => number) | undefined;
   /** What it needs of the node below, where that is not what its users do. */
   readonly childUse?: ((parent: EdgeUse) => EdgeUse) | undefined;
 }
@@ -40,19 +42,21 @@ export class InterceptFilter extends FilterDriver {
   readonly childUse?: (child: BlockChild, parent: EdgeUse) => EdgeUse;
   readonly #gate: WriteGate | null;
   readonly #guard: ChangeGuard | null;
+  readonly #cost: (request: BlockRequest) => number;
 
-  constructor({ child, formatName, edge = 'backing', gate, guard, childUse }: InterceptOptions) {
+  constructor({ child, formatName, edge = 'backing', gate, guard, cost, childUse }: InterceptOptions) {
     super(child, edge);
     this.formatName = formatName;
     this.#gate = gate ?? null;
     this.#guard = guard ?? null;
+    this.#cost = cost ?? (({ bytes }) => bytes);
     if (childUse !== undefined) this.childUse = (_child, parent) => childUse(parent);
   }
 
   override submit(request: BlockRequest): Promise<void> {
     if (request.op === 'read') return this.forward(request);
     if (request.op === 'flush') return this.#guard === null ? this.forward(request) : this.#guarded(request, this.#guard);
-    const turn = this.#gate === null ? null : this.#gate.admit(request.bytes);
+    const turn = this.#gate === null || this.#gate.bytesPerSecond === Infinity ? null : this.#gate.admit(this.#cost(request));
     return turn === null ? this.#change(request) : turn.then(() => this.#change(request));
   }
 

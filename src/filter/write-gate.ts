@@ -1,6 +1,7 @@
 /**
- * Lets writes in at a rate, first come, first served: each one waits until those before it are paid for. Unlike a throttle
- * group it bears its rate being changed many times a second, and it costs nothing while there is no rate.
+ * Lets writes in at a rate, first come, first served: each one waits until those before it are paid for, but for a short
+ * burst after a rest. Unlike a throttle group it bears its rate being changed many times a second, and it costs nothing
+ * while there is no rate.
  */
 import { systemClock, type Clock } from '../base/clock.js';
 
@@ -23,15 +24,15 @@ export class WriteGate {
   /** More than 0; Infinity = no limit. What waits is measured by it from now on. */
   set bytesPerSecond(rate: number) {
     const now = this.#clock.monotonicMs();
-    const owed = this.#bytesPerSecond === Infinity ? 0 : Math.max(0, this.#paidAt - now) * this.#bytesPerSecond;
+    const owed = this.#bytesPerSecond === Infinity ? 0 : Math.max(-BURST_MS, this.#paidAt - now) * this.#bytesPerSecond;
     this.#bytesPerSecond = rate;
-    this.#paidAt = rate === Infinity ? now : now + owed / rate;
+    this.#paidAt = rate === Infinity ? now : now + Math.min(owed / rate, MAX_DEBT_MS);
     this.#restart();
   }
 
-  /** Null where it may go at once. */
+  /** Null where it may go at once, as what costs nothing always may. */
   admit(bytes: number): Promise<void> | null {
-    if (this.#bytesPerSecond === Infinity || this.#passing > 0) return null;
+    if (bytes === 0 || this.#bytesPerSecond === Infinity || this.#passing > 0) return null;
     if (this.#waiting.length === 0 && this.#clock.monotonicMs() >= this.#paidAt) {
       this.#charge(bytes);
       return null;
@@ -53,7 +54,8 @@ export class WriteGate {
   }
 
   #charge(bytes: number): void {
-    this.#paidAt = Math.max(this.#paidAt, this.#clock.monotonicMs()) + bytes / this.#bytesPerSecond * 1000;
+    const now = this.#clock.monotonicMs();
+    this.#paidAt = Math.min(now + MAX_DEBT_MS, Math.max(this.#paidAt, now - BURST_MS) + bytes / this.#bytesPerSecond * 1000);
   }
 
   #restart(): void {
@@ -77,5 +79,9 @@ export class WriteGate {
   }
 }
 
+/** What was not used for so long may be used at once. */
+const BURST_MS = 100;
+/** One large write must not keep the next ones out for minutes. */
+const MAX_DEBT_MS = 2000;
 /** A timer of Node's that is set for longer fires at once. */
 const MAX_SLEEP_MS = 2 ** 31 - 1;

@@ -3,7 +3,7 @@
 export type JobStatus =
   | 'undefined' | 'created' | 'running' | 'paused' | 'ready' | 'standby' | 'waiting' | 'pending' | 'aborting' | 'concluded' | 'null';
 
-export type JobVerb = 'cancel' | 'pause' | 'resume' | 'set-speed' | 'complete' | 'finalize' | 'dismiss';
+export type JobVerb = 'cancel' | 'pause' | 'resume' | 'set-speed' | 'change' | 'complete' | 'finalize' | 'dismiss';
 
 export const TRANSITIONS: Readonly<Record<JobStatus, readonly JobStatus[]>> = {
   undefined: ['created'],
@@ -26,6 +26,7 @@ export const VERBS: Readonly<Record<JobVerb, readonly JobStatus[]>> = {
   pause: ALIVE,
   resume: ALIVE,
   'set-speed': ALIVE,
+  change: ALIVE,
   complete: ['ready', 'standby'],
   finalize: ['pending'],
   dismiss: ['concluded'],

@@ -8,6 +8,7 @@
  *     enum OnOffAuto { auto, on, off }
  *     struct Derived: Base { more: uint32 }                                 the members of Base come first
  *     union U by type { type: Kind } of { inet: Inet, -absent: Other }      `-` is compiled out in the peer: a name without effect
+ *     extend Name { x-quiesce-more?: str }                                  members of ours that the schema does not tell of
  *     alternate BlockdevRef { definition: BlockdevOptions, reference: str }
  *
  * Built-in types: str, bool, number, null, value (any JSON), int and int64, int32, uint16, uint32, uint64, size.
@@ -58,6 +59,8 @@ export interface Entity {
 export interface Definitions {
   readonly types: NamedType[];
   readonly entities: Entity[];
+  /** By the name of a type: members that are accepted and not told of. */
+  readonly additions: ReadonlyMap<string, readonly Member[]>;
 }
 
 const TOKEN = /\s*(->|[{}[\]:,?!]|[A-Za-z0-9_.+-]+|$)/y;
@@ -73,6 +76,7 @@ class NotationParser {
   #next = '';
   readonly #types: NamedType[] = [];
   readonly #entities: Entity[] = [];
+  readonly #additions = new Map<string, readonly Member[]>();
 
   constructor(text: string) {
     this.#text = text;
@@ -81,7 +85,7 @@ class NotationParser {
 
   parse(): Definitions {
     while (this.#next !== '') this.#definition(this.#take());
-    return { types: this.#types, entities: this.#entities };
+    return { types: this.#types, entities: this.#entities, additions: this.#additions };
   }
 
   #definition(kind: string): void {
@@ -89,6 +93,7 @@ class NotationParser {
     switch (kind) {
       case 'command':
       case 'event': this.#entities.push(this.#entity(kind, name)); return;
+      case 'extend': this.#additions.set(name, this.#members()); return;
       case 'enum': this.#types.push({ kind, name, values: this.#members(), features: this.#features() }); return;
       case 'alternate': this.#types.push({ kind, name, members: this.#members(), features: this.#features() }); return;
       case 'struct':

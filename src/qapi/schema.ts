@@ -29,11 +29,13 @@ export class Schema {
   readonly #types = new Map<string, NamedType>();
   readonly #entities = new Map<string, Entity>();
   readonly #members = new Map<string, readonly Member[]>();
+  readonly #additions: ReadonlyMap<string, readonly Member[]>;
 
   /** `unlisted`: can be called, and no list tells of it. */
-  constructor(peer: Definitions, extensions: Definitions, unlisted: Definitions = { types: [], entities: [] }) {
+  constructor(peer: Definitions, extensions: Definitions, unlisted: Definitions = { types: [], entities: [], additions: new Map() }) {
     this.peer = peer.entities;
     this.extensions = extensions.entities;
+    this.#additions = new Map([...peer.additions, ...extensions.additions]);
     for (const type of [...peer.types, ...extensions.types, ...unlisted.types]) this.#types.set(type.name, type);
     for (const entity of [...peer.entities, ...extensions.entities, ...unlisted.entities]) this.#entities.set(entity.name, entity);
   }
@@ -52,6 +54,11 @@ export class Schema {
     const members = type.base === null ? type.members : [...this.members(type.base), ...type.members];
     this.#members.set(name, members);
     return members;
+  }
+
+  /** Members of ours that a type of QEMU's takes as well. */
+  additions(name: string): readonly Member[] {
+    return this.#additions.get(name) ?? [];
   }
 
   command(name: string): Entity | undefined {
@@ -75,5 +82,8 @@ export function schema(): Schema {
 
 function join(texts: readonly string[]): Definitions {
   const parts = texts.map(parseNotation);
-  return { types: parts.flatMap((part) => part.types), entities: parts.flatMap((part) => part.entities) };
+  return {
+    types: parts.flatMap((part) => part.types), entities: parts.flatMap((part) => part.entities),
+    additions: new Map(parts.flatMap((part) => Array.from(part.additions))),
+  };
 }

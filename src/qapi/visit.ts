@@ -83,7 +83,7 @@ class Visitor {
 
   #members(type: ObjectType, result: Record<string, Json>): void {
     const { dict, unvisited } = this.#stack.at(-1)!;
-    for (const member of this.#schema.members(type.name)) {
+    for (const member of [...this.#schema.members(type.name), ...this.#schema.additions(type.name)]) {
       const value = getKey(dict!, member.name);
       if (value === undefined && member.optional) continue;
       unvisited!.delete(member.name);

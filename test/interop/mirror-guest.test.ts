@@ -67,13 +67,13 @@ peers('fio', 'qemu-img', 'qemu-nbd')('a mirror to qemu-nbd', () => {
       `--numjobs=${JOBS}`, '--thread', '--iodepth=8', '--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0', '--loops=2', '--rate=4m', '--randseed=5', '--minimal'], { timeoutMs: 100_000 });
     const switching = (async () => {
       for (const mode of ['background', 'write-blocking', 'background', 'write-blocking']) {
-        await qmp.execute('x-quiesce-block-job-change', { id: 'j', 'copy-mode': mode }).catch(() => undefined);
+        await qmp.execute('block-job-change', { id: 'j', type: 'mirror', 'copy-mode': mode }).catch(() => undefined);
         await new Promise((resolve) => { setTimeout(resolve, 100); });
       }
     })();
     await mirror('disk', 'other');
     await switching;
-    await qmp.execute('x-quiesce-block-job-change', { id: 'j', 'copy-mode': 'write-blocking' });
+    await qmp.execute('block-job-change', { id: 'j', type: 'mirror', 'copy-mode': 'write-blocking' });
     await complete();
     await mirror('other', 'disk', { 'copy-mode': 'write-blocking' });
     const result = await fio;

@@ -11,13 +11,17 @@ export class VirtualClock implements Clock {
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((wake) => {
-      const sleeper = { at: this.#now + ms, wake };
-      this.#sleepers.push(sleeper);
-      signal?.addEventListener('abort', () => {
+      const aborted = (): void => {
         const at = this.#sleepers.indexOf(sleeper);
         if (at >= 0) this.#sleepers.splice(at, 1);
         wake();
-      });
+      };
+      const sleeper = { at: this.#now + ms, wake: () => {
+        signal?.removeEventListener('abort', aborted);
+        wake();
+      } };
+      this.#sleepers.push(sleeper);
+      signal?.addEventListener('abort', aborted, { once: true });
     });
   }
 

@@ -13,6 +13,8 @@ export class ActiveWrites {
   readonly #state: MirrorState;
   /** Of those who wait for the target: they are let go without it. */
   readonly #waiting = new Set<() => void>();
+  /** When each write began that has not ended, oldest first. */
+  readonly #began = new Set<{ readonly ms: number }>();
   #slowestMs = 0;
 
   constructor(state: MirrorState) {
@@ -24,6 +26,12 @@ export class ActiveWrites {
     const slowest = this.#slowestMs;
     this.#slowestMs = 0;
     return slowest;
+  }
+
+  /** For how long the oldest write has been under way; 0 without one. */
+  get oldestMs(): number {
+    for (const { ms } of this.#began) return this.#state.parts.blockJob.clock.monotonicMs() - ms;
+    return 0;
   }
 
   /** For InterceptFilter.intercept. */
@@ -43,11 +51,13 @@ export class ActiveWrites {
 
   async #measured(writing: Promise<void>): Promise<void> {
     const { clock } = this.#state.parts.blockJob;
-    const began = clock.monotonicMs();
+    const began = { ms: clock.monotonicMs() };
+    this.#began.add(began);
     try {
       await writing;
     } finally {
-      this.#slowestMs = Math.max(this.#slowestMs, clock.monotonicMs() - began);
+      this.#began.delete(began);
+      this.#slowestMs = Math.max(this.#slowestMs, clock.monotonicMs() - began.ms);
     }
   }
 

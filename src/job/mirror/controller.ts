@@ -16,7 +16,7 @@ export const TICK_MS = 100;
 export interface ControllerOptions {
   /** Ready so many milliseconds after the start. Default: twice the first estimate and 10 s. */
   readonly deadlineMs?: number | undefined;
-  /** A target that ends no request for so long is dead, and guests do not wait for it. Default 1 s. */
+  /** So long at most a guest waits for a target that has fallen silent. Default 1 s. */
   readonly maxGuestLatencyMs?: number | undefined;
   /** Dirty bytes below which the guest may be slowed down without need. Default: two seconds of copying. */
   readonly throttleBelow?: number | undefined;
@@ -35,7 +35,7 @@ export interface ControllerSample {
   readonly dirtied: number;
   /** Slowest guest write since the last sample. */
   readonly guestLatencyMs: number;
-  /** How long the oldest request at the target has been under way; 0 without one. */
+  /** How long the target has ended no request, though it was asked; 0 where it is not. */
   readonly targetSilentMs: number;
 }
 
@@ -46,6 +46,8 @@ export interface Decision {
   readonly guestRate: number | null;
   /** How many background copies may be in flight; in `sync` they give way to the guest. */
   readonly operations: number;
+  /** The target is silent, or was while guests waited for it and has not shown since that it lives. */
+  readonly dead: boolean;
   /** Smoothed bytes per second, as far as known. */
   readonly copyRate: number;
   readonly dirtyRate: number;
@@ -55,7 +57,8 @@ export interface Decision {
   readonly deadlineMs: number | null;
 }
 
-const MAX_OPERATIONS = 16;
+export const MAX_OPERATIONS = 16;
+export const MAX_GUEST_LATENCY_MS = 1000;
 /** Rates follow changes within about this time. */
 const SMOOTHING_MS = 1500;
 /** No decision before this much is known. */
@@ -73,6 +76,8 @@ const SYNC_SHARE = 1.3;
 const SURGE_MS = 500;
 /** The part of the target that guest writes have in `sync`, however late it is. */
 const LEAST_SHARE = 0.1;
+/** A target is dead that is silent for this part of the longest wait: the decision takes its time as well. */
+const DEAD_AFTER = 0.6;
 /** A calmer guest than this part of the copy rate needs no help. */
 const CALM = 0.3;
 
@@ -146,7 +151,7 @@ export class ConvergenceController {
     }
     if (dirty === 0) return 'ready';
     if (this.#phase === 'ready') return this.#syncAllowed(sample) ? 'ready' : 'bulk';
-    if (this.#deadlineMs === null) return this.#phase;
+    if (this.#deadlineMs === null || this.#copyRate === 0) return this.#phase;
     const left = (this.#deadlineMs - nowMs) * RESERVE;
     const work = this.#workMs(dirty);
     if (this.#syncAllowed(sample) && (work <= LAST_STEP_MS || SYNC_SHARE * work > left)) return 'sync';
@@ -167,7 +172,7 @@ export class ConvergenceController {
   }
 
   #isDead({ targetSilentMs }: ControllerSample): boolean {
-    return targetSilentMs > (this.#options.maxGuestLatencyMs ?? 1000);
+    return targetSilentMs > DEAD_AFTER * (this.#options.maxGuestLatencyMs ?? MAX_GUEST_LATENCY_MS);
   }
 
   /** A target that died while guests waited for it must first have shown that it lives. */
@@ -182,7 +187,7 @@ export class ConvergenceController {
       this.#operations = MAX_OPERATIONS;
       return;
     }
-    const budget = (this.#options.maxGuestLatencyMs ?? 1000) / 2;
+    const budget = (this.#options.maxGuestLatencyMs ?? MAX_GUEST_LATENCY_MS) / 2;
     this.#operations = guestLatencyMs > budget ? Math.max(1, Math.floor(this.#operations / 2)) : Math.min(MAX_OPERATIONS, this.#operations + 1);
   }
 
@@ -193,6 +198,7 @@ export class ConvergenceController {
       copyMode: (this.#phase === 'sync' || this.#phase === 'ready') && !demoted ? 'write-blocking' : 'background',
       guestRate: demoted ? null : this.#guestRate(sample),
       operations: this.#operations,
+      dead: demoted,
       copyRate: this.#copyRate,
       dirtyRate: this.#dirtyRate,
       etaMs: this.#eta(sample),

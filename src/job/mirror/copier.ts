@@ -132,7 +132,7 @@ export class Copier {
     const copied = zero ? await this.#zero(offset, bytes) : await this.#copy(offset, bytes);
     this.#inFlight--;
     state.backgroundBytes -= bytes;
-    if (copied) state.finished(bytes);
+    if (copied) state.finished(bytes, zero && this.#options.cheapZeroes);
     state.claims.release(hold);
     this.#ended();
   }

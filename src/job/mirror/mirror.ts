@@ -18,9 +18,11 @@ import type { JobTransaction } from '../job-transaction.js';
 import type { MirrorJournal } from './journaled.js';
 import { ActiveWrites } from './active-writes.js';
 import { begin, zeroesCheaply, type MirrorSync } from './begin.js';
+import type { ControllerOptions } from './controller.js';
 import { checkMirror, refuseFilterOnChain, shows } from './checks.js';
 import { Copier, type CopierLimits } from './copier.js';
 import { differentSizes, drainAll, MirrorEngine } from './engine.js';
+import { MirrorPilot, type Convergence } from './pilot.js';
 import { SourceMap } from './source-map.js';
 import { MirrorState, type CopyMode } from './state.js';
 import { MirrorTarget } from './target.js';
@@ -51,7 +53,10 @@ export interface MirrorOptions {
   /** The target reads as zeros all over, so that zeros need not be written. */
   readonly targetIsZero?: boolean | undefined;
   readonly filterNodeName?: string | undefined;
-  readonly copyMode?: CopyMode | undefined;
+  /** Default `background`. `auto` changes it as it needs to, and slows guests down where that alone does not do. */
+  readonly copyMode?: CopyMode | 'auto' | undefined;
+  /** For the copy mode `auto`. */
+  readonly convergence?: ControllerOptions | undefined;
   /** Does not wait to be completed. */
   readonly autoComplete?: boolean | undefined;
   readonly autoFinalize?: boolean | undefined;
@@ -67,9 +72,12 @@ export interface MirrorOptions {
 export interface Mirror {
   readonly blockJob: BlockJob;
   readonly filter: BlockNode;
+  /** The present one: never `auto`. */
   readonly copyMode: CopyMode;
-  /** Both ways, at once; what was decided before for requests under way stays as it was. */
-  setCopyMode(mode: CopyMode): void;
+  /** How it is getting on in copy mode `auto`; null in the others, and before it has begun. */
+  readonly convergence: Convergence | null;
+  /** All ways, at once; what was decided before for requests under way stays as it was. */
+  setCopyMode(mode: CopyMode | 'auto'): void;
   /** Users who wait for the target are answered now; what they wrote is copied later. */
   letGuestsGo(): void;
   /** Bytes per second that users may write; Infinity = no limit. */
@@ -130,6 +138,10 @@ class MirrorRun implements Mirror, JobWork {
   #state!: MirrorState;
   #active!: ActiveWrites;
   #engine: MirrorEngine | null = null;
+  #pilot: MirrorPilot | null = null;
+  /** Users' writes come through the job. */
+  #begun = false;
+  #auto = false;
   #toReplace: BlockNode | null = null;
   #left = false;
 
@@ -140,7 +152,8 @@ class MirrorRun implements Mirror, JobWork {
     const nodeName = graph.takeName(options.filterNodeName);
     this.#gate = new WriteGate(jobs.clock);
     this.#driver = new InterceptFilter({
-      child: source, formatName: 'mirror_top', gate: this.#gate, guard: options.journal?.intent, childUse: kind === 'commit' ? commitUse : undefined,
+      child: source, formatName: 'mirror_top', gate: this.#gate, guard: options.journal?.intent, cost: (request) => this.#state.costOf(request),
+      childUse: kind === 'commit' ? commitUse : undefined,
     });
     this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
     graph.add(this.filter);
@@ -217,15 +230,39 @@ class MirrorRun implements Mirror, JobWork {
       onBegun: () => {
         this.#driver.intercept = this.#active.intercept;
         this.#options.journal?.begun(this.#state, this.blockJob.clock);
+        this.#begun = true;
+        if (this.#auto) this.#pilot!.start();
       },
     });
+    this.#pilot = new MirrorPilot({
+      state: this.#state, copier, active: this.#active, gate: this.#gate, setCopyMode: (mode) => this.#takeCopyMode(mode), onPhase: (now) => this.#tellPhase(now),
+    }, this.#options.convergence ?? {});
     this.setCopyMode(copyMode);
     if (this.#options.autoComplete === true) this.#engine.complete();
   }
 
   get copyMode(): CopyMode { return this.#state.copyMode; }
 
-  setCopyMode(mode: CopyMode): void {
+  get convergence(): Convergence | null { return this.#pilot!.convergence; }
+
+  setCopyMode(mode: CopyMode | 'auto'): void {
+    this.#auto = mode === 'auto';
+    if (mode !== 'auto') {
+      this.#pilot!.stop();
+      this.#takeCopyMode(mode);
+    } else if (this.#begun) {
+      this.#pilot!.start();
+    }
+  }
+
+  #tellPhase({ phase, copyMode, dirty, copyRate, dirtyRate, etaMs, deadlineMs }: Convergence): void {
+    this.blockJob.tell('BLOCK_JOB_PHASE', {
+      device: this.blockJob.job.id, phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate,
+      ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs },
+    });
+  }
+
+  #takeCopyMode(mode: CopyMode): void {
     this.#state.copyMode = mode;
     this.#state.bitmap.enabled = mode === 'background';
     if (mode === 'background') this.#state.activelySynced = false;
@@ -247,7 +284,17 @@ class MirrorRun implements Mirror, JobWork {
     this.#state.length = source.length();
     if (kind === 'commit') await growTo(target, source.length());
     else if (alignUp(source.length(), SECTOR) !== alignUp(target.length(), SECTOR)) throw differentSizes();
-    await this.#engine!.run(context);
+    try {
+      await this.#engine!.run(context);
+    } finally {
+      this.#endSteering();
+    }
+  }
+
+  /** No guest waits any more for the sake of what is over. */
+  #endSteering(): void {
+    this.#begun = false;
+    this.#pilot!.stop();
   }
 
   beforePause(): Promise<void> { return this.#engine!.copier.idle(); }
@@ -265,7 +312,10 @@ class MirrorRun implements Mirror, JobWork {
 
   cancel(force: boolean): boolean {
     const forGood = force || !this.blockJob.job.isReady;
-    if (forGood) this.#state.parts.target.abandon();
+    if (forGood) {
+      this.#state.parts.target.abandon();
+      this.#endSteering();
+    }
     return forGood;
   }
 

@@ -1,5 +1,6 @@
 /** What the background copies and the synchronous writes of one mirror share: what differs, who works where, and the figures. */
 import { BlockError, errnoOf, errnoText } from '../../base/errors.js';
+import { alignDown, alignUp } from '../../base/bytes.js';
 import { RangeLock } from '../../base/range-lock.js';
 import type { BlockChild } from '../../block/child.js';
 import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
@@ -40,7 +41,7 @@ export class MirrorState implements WriteObserver {
   /** Bytes that background copies and synchronous writes have in hand. */
   backgroundBytes = 0;
   activeBytes = 0;
-  /** Bytes that the target took, as data, zeroes or discards. */
+  /** Bytes that the target took: what that tells of its speed. Zeroes that cost it nothing are left out. */
   written = 0;
   /** Clean bytes that users made dirty, and bytes that they wrote through. */
   dirtied = 0;
@@ -61,10 +62,10 @@ export class MirrorState implements WriteObserver {
     this.granularity = parts.bitmap.granularity;
   }
 
-  /** So many bytes are equal now. */
-  finished(bytes: number): void {
+  /** So many bytes are equal now; `free`: that cost the target nothing. */
+  finished(bytes: number, free = false): void {
     this.done += bytes;
-    this.written += bytes;
+    if (!free) this.written += bytes;
     this.onProgress?.(this.done, Math.max(this.done, this.total));
   }
 
@@ -83,6 +84,20 @@ export class MirrorState implements WriteObserver {
     this.bitmap.set(offset, bytes);
     this.dirtied += this.bitmap.count - before;
     this.activelySynced = false;
+  }
+
+  /** What the target will have to take because of a request: the granules that it makes dirty, or what is written through. */
+  costOf({ offset, bytes }: BlockRequest): number {
+    if (this.copyMode === 'write-blocking') return bytes;
+    const { bitmap, granularity } = this;
+    const stop = alignUp(offset + bytes, granularity);
+    let cost = 0;
+    for (let at = alignDown(offset, granularity); at < stop;) {
+      const clean = bitmap.nextClean(at, stop);
+      at = bitmap.nextDirty(clean, stop);
+      cost += at - clean;
+    }
+    return cost;
   }
 
   /** To be copied again, without anybody being told why. */

@@ -18,6 +18,7 @@ export class MirrorTarget {
   readonly #pending = new Set<Pending>();
   #abandoned = false;
   #slowestMs = 0;
+  #lastEndMs = -Infinity;
 
   constructor(door: BlockBackend, clock: Clock, guard: ChangeGuard | null = null) {
     this.#guard = guard;
@@ -32,9 +33,9 @@ export class MirrorTarget {
   get draining(): boolean { return this.door.node.draining; }
   undrained(): Promise<void> { return this.door.node.resumed(); }
 
-  /** For how long its oldest request has been under way; 0 where there is none. */
+  /** For how long it has ended no request, though it was asked; 0 where it is not. */
   get silentMs(): number {
-    for (const { sinceMs } of this.#pending) return this.#clock.monotonicMs() - sinceMs;
+    for (const { sinceMs } of this.#pending) return this.#clock.monotonicMs() - Math.max(sinceMs, this.#lastEndMs);
     return 0;
   }
 
@@ -57,7 +58,8 @@ export class MirrorTarget {
       const pending: Pending = { sinceMs: this.#clock.monotonicMs(), giveUp: reject };
       this.#pending.add(pending);
       const ended = (): void => {
-        if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#clock.monotonicMs() - pending.sinceMs);
+        this.#lastEndMs = this.#clock.monotonicMs();
+        if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#lastEndMs - pending.sinceMs);
       };
       const ready = this.#guard?.begin(0, 0) ?? null;
       (ready === null ? this.door.submit(request) : ready.then(() => this.door.submit(request))).then(() => {
