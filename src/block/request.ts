@@ -19,6 +19,8 @@ export const RequestFlag = {
   UNMAP_AT_DOOR: 16,
   /** read, of a copy-on-read filter: nobody wants the data (no buffer), but all of it is to be in the node below afterwards. */
   PREFETCH: 16,
+  /** write-zeroes: the layer itself is to hold the zeros, even where it would show them for want of layers below: those may come. */
+  OWN_ZEROES: 32,
 } as const;
 
 export interface BlockRequest {

@@ -11,8 +11,9 @@ import { BlockError } from '../base/errors.js';
 import { TaskPool } from '../base/task-pool.js';
 import type { BlockChild } from '../block/child.js';
 import { DirtyBitmap } from '../block/dirty-bitmap.js';
+import type { BlockStatus } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
-import { makeRequest, type BlockRequest, type IoClass } from '../block/request.js';
+import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 
 
@@ -28,8 +29,6 @@ export interface BlockCopyOptions {
   readonly target: BlockChild;
   /** A power of two, at least 64 KiB: what the target writes as a whole. */
   readonly clusterSize: number;
-  /** The target shows the source where nothing was copied: what is zero there now may not be zero later. */
-  readonly targetLiesOnSource?: boolean | undefined;
 }
 
 export interface CopyCallOptions {
@@ -86,7 +85,6 @@ export class BlockCopy {
   onProgress: () => void = () => undefined;
   readonly #source: BlockChild;
   readonly #target: BlockChild;
-  readonly #writesAllZeros: boolean;
   readonly #pieces = new Set<Piece>();
   #inFlightBytes = 0;
   #copied = 0;
@@ -97,8 +95,7 @@ export class BlockCopy {
   #known: Extent | null = null;
   #skipUnallocated = false;
 
-  constructor({ source, target, clusterSize, targetLiesOnSource = false }: BlockCopyOptions) {
-    this.#writesAllZeros = targetLiesOnSource;
+  constructor({ source, target, clusterSize }: BlockCopyOptions) {
     this.#source = source;
     this.#target = target;
     this.clusterSize = clusterSize;
@@ -257,16 +254,19 @@ export class BlockCopy {
     });
   }
 
-  /** Zeros that the target shows already are not written. */
+  /** Zeros that the target itself holds already are not written. What it shows of others, or only for want of others, does not count: they may change, or come. */
   async #zero(start: number, bytes: number, ioClass: IoClass): Promise<void> {
-    if (this.#writesAllZeros) return this.#send(this.#target, makeRequest('write-zeroes', start, bytes, null, 0, ioClass));
     const end = start + bytes;
     for (let at = start; at < end;) {
-      const status = await chainStatus(await this.#target.settled(), at, end - at);
-      const shown = status.kind === 'zero' || (status.kind === 'unallocated' && status.node === null);
-      if (!shown) await this.#send(this.#target, makeRequest('write-zeroes', at, status.bytes, null, 0, ioClass));
+      const status = await this.#ofTarget(at, end - at);
+      if (status.kind !== 'zero') await this.#send(this.#target, makeRequest('write-zeroes', at, status.bytes, null, RequestFlag.OWN_ZEROES, ioClass));
       at += status.bytes;
     }
+  }
+
+  async #ofTarget(at: number, bytes: number): Promise<BlockStatus> {
+    const inside = Math.min(bytes, this.#target.length() - at);
+    return inside > 0 ? this.#target.blockStatus(at, inside) : { kind: 'data', bytes };
   }
 
   #whole({ start, end }: Piece): number {

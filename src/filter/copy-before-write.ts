@@ -70,7 +70,7 @@ export class CopyBeforeWriteFilter extends FilterDriver implements SnapshotAcces
     this.#clock = clock;
     const clusterSize = copyClusterSize(target);
     this.#liesOnSource = reaches(target, child);
-    this.copying = new BlockCopy({ source: this.file, target: this.target, clusterSize, targetLiesOnSource: this.#liesOnSource });
+    this.copying = new BlockCopy({ source: this.file, target: this.target, clusterSize });
     const granules = { name: '', granularity: clusterSize, size: this.copying.length, enabled: false };
     this.done = new DirtyBitmap(granules);
     this.accessible = new DirtyBitmap(granules);

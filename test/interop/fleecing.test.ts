@@ -21,9 +21,9 @@ class Lab {
     await addBlockdev(this.daemon, options);
   }
 
-  backup(jobId: string, target: string, sync: BackupSync): Promise<BlockJob> {
+  backup(jobId: string, target: string, sync: BackupSync, speed = 0): Promise<BlockJob> {
     const { graph, blockJobs } = this.daemon;
-    return startBackup(graph, blockJobs, { jobId, source: graph.get('disk'), target: graph.get(target), sync });
+    return startBackup(graph, blockJobs, { jobId, source: graph.get('disk'), target: graph.get(target), sync, speed });
   }
 
   async addQcow2(name: string, more: JsonDict = {}): Promise<void> {
@@ -103,6 +103,28 @@ peers('qemu-img', 'qemu-io', 'nbdkit')('fleecing', () => {
     } finally {
       await lab.end();
     }
+  }, 60_000);
+
+  test.each(['full', 'top'] as const)('a backup with sync=%s of an overlay that a guest writes', async (sync) => {
+    await makeDisks();
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', tmp('disk.qcow2'), '-F', 'qcow2', tmp('top.qcow2')]);
+    await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 77 2500k 300k', '-c', 'write -q -z 7M 100k', '-c', 'write -q -P 78 9M 200', tmp('top.qcow2')]);
+    await runOk('qemu-img', ['convert', '-O', 'raw', tmp('top.qcow2'), tmp('before.raw')]);
+    const lab = new Lab();
+    try {
+      await lab.addQcow2('disk', { 'node-name': 'disk', file: { driver: 'file', filename: tmp('top.qcow2') } });
+      await lab.addQcow2('keep');
+      const door = await lab.daemon.graph.attach(lab.daemon.graph.get('disk'), GUEST);
+      const { job } = await lab.backup('j', 'keep', sync, SIZE);
+      lab.startGuest(door);
+      await job.ended;
+      expect(job.error).toBeNull();
+    } finally {
+      await lab.end();
+    }
+    if (sync === 'top') await runOk('qemu-img', ['rebase', '-u', '-f', 'qcow2', '-b', tmp('disk.qcow2'), '-F', 'qcow2', tmp('keep.qcow2')]);
+    expect(await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', tmp('keep.qcow2'), tmp('before.raw')])).toContain('identical');
+    expect(await runOk('qemu-img', ['check', tmp('keep.qcow2')])).toContain('No errors');
   }, 60_000);
 
   test('a backup to a server that does not answer is cancelled within a second, and its guests go on', async () => {

@@ -219,7 +219,7 @@ export class Qcow2Driver implements BlockDriver {
       case 'read': return this.#io.read(offset, request.buffer!);
       case 'write': return onlyUnallocated ? this.#io.fill(offset, request.buffer!) : this.#io.write(offset, request.buffer!);
       case 'write-zeroes':
-        return writeZeroes(this.#mapping, this.#io, offset, bytes, { ...this.#zeroOptions((request.flags & RequestFlag.MAY_UNMAP) !== 0), onlyUnallocated });
+        return writeZeroes(this.#mapping, this.#io, offset, bytes, this.#zeroesOf(request.flags));
       case 'discard': return discard(this.#mapping, offset, bytes, this.#zeroOptions(true));
       case 'flush': return this.#flush();
     }
@@ -373,6 +373,13 @@ export class Qcow2Driver implements BlockDriver {
     const end = await this.#io.preallocate(from, to - from, mode);
     const { file } = this.image;
     if (file.growable && file.length() < end) await file.node.driver.resize?.(end);
+  }
+
+  #zeroesOf(flags: number): ZeroOptions {
+    const options = this.#zeroOptions((flags & RequestFlag.MAY_UNMAP) !== 0);
+    // version 2 has no zero clusters
+    const own = (flags & RequestFlag.OWN_ZEROES) !== 0 && this.image.header.version >= 3;
+    return { ...options, hasBacking: options.hasBacking || own, onlyUnallocated: (flags & RequestFlag.IF_UNALLOCATED) !== 0 };
   }
 
   #zeroOptions(unmap: boolean): ZeroOptions {
