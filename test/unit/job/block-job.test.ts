@@ -87,7 +87,7 @@ test('jobs of one transaction end together: one that fails takes the others with
     run, commit: async () => { steps.push(`commit ${name}`); }, abort: async () => { steps.push(`abort ${name}`); }, clean: async () => { steps.push(`clean ${name}`); },
   });
   const a = make(working('a', async () => undefined), { id: 'a', transaction });
-  const b = make(working('b', async (context) => { await context.sleep(20); throw new BlockError('IO', 'Input/output error', { errno: 'EIO' }); }), { id: 'b', transaction });
+  const b = make(working('b', async (context) => { await context.sleep(1); throw new BlockError('IO', 'Input/output error', { errno: 'EIO' }); }), { id: 'b', transaction });
   const c = make(working('c', (context) => context.sleep(Infinity)), { id: 'c', transaction });
   for (const { job } of [a, b, c]) job.start();
   await Promise.all([a, b, c].map(({ job }) => job.ended));
@@ -99,11 +99,12 @@ test('jobs of one transaction take effect when the last has run and all are fina
   const { seen, make } = setUp();
   const transaction = new JobTransaction();
   const a = make({ run: async () => undefined }, { id: 'a', transaction, autoFinalize: false });
-  const b = make({ run: async (context) => context.sleep(10) }, { id: 'b', transaction });
+  const b = make({ run: async (context) => context.sleep(Infinity) }, { id: 'b', transaction });
   a.job.start();
   b.job.start();
   await turn();
   expect(a.job.status).toBe('waiting');
+  b.job.kick();
   while (b.job.status !== 'pending') await turn();
   expect(seen.filter((line) => line.startsWith('BLOCK_JOB_PENDING'))).toEqual(['BLOCK_JOB_PENDING {"type":"mirror","id":"a"}']);
   a.job.finalize();
