@@ -125,9 +125,11 @@ test('the fifo pattern reads from the first child that can', async () => {
 
 test('a flush needs as many as a write', async () => {
   const { disks, node, events } = quorum(3, 2);
+  await node.write(0, data(1)); // there must be something to flush
   disks[0]!.fails.set('flush', 'EIO');
   await node.flush();
   expect(events).toEqual([bad('flush', 'n0', { error: 'Input/output error', 'sectors-count': 0 })]);
+  await node.write(0, data(2));
   disks[1]!.fails.set('flush', 'EIO');
   await expect(node.flush()).rejects.toMatchObject({ errno: 'EIO' });
 });
