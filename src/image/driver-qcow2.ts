@@ -19,7 +19,9 @@ export const QCOW2_DRIVER: DriverDefinition = {
     const runtime = qcow2Runtime(options, common.discard);
     const { driver } = node;
     if (!(driver instanceof Qcow2Driver)) return {};
-    return { prepare: () => driver.prepareReopen({ ...runtime, readOnly: common.readOnly }) };
+    const wanted = { ...runtime, readOnly: common.readOnly };
+    driver.checkReopen(wanted);
+    return { prepare: () => driver.prepareReopen(wanted) };
   },
 };
 

@@ -285,6 +285,11 @@ export class Qcow2Driver implements BlockDriver {
     await image.store.reread();
   };
 
+  /** Throws where options of a reopen contradict each other or the image. */
+  checkReopen(options: Qcow2OpenOptions): void {
+    readCaches(this.image.header, options);
+  }
+
   /** Other runtime options; `readOnly` among them. On a drained node: what is written so far is brought to the disk first. */
   async prepareReopen(options: Qcow2OpenOptions): Promise<PreparedUse & { after(): Promise<void> }> {
     const { image } = this;
