@@ -26,6 +26,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'image bitmap': { summary: 'change the persistent dirty bitmaps of an image', quick: true, load: () => import('./commands/image-bitmap.mjs') },
   'image check': { summary: 'check the consistency of an image', quick: true, load: () => import('./commands/image-check.mjs') },
   backup: { summary: 'copy a disk as it is now, all of it or what was written since', quick: true, load: () => import('./commands/backup.mjs') },
+  mirror: { summary: 'copy a disk that may be in use, to the last write', quick: true, load: () => import('./commands/mirror.mjs') },
   commit: { summary: 'merge an overlay into the image below it', quick: true, load: () => import('./commands/commit.mjs') },
   stream: { summary: 'make an overlay stand without the images below it', quick: true, load: () => import('./commands/stream.mjs') },
   'nbd info': { summary: 'show what an NBD server offers', quick: true, load: () => import('./commands/nbd-info.mjs') },

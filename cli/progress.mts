@@ -5,8 +5,8 @@ import { formatSize } from '../src/index.js';
 export interface Progress {
   /** Begins a bar over `total` bytes (null = not known), ending the one before. */
   start(total: number | null, label: string): void;
-  /** `done` bytes of the total, not the growth. Cheap: drawn ten times a second at most. */
-  update(done: number): void;
+  /** `done` bytes of the total, not the growth; what is done now may have another label. Cheap: drawn ten times a second at most. */
+  update(done: number, label?: string): void;
   /** Ends the bar and leaves it as it is. Does nothing where none runs. */
   stop(): void;
 }
@@ -51,9 +51,9 @@ class ProgressBars implements Progress {
     this.#bar.start(total ?? 1, 0, { label, size: formatSize(total ?? 0), ...this.#facts() });
   }
 
-  update(done: number): void {
+  update(done: number, label?: string): void {
     this.#done = done;
-    this.#bar?.update(this.#total === null ? 0 : Math.min(done, this.#total), this.#facts());
+    this.#bar?.update(this.#total === null ? 0 : Math.min(done, this.#total), { ...label === undefined ? {} : { label }, ...this.#facts() });
   }
 
   stop(): void {

@@ -79,6 +79,8 @@ export { keepJobsIn } from './daemon/kept-jobs.js';
 export { resumeMirror, startJournaledMirror } from './job/mirror/journaled.js';
 export type { MirrorSync } from './job/mirror/begin.js';
 export type { ControllerOptions as ConvergenceOptions, MirrorPhase } from './job/mirror/controller.js';
+export { forecast, type Forecast, type ForecastOptions } from './job/mirror/forecast.js';
+export { mirrorImage, type MirroredImage, type MirrorImageOptions } from './job/mirror/mirror-image.js';
 export type { Convergence } from './job/mirror/pilot.js';
 export type { CopyMode } from './job/mirror/state.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';

@@ -1,7 +1,8 @@
-import { rmSync, statSync, type Stats } from 'node:fs';
-import { BlockError, copyImage, formatSize, isNbdName, type CopyImageOptions } from '../../src/index.js';
+import { rmSync } from 'node:fs';
+import { copyImage, formatSize, isNbdName, type CopyImageOptions } from '../../src/index.js';
 import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
+import { formatByName, refuseSame, statOf } from '../same-image.mjs';
 
 const MAX_CHUNK = 32 * 1024 ** 2;
 
@@ -31,7 +32,7 @@ export const command = defineCommand({
   ],
   run: async ({ source, target, sourceFormat, existing, connections, requests, requestSize, cache, backing, json, ...args }, { signal, progress, out }) => {
     refuseSame(source, target);
-    const found = isNbdName(target) ? undefined : statOf(target);
+    const found = statOf(target);
     const targetFormat = args.targetFormat ?? formatByName(target);
     // what a device holds cannot be made anew, only written
     const createTarget = !existing && (targetFormat !== 'raw' || found === undefined || found.isFile());
@@ -56,18 +57,3 @@ export const command = defineCommand({
     }
   },
 });
-
-/** An image that is copied onto itself would be emptied first. */
-function refuseSame(source: string, target: string): void {
-  const [from, to] = [isNbdName(source) ? undefined : statOf(source), isNbdName(target) ? undefined : statOf(target)];
-  const same = source === target || (from !== undefined && to !== undefined && from.ino === to.ino && from.dev === to.dev);
-  if (same) throw new BlockError('INVALID_ARGUMENT', `'${source}' and '${target}' are the same image`);
-}
-
-function statOf(name: string): Stats | undefined {
-  return statSync(name, { throwIfNoEntry: false });
-}
-
-function formatByName(target: string): 'qcow2' | 'raw' {
-  return !isNbdName(target) && target.endsWith('.qcow2') ? 'qcow2' : 'raw';
-}
