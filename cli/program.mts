@@ -12,14 +12,18 @@ export const programName = basename(process.argv[1] ?? 'quiesce');
 export class ProgramError extends Error {
   /** A second line: where help is. */
   readonly hint: string | null;
+  /** The file that was read when it was found; then the command line is not what is wrong. */
+  readonly place: string | null;
 
-  constructor(message: string, hint: string | null = null) {
+  constructor(message: string, hint: string | null = null, place: string | null = null) {
     super(message);
     this.hint = hint;
+    this.place = place;
   }
 
   /** What an error says behind `prefix`, with its hint. */
   static of(prefix: string, error: unknown): ProgramError {
+    if (error instanceof ProgramError && error.place !== null) return error;
     return new ProgramError(`${prefix}: ${messageOf(error)}`, hintOf(error));
   }
 }
@@ -47,9 +51,9 @@ export function writeNow(fd: number, text: string): void {
   }
 }
 
-/** `NAME: message` on standard error. */
-export function complain(message: string): void {
-  writeNow(2, `${programName}: ${message}\n`);
+/** `NAME: message` on standard error; `NAME:PLACE: message` where the message is about a file that was read. */
+export function complain(message: string, place: string | null = null): void {
+  writeNow(2, `${programName}:${place === null ? '' : `${place}:`} ${message}\n`);
 }
 
 export function print(text: string): void {
@@ -58,7 +62,7 @@ export function print(text: string): void {
 
 function fail(error: unknown): void {
   const expected = error instanceof ProgramError || error instanceof GetoptError || error instanceof BlockError || errnoOf(error) !== undefined;
-  complain(expected ? messageOf(error) : `internal error: ${messageOf(error)} (QUIESCE_DEBUG=1 shows where; please report it)`);
+  complain(expected ? messageOf(error) : `internal error: ${messageOf(error)} (QUIESCE_DEBUG=1 shows where; please report it)`, error instanceof ProgramError ? error.place : null);
   const hint = hintOf(error);
   if (hint !== null) writeNow(2, `${hint}\n`);
   if (process.env['QUIESCE_DEBUG'] === '1' && error instanceof Error) writeNow(2, `${error.stack}\n`);

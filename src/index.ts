@@ -1,5 +1,5 @@
 /** The public API. Command line, interop tests and benches import this file only. */
-export { BlockError, errnoOf, messageOf, wrapHostError, type ErrorCode } from './base/errors.js';
+export { BlockError, errnoOf, errnoText, messageOf, wrapHostError, type ErrorCode } from './base/errors.js';
 export { parseKeyval, parseKeyvalOrHelp, type Keyval, type KeyvalObject } from './base/keyval.js';
 export { formatSize, parseSize } from './base/bytes.js';
 export { BufferPool, type Lease } from './base/buffer-pool.js';

@@ -31,7 +31,7 @@ General:
       --tls-creds=ID        TLS with the credentials of that object
       --tls-hostname=NAME   name to verify the server's certificate with (-L)
       --tls-authz=ID        who may connect
-  -T, --trace=...           accepted, no tracing of that kind is built in
+  -T, --trace=...           accepted; there are no such events here
       --fork                go to the background as soon as clients can connect
       --pid-file=PATH       write the server's process id
       --selinux-label=LABEL not available

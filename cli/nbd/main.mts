@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import { ObjectModel, type TlsCredentials } from '../../src/index.js';
 import { isBackground, startInBackground } from '../background.mjs';
 import { addObject } from '../object-option.mjs';
-import { ProgramError, print, programName, runProgram } from '../program.mjs';
+import { complain, ProgramError, print, programName, runProgram } from '../program.mjs';
+import { openTraceFile, takeTrace, type TraceAction } from '../trace-option.mjs';
 import { help, version } from './help.mjs';
 import { list } from './list.mjs';
 import { checkLabel, checkTogether, readOptions, type NbdProgramOptions } from './options.mjs';
@@ -18,12 +19,13 @@ function activatedSockets(): number {
 
 async function main(argv: readonly string[]): Promise<number> {
   const objects = new ObjectModel();
-  const options = readOptions(argv, { addObject: (text) => addObject(objects, text), trace: () => undefined });
+  const options = readOptions(argv, { addObject: (text) => addObject(objects, text), trace });
   if (options.action === 'end') return 0;
   if (options.action === 'help' || options.action === 'version') {
     print(options.action === 'help' ? help(programName) : version(programName));
     return 0;
   }
+  if (options.traceFile !== null) openTraceFile(options.traceFile);
   const activated = activatedSockets();
   checkTogether(options, activated);
   const tls = options.tlsCreds === null ? null : credentialsOf(objects, options.tlsCreds, options.action === 'list' ? 'client' : 'server');
@@ -35,6 +37,11 @@ async function main(argv: readonly string[]): Promise<number> {
     activated: activated > 0, tls, authorize: authorization(objects, options.tlsAuthz),
     context: { tlsCredentials: (id) => objects.tlsCredentials(id), throttleGroup: (name) => objects.throttleGroup(name) },
   });
+}
+
+/** Told once: the process in the background reads the same command line again. */
+function trace(text: string): TraceAction {
+  return isBackground ? { file: null } : takeTrace(text, complain);
 }
 
 function credentialsOf(objects: ObjectModel, id: string, endpoint: 'client' | 'server'): TlsCredentials {

@@ -4,6 +4,7 @@ import { messageOf } from '../../src/index.js';
 import { complain, ProgramError, programName } from '../program.mjs';
 import { parseSnapshot } from './image.mjs';
 import { parseU64 } from './numbers.mjs';
+import type { TraceAction } from '../trace-option.mjs';
 
 const OPTIONS: readonly LongOption[] = [
   { name: 'help', value: false, short: 'h' },
@@ -83,6 +84,7 @@ export interface NbdProgramOptions {
   fork: boolean;
   pidFile: string | null;
   selinuxLabel: string | null;
+  traceFile: string | null;
 }
 
 function defaults(): NbdProgramOptions {
@@ -90,14 +92,15 @@ function defaults(): NbdProgramOptions {
     action: 'serve', file: '', bind: null, port: null, socket: null, offset: 0n, readOnly: false, allocationDepth: false, bitmaps: [],
     connect: null, disconnect: false, snapshot: false, loadSnapshot: null, cache: null, aio: null, discard: null, detectZeroes: 'off',
     shared: 1, format: null, persistent: false, verbose: false, exportName: null, description: null, tlsCreds: null, tlsHostname: null,
-    tlsAuthz: null, imageOpts: false, fork: false, pidFile: null, selinuxLabel: null,
+    tlsAuthz: null, imageOpts: false, fork: false, pidFile: null, selinuxLabel: null, traceFile: null,
   };
 }
 
 interface OptionEffects {
   /** `--object` takes effect where it stands; true ends the program. */
   readonly addObject: (text: string) => boolean;
-  readonly trace: (text: string) => void;
+  /** So does `--trace`, but for its log file. */
+  readonly trace: (text: string) => TraceAction;
 }
 
 /** Reads the command line, taking effects in its order; throws ProgramError with the peer's words. */
@@ -114,8 +117,11 @@ export function readOptions(argv: readonly string[], effects: OptionEffects): Nb
     if (name === 'help' || name === 'version') return { ...options, action: name };
     if (name === 'object') {
       if (effects.addObject(value!)) return { ...options, action: 'end' };
-    } else if (name === 'trace') effects.trace(value!);
-    else TAKE[name]!(options, value ?? '');
+    } else if (name === 'trace') {
+      const taken = effects.trace(value!);
+      if (taken === 'end') return { ...options, action: 'end' };
+      options.traceFile = taken.file;
+    } else TAKE[name]!(options, value ?? '');
   }
   checkWords(options, words);
   return options;

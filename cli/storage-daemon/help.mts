@@ -9,7 +9,7 @@ Options take effect in the order in which they stand.
 
   -h, --help                show this text and end
   -V, --version             show the version and end
-  -T, --trace ...           accepted, no tracing of that kind is built in
+  -T, --trace ...           accepted; there are no such events here
 
   --blockdev [driver=]DRIVER[,node-name=NAME][,cache.direct=on|off]
              [,cache.no-flush=on|off][,read-only=on|off]

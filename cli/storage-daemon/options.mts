@@ -7,6 +7,7 @@ import {
 import type { LongOption } from '../getopt.mjs';
 import { addObject } from '../object-option.mjs';
 import { print } from '../program.mjs';
+import { openTraceFile, takeTrace } from '../trace-option.mjs';
 
 export const OPTIONS: readonly LongOption[] = [
   { name: 'blockdev', value: true },
@@ -50,6 +51,11 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
   object: (value, { daemon }) => (addObject(daemon.objects, value) ? 'end' : undefined),
   pidfile: (value, _, shared) => { shared.pidFile = value; },
   'state-dir': (value, { daemon, say }) => keepJobsIn(daemon, value, (message) => say(`info: ${message}`)),
+  trace: (value, { say }) => {
+    const taken = takeTrace(value, say);
+    if (taken === 'end') return 'end';
+    if (taken.file !== null) openTraceFile(taken.file);
+  },
 };
 
 /** Key=value or JSON, checked by the schema. */

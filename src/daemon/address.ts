@@ -54,10 +54,10 @@ function isSocket(fd: number): boolean {
   }
 }
 
-/** The number of a TCP port; QEMU would also look service names up. */
+/** The number of a TCP port as C's library reads it; QEMU would also look service names up. */
 export function portNumber({ host, port }: { readonly host: string; readonly port: string }): number {
-  // what does not fit into 16 bits wraps, as in C's library
-  if (/^\d{1,9}$/.test(port)) return Number(port) % 0x1_0000;
+  // none takes any that is free; what does not fit into 16 bits wraps
+  if (/^(\s*\+?\d{1,9})?$/.test(port)) return Number(port) % 0x1_0000;
   throw new BlockError('INVALID_ARGUMENT', `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`);
 }
 

@@ -70,7 +70,7 @@ export async function addExport(daemon: StorageDaemon, options: JsonDict): Promi
   if (options['type'] !== 'nbd') daemon.exports.checked({ id: options['id'] as string, nodeName: options['node-name'] as string, writable: options['writable'] as boolean | undefined });
   // threads of QEMU's kind are not needed here: any that exists will do
   if (iothread !== undefined && !daemon.hasIothread(iothread)) throw new BlockError('NOT_FOUND', `iothread "${iothread}" not found`);
-  if (options['type'] !== 'nbd') await refuseOtherType(options);
+  if (options['type'] !== 'nbd') await refuseOtherType(options, (line) => daemon.say('errors', line));
   await daemon.exports.add({
     id: (options['id'] as string),
     nodeName: (options['node-name'] as string),

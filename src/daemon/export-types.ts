@@ -10,12 +10,12 @@ const BLOCK_SIZES = { min: 512, max: 2 * 1024 * 1024 } as const;
 const QUEUE_SIZES = { min: 4, max: 1024 } as const;
 const VDUSE_CONTROL = '/dev/vduse/control';
 
-/** `options`: BlockExportOptions, checked by the schema, of another type than `nbd`. Always throws. */
-export async function refuseOtherType(options: JsonDict): Promise<never> {
+/** `options`: BlockExportOptions, checked by the schema, of another type than `nbd`. Always throws. `say`: a line that QEMU prints besides. */
+export async function refuseOtherType(options: JsonDict, say: (line: string) => void): Promise<never> {
   const type = options['type'] as string;
   if (type === 'fuse') checkMountpoint(options['mountpoint'] as string);
   else if (type === 'vhost-user-blk') await checkVhostUser(options);
-  else if (type === 'vduse-blk') checkVduse(options);
+  else if (type === 'vduse-blk') checkVduse(options, say);
   throw new BlockError('NOT_SUPPORTED', `exports of type '${type}' are not available`);
 }
 
@@ -37,12 +37,14 @@ async function checkVhostUser(options: JsonDict): Promise<void> {
   await tryListening(listenAddress(socketAddress(address)));
 }
 
-function checkVduse(options: JsonDict): void {
+function checkVduse(options: JsonDict, say: (line: string) => void): void {
   checkQueues(options);
   const queue = Number(options['queue-size'] ?? QUEUE_SIZES.max);
   if (!isPowerOfTwo(queue) || queue < QUEUE_SIZES.min || queue > QUEUE_SIZES.max) throw invalid('queue-size is invalid');
   checkBlockSize(options);
-  if (!existsSync(VDUSE_CONTROL)) throw new BlockError('NOT_FOUND', 'failed to create vduse device');
+  if (existsSync(VDUSE_CONTROL)) return;
+  say(`Failed to open ${VDUSE_CONTROL}: No such file or directory`);
+  throw new BlockError('NOT_FOUND', 'failed to create vduse device');
 }
 
 function checkBlockSize({ id, 'logical-block-size': given }: JsonDict): void {

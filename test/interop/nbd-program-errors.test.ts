@@ -24,6 +24,9 @@ const LINES: readonly (readonly string[])[] = [
   ['-k', `/no/${'a'.repeat(120)}`, 'IMAGE'], ['-k', '/tmp', 'IMAGE'], ['--aio=native', '-k', 'SOCKET', 'IMAGE'], ['--object', 'secret,id=a b,data=x', 'x'], ['-k', 'SOCKET', '-l', 's', '-f', 'raw', 'TEXT'],
   ['-l', 'snapshot.', 'IMAGE'], ['-k', 'SOCKET', 'foo:bar'], ['-k', 'SOCKET', 'json:{'], ['-k', 'SOCKET', 'json:{"driver":"raw","file":"zz"}'], ['-k', 'SOCKET', '.'], ['-k', 'SOCKET', ''],
   ['-k', 'SOCKET', '--image-opts', 'driver=raw,node-name=a b,file.driver=file,file.filename=IMAGE'], ['-p', '70000', '-o', 'x', 'IMAGE'],
+  ['-T', 'foo', 'none'], ['--trace', 'enable=foo,x=1', 'none'], ['-T', 'file=/no/such/folder/x', 'none'], ['-T', 'file=/no/such/folder/x'], ['-T', 'file=/no/x', '-L', 'x'],
+  ['-T', 'file=/no/x', '-T', 'file=log', 'none'], ['-T', 'file=/no/x', '--tls-authz', 'x', 'none'], ['-T', 'events=/no/x', 'a', 'b'], ['-T'], ['--fork', '-T', 'foo', 'none'],
+  ['-p', '', 'none'], ['-p', ' 70000', 'none'], ['-p', '+1', 'none'], ['-p', '-1', 'IMAGE'], ['-p', '1 ', 'IMAGE'], ['-p', ' ', 'IMAGE'],
   ['-L', '-k', '/no/such/socket'], ['-L', '-p', '1'], ['-k', 'SOCKET', 'none'], ['-k', 'SOCKET', '-f', 'raw', 'none'],
 ];
 

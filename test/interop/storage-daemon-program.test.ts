@@ -1,6 +1,6 @@
 /** quiesce-storage-daemon's command line: wrong ones refused in the peer's words; daemonized, it serves and ends cleanly. */
 import { existsSync, readFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
 import { disappears, standIn, until } from '../support/programs.js';
@@ -38,6 +38,10 @@ const LINES: readonly (readonly string[])[] = [
   ].map((value) => ['--blockdev', 'null-co,node-name=a', '--export', `${value},node-name=a`]),
   ['--object', 'secret,id=a b,data=x'], ['--object', 'secret,id=1,data=x'], ['--object', 'secret,id=a,data=x,file=y'], ['--object', 'secret,id=a,data=x', '--object', 'secret,id=a,data=y'],
   ['--object', 'tls-creds-x509,id=t,endpoint=server,dir=/no'], ['--object', 'throttle-group,id=g,limits.bps-total=1,limits.bps-read=1'], ['--object', 'secret,id=a,data=!!,format=base64'],
+  ...['foo', '', ',,', 'enable=', 'enable=foo', 'foo,enable=bar', '-foo', '-', '--blockdev', 'a?', 'a*,x=1', 'file=/no/such/folder/x', 'file=log', 'file=', 'file=.', 'file=a%s', 'file=%d%d', 'events=/no/x',
+    'events=', 'events=.', 'events=EVENTS', 'help=on', 'x=help', 'foo,bar', 'foo,nobar', 'foo,id=1x', 'id=x',
+  ].map((value) => ['--trace', value, '--nbd-server', 'foo']),
+  ['-T', 'foo', '--nbd-server', 'foo'], ['--nbd-server', 'foo', '-T', 'foo'], ['-T', 'file=/no/x', '-T', 'foo'],
   ['--object', 'foo,id=a'], ['--object', 'secret'], ['--object', 'secret,id=a'], ['--object', 'help'], ['--object', 'secret,help'],
 ];
 
@@ -49,6 +53,7 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('quiesce-storage-daemon', ()
     for (const name of ['q.qcow2', 'held.qcow2', 'none']) await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp(name), '1M']);
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'none', '-F', 'qcow2', tmp('orphan.qcow2')]);
     await rm(tmp('none'));
+    await writeFile(tmp('EVENTS'), `# a comment\nfoo\n\n  bar\nx*\n-\n-zip\n${'a'.repeat(3000)}\nxyz`);
     const holder = start('qemu-io', [tmp('held.qcow2')]);
     await until(async () => (await run('qemu-img', ['info', tmp('held.qcow2')])).code !== 0, 'the image is not locked');
     for (const args of LINES) {
