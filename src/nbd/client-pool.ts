@@ -7,7 +7,7 @@
  * them, but a server that lives on may still carry out the old one, late. The server found again must be the same: not
  * smaller, and nothing less in its flags, block sizes and contexts.
  *
- * Without a reconnect delay a flush after a loss fails once where writes had completed that no flush had covered: the
+ * Without a reconnect delay every flush after a loss fails where writes had completed that no flush had covered: the
  * server that is found again may never have seen them. With one, that is trusted to the server, as QEMU trusts it.
  */
 import { systemClock } from '../base/clock.js';
@@ -56,6 +56,7 @@ export class ClientPool {
   /** Changes that the server confirmed, and how many of them a flush has covered. */
   #changes = 0;
   #flushed = 0;
+  /** Nobody knows what became of confirmed writes: no later flush can make good for them. */
   #unflushedLost = false;
 
   private constructor(options: PoolOptions, first: ClientConnection) {
@@ -92,7 +93,6 @@ export class ClientPool {
 
   async flush(request: NbdRequest): Promise<void> {
     if (this.#unflushedLost) {
-      this.#unflushedLost = false;
       throw new BlockError('IO', `Could not flush '${this.name}': the connection was lost with writes on it that were not flushed yet`, { node: this.name, errno: 'EIO' });
     }
     const covered = this.#changes;
