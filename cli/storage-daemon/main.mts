@@ -54,6 +54,8 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.quit());
   const setting: Setting = { daemon, stop: stopping.signal, pidFile: null, say: () => undefined };
   let pidFile: PidFile | null = null;
+  // a monitor may have its first client while the options behind it are still to take effect
+  const letCommandsRun = daemon.qmp.holdCommands();
   try {
     for (const item of items) {
       const ended = await takeEffect(item, setting);
@@ -62,6 +64,7 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
     if (setting.pidFile !== null) pidFile = writePidFile(setting.pidFile);
     if (daemonize) process.chdir('/');
     tellReady();
+    letCommandsRun();
     await untilEnded(daemon);
     return 0;
   } finally {

@@ -80,6 +80,13 @@ export class QmpServer {
     await Promise.all(sessions.map((session) => session.ended));
   }
 
+  /** Clients are greeted, but what they ask for waits until the function is called. */
+  holdCommands(): () => void {
+    const { promise, resolve } = makePromise();
+    this.#turn = this.#turn.then(() => promise);
+    return resolve;
+  }
+
   #broadcast(event: JsonDict): void {
     for (const session of [...this.#sessions]) if (session.negotiated) session.send(event);
   }

@@ -57,6 +57,21 @@ const CAPABILITIES = '{"execute":"qmp_capabilities"}';
 const REPLY = '{"return": {}}';
 
 describe('commands', () => {
+  test('wait for as long as they are held, in their order', async () => {
+    const done: string[] = [];
+    const { server, path } = await serve({ quit: () => { done.push('quit'); }, block_resize: () => { done.push('block_resize'); } });
+    const letGo = server.holdCommands();
+    const held = client(path);
+    held.send(CAPABILITIES, '{"execute":"quit"}', '{"execute":"block_resize","arguments":{"size":1}}');
+    for (let attempt = 0; attempt < 500 && held.text() === ''; attempt++) await sleep(10);
+    await sleep(50);
+    expect(held.text().split('\r\n')).toEqual([expect.stringContaining('"QMP"'), '']);
+    letGo();
+    await held.messages(3);
+    expect(done).toEqual(['quit', 'block_resize']);
+    held.socket.destroy();
+  });
+
   test('one that the schema does not know cannot be served', () => {
     expect(() => new QmpServer({ commands: { 'no-such': () => undefined }, version, clock: systemClock })).toThrow("the command 'no-such' is not in the schema");
   });
