@@ -14,7 +14,9 @@ export interface Peer {
 export const OURS: Peer = { name: 'quiesce', program: storageDaemonLauncher, ours: true };
 export const QEMU: Peer = { name: 'qemu-storage-daemon', program: 'qemu-storage-daemon', ours: false };
 
-type Arguments = Readonly<Record<string, unknown>>;
+export const PEERS: readonly Peer[] = [OURS, QEMU];
+
+export type Blockdev = Readonly<Record<string, unknown>>;
 
 export class Daemon {
   readonly uri: string;
@@ -30,7 +32,7 @@ export class Daemon {
   }
 
   /** With an NBD server at a socket of its own; `blockdevs` are nodes in the order given. */
-  static async start(peer: Peer, directory: string, blockdevs: readonly Arguments[]): Promise<Daemon> {
+  static async start(peer: Peer, directory: string, blockdevs: readonly Blockdev[]): Promise<Daemon> {
     const monitor = join(directory, `${peer.name}.qmp`);
     const nbd = join(directory, `${peer.name}.nbd`);
     for (const path of [monitor, nbd]) rmSync(path, { force: true });
@@ -39,10 +41,7 @@ export class Daemon {
       ...blockdevs.flatMap((options) => ['--blockdev', JSON.stringify(options)]),
     ], { stdio: ['ignore', 'inherit', 'inherit'] });
     const gone = new Promise<void>((resolve) => child.once('close', () => resolve()));
-    for (let wait = 0; statSync(monitor, { throwIfNoEntry: false }) === undefined; wait++) {
-      if (child.exitCode !== null || wait > 4000) throw new Error(`${peer.program} does not start`);
-      await sleep(5);
-    }
+    await appears(monitor, peer.program, () => child.exitCode !== null);
     const qmp = await QmpClient.connect(monitor);
     return new Daemon(qmp, child.pid!, `nbd+unix:///disk?socket=${nbd}`, async () => {
       qmp.close();
@@ -57,7 +56,7 @@ export class Daemon {
   }
 
   /** Starts a job; resolves with the seconds until the event, or null where it does not come in time. */
-  async timed(command: string, args: Arguments, event: string, limitMs = 120_000): Promise<number | null> {
+  async timed(command: string, args: Blockdev, event: string, limitMs = 120_000): Promise<number | null> {
     const started = performance.now();
     const ended = this.qmp.waitEvent(event, () => true, { timeoutMs: limitMs }).then((told) => {
       if (typeof told.data['error'] === 'string') throw new Error(told.data['error']);
@@ -74,6 +73,34 @@ export class Daemon {
   }
 
   stop(): Promise<void> { return this.#stop(); }
+}
+
+export interface StoppableServer {
+  readonly socket: string;
+  /** Stands still, with its connections open. */
+  stop(): void;
+  goOn(): void;
+}
+
+/** qemu-nbd on an image. */
+export async function withStoppableServer(image: string, directory: string, work: (server: StoppableServer) => Promise<void>): Promise<void> {
+  const socket = join(directory, 'target.nbd');
+  const child = start('qemu-nbd', ['-k', socket, '-f', 'qcow2', '-t', image], { stdio: 'inherit' });
+  const gone = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  try {
+    await appears(socket, 'qemu-nbd', () => child.exitCode !== null);
+    await work({ socket, stop: () => child.kill('SIGSTOP'), goOn: () => child.kill('SIGCONT') });
+  } finally {
+    child.kill('SIGKILL');
+    await gone;
+  }
+}
+
+async function appears(socket: string, program: string, ended: () => boolean): Promise<void> {
+  for (let wait = 0; statSync(socket, { throwIfNoEntry: false }) === undefined; wait++) {
+    if (ended() || wait > 4000) throw new Error(`${program} does not start`);
+    await sleep(5);
+  }
 }
 
 export interface GuestLoad {
