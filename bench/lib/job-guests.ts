@@ -13,9 +13,9 @@ export interface GuestSetup {
   readonly place: Place;
   readonly rounds: number;
   readonly stallSeconds: number;
-  told(comparison: Comparison): void;
-  target(target: Target): void;
-  note(text: string): void;
+  readonly told: (comparison: Comparison) => void;
+  readonly target: (target: Target) => void;
+  readonly note: (text: string) => void;
 }
 
 export interface GuestPart {
