@@ -1,5 +1,7 @@
 /** block-stream beside qemu-storage-daemon: refusals, events, what is told of jobs and nodes, and the images afterwards. */
+import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
+import { BlockGraph, openBlockdev } from '../../src/index.js';
 import { compareOnChain } from '../support/chain-images.js';
 import type { JobStep } from '../support/job-script.js';
 import { peers } from '../support/peers.js';
@@ -47,6 +49,23 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('block-stream gives the mess
     await compareOnChain(folder, RUNNING, '2M');
     const reads = ['read -P 1 0 1M', 'read -P 2 1M 2M', 'read -P 3 3M 64k', 'read -P 0 3136k 960k'].flatMap((read) => ['-c', read]);
     expect(await runOk('qemu-io', ['-r', '-f', 'qcow2', ...reads, `${folder}/top.qcow2`])).not.toContain('failed');
+  }, 60_000);
+  test('of all: nothing is left of the format below, whatever lies below later', async () => {
+    const folder = tmp('chain');
+    await compareOnChain(folder, [stream({}), { until: '"null"' }]);
+    const top = `${folder}/top.qcow2`;
+    // a name without a format: QEMU's image has none then, and so has ours
+    await runOk('qemu-img', ['create', '-q', '-f', 'raw', `${folder}/other.raw`, '4M']);
+    const header = readFileSync(top).subarray(0, 4096);
+    const at = header.indexOf(Buffer.from([0xe2, 0x79, 0x2a, 0xca]));
+    expect(header.subarray(at + 8, at + 8 + header.readUInt32BE(at + 4)).every((byte) => byte === 0)).toBe(true);
+    const graph = new BlockGraph();
+    const node = await openBlockdev(graph, { driver: 'qcow2', 'node-name': 'n', file: { driver: 'file', filename: top }, backing: null });
+    expect(node.driver.describe?.()).toMatchObject({ backingFile: null, backingFormat: null });
+    await node.drained(() => node.driver.changeBackingFile!('other.raw', 'raw'));
+    await graph.closeAll();
+    expect(await runOk('qemu-img', ['info', top])).toContain('backing file: other.raw (actual path: ' + folder + '/other.raw)\nbacking file format: raw');
+    expect(await runOk('qemu-img', ['check', top])).toContain('No errors');
   }, 60_000);
   test('pending, finalized, cancelled and dismissed', async () => { await compareOnChain(tmp('chain'), PENDING); }, 60_000);
   test('down to a bottom node, and of a read-only image', async () => { await compareOnChain(tmp('chain'), BOTTOM); }, 60_000);

@@ -18,7 +18,7 @@ const MAX_NAME_BYTES = 1023;
  */
 export function planBackingName(store: HeaderStore, name: string | null, format: string | null): HeaderPatch[][] {
   const { header } = store;
-  if (name === null || name === '') return header.backing === null ? [] : [[noName(store, header.backing)]];
+  if (name === null || name === '') return [...header.backing === null ? [] : [[noName(store, header.backing)]], ...noFormat(store)];
   const bytes = Buffer.from(name, 'utf8');
   if (bytes.byteLength > MAX_NAME_BYTES) {
     throw new BlockError('INVALID_ARGUMENT', `a backing file name of ${bytes.byteLength} bytes does not go into '${store.name}', which takes at most ${MAX_NAME_BYTES}`, { node: store.name });
@@ -33,7 +33,13 @@ export function planBackingName(store: HeaderStore, name: string | null, format:
   return [...steps, [...formatPatches(store, format), { offset: to, bytes }, { offset: HEADER_FIELDS.backingOffset, bytes: fields }]];
 }
 
-/** A recorded format stays: without a name it means nothing. */
+/** The extension keeps its place, for those behind it must not move; QEMU takes a string that begins with a NUL for none. After the name: a name without a format would be probed. */
+function noFormat({ header }: HeaderStore): HeaderPatch[][] {
+  const slot = header.extensions.find(isFormat);
+  if (slot === undefined || header.backingFormat === null) return [];
+  return [[{ offset: slot.offset + EXTENSION_HEADER_BYTES, bytes: new Uint8Array(slot.data.byteLength) }]];
+}
+
 function noName(store: HeaderStore, backing: { readonly offset: number }): HeaderPatch {
   const fields = new Uint8Array(12);
   // Extensions may end where the name begins; it stays their end where no mark is

@@ -169,7 +169,8 @@ function parseBackingName(bytes: Uint8Array, view: DataView, geometry: Geometry,
 
 function parseBackingFormat(extensions: readonly HeaderExtension[]): string | null {
   const data = extensions.find((extension) => extension.type === EXTENSION_BACKING_FORMAT)?.data;
-  return data === undefined || data.byteLength === 0 ? null : Buffer.from(data.subarray(0, 255)).toString('utf8');
+  const text = data === undefined ? '' : Buffer.from(data.subarray(0, 255)).toString('utf8').replace(/\0.*/s, '');
+  return text === '' ? null : text;
 }
 
 /** Every size is bounded here, before anything is allocated for it. */
