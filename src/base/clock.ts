@@ -5,9 +5,12 @@ export interface Clock {
   wallMs(): number;
   /** Monotonic time in milliseconds, with a fraction. */
   monotonicMs(): number;
-  /** A signal ends the sleep early; that is no error. */
+  /** A signal ends the sleep early; that is no error. Nobody sleeps for longer than 24 days. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
+
+/** A timer of Node's that is set for longer fires at once. */
+const MAX_SLEEP_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   wallMs: () => Date.now(),
@@ -19,7 +22,7 @@ export const systemClock: Clock = {
       signal?.removeEventListener('abort', wake);
       resolve();
     };
-    const timer = setTimeout(wake, ms);
+    const timer = setTimeout(wake, Math.min(ms, MAX_SLEEP_MS));
     signal?.addEventListener('abort', wake);
   }),
 };

@@ -38,6 +38,8 @@ export interface CopyCallOptions {
   readonly maxWorkers?: number | undefined;
   /** Bytes of a piece; 0 = 1 MiB or a cluster. */
   readonly maxChunk?: number | undefined;
+  /** Zeros are written in pieces of so many bytes. Default: as data is. */
+  readonly zeroChunk?: number | undefined;
   readonly ioClass?: IoClass | undefined;
   /** Counts bytes that are about to be copied (0: none), and returns for how many milliseconds nothing may begin. */
   readonly spend?: ((bytes: number) => number) | undefined;
@@ -158,6 +160,17 @@ export class BlockCopy {
     this.#inFlightBytes += this.#whole(piece);
   }
 
+  /** Takes what is dirty behind it, up to `end`. */
+  #grow(piece: Piece, end: number): void {
+    if (end <= piece.end || this.#pieceIn(piece.end, end) !== undefined) return;
+    const stop = this.bitmap.nextClean(piece.end, end);
+    if (stop <= piece.end) return;
+    this.#inFlightBytes -= this.#whole(piece);
+    this.bitmap.clear(piece.end, stop - piece.end);
+    piece.end = stop;
+    this.#inFlightBytes += this.#whole(piece);
+  }
+
   release(piece: Piece, how: 'copied' | 'skipped' | 'failed'): void {
     const bytes = this.#whole(piece);
     this.#inFlightBytes -= bytes;
@@ -177,7 +190,7 @@ export class BlockCopy {
    * What the source holds at the start of the piece, which is cut to where that ends. Nobody changes what is still to be
    * copied, so that an answer that reaches further stays true.
    */
-  async look(piece: Piece): Promise<Extent['kind']> {
+  async look(piece: Piece, zeroChunk = 0): Promise<Extent['kind']> {
     const { start } = piece;
     let known = this.#known;
     if (known === null || start < known.start || start >= known.end) {
@@ -188,6 +201,7 @@ export class BlockCopy {
       this.#known = known;
     }
     this.#shrink(piece, known.end);
+    if (known.kind !== 'data') this.#grow(piece, Math.min(known.end, known.kind === 'skip' ? Infinity : alignDown(start + zeroChunk, this.clusterSize)));
     return known.kind;
   }
 
@@ -298,9 +312,6 @@ export async function attempt(operation: CopyFailure['operation'], work: () => P
   }
 }
 
-/** A timer of Node's that is set for longer fires at once. */
-const MAX_SLEEP_MS = 2 ** 31 - 1;
-
 /** Thrown inside a pool of workers to make it stop. */
 class Stop extends Error {}
 
@@ -348,14 +359,14 @@ class Call implements CopyCall {
 
   /** One pass over the range; returns whether anything was dirty. */
   async #copyDirty(from: number, end: number): Promise<boolean> {
-    const { maxWorkers = MAX_COPY_WORKERS, maxChunk = 0, spend = () => 0 } = this.#options;
+    const { maxWorkers = MAX_COPY_WORKERS, maxChunk = 0, zeroChunk, spend = () => 0 } = this.#options;
     const pool = new TaskPool(maxWorkers);
     let found = false;
     for (let at = from; at < end && !this.#stopped;) {
       const piece = this.#copy.claim(at, end, maxChunk);
       if (piece === null) break;
       found = true;
-      const kind = await this.#copy.look(piece);
+      const kind = await this.#copy.look(piece, Math.min(zeroChunk ?? 0, end - piece.start));
       if (kind === 'skip') {
         this.#copy.release(piece, 'skipped');
         at = piece.end;
@@ -378,7 +389,7 @@ class Call implements CopyCall {
   async #sleep(ms: number): Promise<void> {
     if (this.#cancelled) return;
     this.#sleeping = new AbortController();
-    await (this.#options.clock ?? systemClock).sleep(Math.min(ms, MAX_SLEEP_MS), this.#sleeping.signal);
+    await (this.#options.clock ?? systemClock).sleep(ms, this.#sleeping.signal);
     this.#sleeping = null;
   }
 

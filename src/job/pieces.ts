@@ -3,7 +3,7 @@
  * order, so that progress, errors and pauses are what they would be with one piece after the other.
  */
 import { BufferPool } from '../base/buffer-pool.js';
-import { KiB } from '../base/bytes.js';
+import { KiB, MiB } from '../base/bytes.js';
 import type { BlockJob } from './block-job.js';
 import type { JobContext } from './job.js';
 
@@ -11,6 +11,8 @@ export const PIECE_BYTES = 512 * KiB;
 /** With a speed limit it is one. */
 const PIECES_IN_FLIGHT = 4;
 const PIECES_PER_TURN = 64;
+/** Where nothing is to be done, nothing needs memory: it is passed over in larger steps. */
+const LOOK_BYTES = 1024 * MiB;
 
 export interface Piece {
   readonly offset: number;
@@ -20,7 +22,7 @@ export interface Piece {
 }
 
 export interface PieceWork<P extends Piece> {
-  /** What the first bytes of a range, at most `PIECE_BYTES`, are. */
+  /** What the first bytes of a range are. */
   look(offset: number, bytes: number): Promise<P>;
   copy(piece: P, buffer: Uint8Array): Promise<void>;
   /** What becomes of a piece after an error; throws where that ends the job. */
@@ -81,15 +83,24 @@ export class PieceRun<P extends Piece> {
 
   /** Returns for how many bytes. */
   async #begin(offset: number): Promise<number> {
-    const bytes = Math.min(PIECE_BYTES, this.#length - offset);
-    const piece = await this.#work.look(offset, bytes).catch((error: unknown) => new LookFailed(error));
+    const piece = await this.#look(offset, Math.min(LOOK_BYTES, this.#length - offset));
     if (piece instanceof LookFailed) {
+      const bytes = Math.min(PIECE_BYTES, this.#length - offset);
       this.#inFlight.push({ offset, bytes, done: Promise.resolve(piece.error) });
       return bytes;
     }
     if (piece.copy) this.#delayMs = this.#self.spend(piece.bytes);
     this.#inFlight.push({ offset, bytes: piece.bytes, done: piece.copy ? this.#copy(piece) : NOTHING });
     return piece.bytes;
+  }
+
+  async #look(offset: number, bytes: number): Promise<P | LookFailed> {
+    try {
+      const piece = await this.#work.look(offset, bytes);
+      return piece.copy && piece.bytes > PIECE_BYTES ? { ...piece, bytes: PIECE_BYTES } : piece;
+    } catch (error) {
+      return new LookFailed(error);
+    }
   }
 
   /** Resolves to the error, or undefined. */
@@ -124,7 +135,7 @@ export class PieceRun<P extends Piece> {
         // those in flight have ended: an error that stays must not keep the processor busy
         await this.#context.sleep(0);
       }
-      const piece = await this.#work.look(offset, end - offset).catch((failure: unknown) => new LookFailed(failure));
+      const piece = await this.#look(offset, end - offset);
       error = piece instanceof LookFailed ? piece.error : piece.copy ? await this.#copy(piece) : undefined;
       if (error === undefined && !(piece instanceof LookFailed)) offset += piece.bytes;
     }

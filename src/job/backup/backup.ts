@@ -2,6 +2,7 @@
  * blockdev-backup: copies a disk as it was when the job began, while it is written. A filter over the source copies what
  * guests are about to change; the job copies the rest.
  */
+import { MiB } from '../../base/bytes.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import type { BlockGraph } from '../../block/graph.js';
 import { BlockNode } from '../../block/node.js';
@@ -213,7 +214,7 @@ class Backup implements JobWork, PreparedBackup {
     const { maxWorkers, maxChunk } = this.#options;
     const { blockJob } = this;
     const call = copying.start({
-      offset: 0, bytes: copying.length, maxWorkers, maxChunk, ioClass: 'background', clock: blockJob.clock, spend: (bytes) => blockJob.spend(bytes),
+      offset: 0, bytes: copying.length, maxWorkers, maxChunk, zeroChunk: blockJob.speed === 0 && !maxChunk ? ZEROES_BYTES : undefined, ioClass: 'background', clock: blockJob.clock, spend: (bytes) => blockJob.spend(bytes),
     });
     this.#call = call;
     void call.ended.then(() => blockJob.job.kick());
@@ -299,6 +300,8 @@ class Backup implements JobWork, PreparedBackup {
   }
 }
 
+/** Who writes where zeros are being copied waits for no more than that. */
+const ZEROES_BYTES = 16 * MiB;
 /** For how long a cancelled backup waits for a server. */
 const NETWORK_GRACE_MS = 500;
 const STILL_WRITTEN = { reason: 'block device is in use by block job: backup' };
