@@ -164,6 +164,8 @@ export interface SnapshotTable {
   /** Makes the snapshot's disk the active one (QEMU: goto). */
   apply(id: string): Promise<void>;
   delete(id: string): Promise<void>;
+  /** Whether the disk is the snapshot's, and nobody has written to it since it was. On a drained node. */
+  isActive(id: string): Promise<boolean>;
   openVmState(id: string): Promise<VmStateSource>;
 }
 

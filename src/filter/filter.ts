@@ -48,6 +48,7 @@ export abstract class FilterDriver implements BlockDriver {
       create: (snapshot) => node.drained(() => table.create(snapshot)),
       apply: (id) => node.drained(() => table.apply(id)),
       delete: (id) => node.drained(() => table.delete(id)),
+      isActive: (id) => node.drained(() => table.isActive(id)),
       openVmState: (id) => table.openVmState(id),
     };
   }

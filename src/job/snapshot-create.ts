@@ -7,7 +7,8 @@ import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateInput, type VmStateInput } from '../vmstate/sources.js';
 import { Spool } from '../vmstate/spool.js';
 import { VmStateWriter, type VmStateConsumer } from '../vmstate/writer.js';
-import { halfMadeSnapshots, isSame, removeHalfMadeSets, SetNotes } from './half-made.js';
+import { halfMadeSnapshots, removeHalfMadeSets } from './half-made.js';
+import { isSame, SetNotes } from './set-notes.js';
 import { ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 
 const LOCK_POLL_MS = 50;

@@ -2,17 +2,17 @@
  * Internal snapshots over the nodes of a graph as jobs, with QEMU's checks and texts (migration/savevm.c and
  * block/snapshot.c tell the same of a machine's disks): each is there on all nodes or on none.
  */
-import { randomUUID } from 'node:crypto';
 import { systemClock, type Clock } from '../base/clock.js';
-import { BlockError, messageOf } from '../base/errors.js';
+import { BlockError } from '../base/errors.js';
 import type { BlockBackend } from '../block/backend.js';
 import { drained } from '../block/drain.js';
-import type { CreateSnapshot, SnapshotInfo, VmStateArea } from '../block/driver.js';
+import type { SnapshotInfo, VmStateArea } from '../block/driver.js';
 import { refuseAsBacking, refuseBlocked, type BlockGraph } from '../block/graph.js';
 import { Permission } from '../block/permissions.js';
 import { skipFilters } from '../image/chain.js';
 import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateOutput, sendState } from '../vmstate/sinks.js';
+import { inWords, loadSet, moment } from './load-set.js';
 import { IncomingState, refuseWhileReceiving } from './incoming-state.js';
 import type { Job, JobContext, JobWork } from './job.js';
 import type { JobTable } from './job-table.js';
@@ -77,7 +77,7 @@ export function startSnapshotLoad(graph: BlockGraph, jobs: JobTable, options: Sn
     const revert = (): Promise<void> => drained(targets.map(({ node }) => node), async () => {
       signal.throwIfAborted();
       check(); // much may have happened while the RAM went out
-      await revertAll(targets, tag, clock);
+      await loadSet(targets, tag, clock);
     });
     await (vmStatePath === undefined ? revert() : send(vmStatePath, targets[0]!, tag, signal, revert));
   };
@@ -154,14 +154,6 @@ function named({ table }: SnapshotTarget, tag: string): SnapshotInfo | undefined
   return table.list().find(({ name }) => name === tag);
 }
 
-/** The wall clock, also in the place of a machine's clock, as where QEMU makes a snapshot without a machine. */
-function moment(clock: Clock): Pick<CreateSnapshot, 'dateSeconds' | 'dateNanoseconds' | 'vmClockNs'> {
-  const now = clock.wallMs();
-  const dateSeconds = Math.floor(now / 1000);
-  const dateNanoseconds = Math.floor((now - dateSeconds * 1000) * 1e6);
-  return { dateSeconds, dateNanoseconds, vmClockNs: BigInt(dateSeconds) * 1_000_000_000n + BigInt(dateNanoseconds) };
-}
-
 /** Takes the RAM state of a machine that migrates to the socket; when it has all of it, the machine stands still. */
 async function receive(path: string, target: Target, signal: AbortSignal, create: (bytes: number) => Promise<void>): Promise<void> {
   const state = await IncomingState.listenAt(path, target);
@@ -200,39 +192,4 @@ function refuseLoad({ node, table }: Target, tag: string): void {
   refuseWhileReceiving(node);
   if (node.bitmaps.size > 0) throw new BlockError('BUSY', `Could not load snapshot '${tag}' on '${node.nodeName}': Device has active dirty bitmaps`);
   table.checkApply?.();
-}
-
-/** On drained nodes. Where one of several cannot be reverted, the others become again what they were. */
-async function revertAll(targets: readonly Target[], tag: string, clock: Clock): Promise<void> {
-  const before: { readonly target: Target; readonly id: string }[] = [];
-  let reverted = 0;
-  try {
-    for (const target of targets.length > 1 ? targets : []) {
-      const { id } = await target.table.create({ name: `quiesce-undo-${randomUUID()}`, vmStateSize: 0, ...moment(clock) });
-      before.push({ target, id });
-    }
-    for (const target of targets) {
-      await inWords(`Could not load snapshot '${tag}' on '${target.node.nodeName}': `, () => target.table.apply(named(target, tag)!.id));
-      reverted++;
-    }
-  } catch (error) {
-    try {
-      for (const { target, id } of before.slice(0, reverted)) await target.table.apply(id);
-      for (const { target, id } of before) await target.table.delete(id);
-    } catch (undoing) {
-      throw new BlockError('IO', `${messageOf(error)}; what was reverted before it could not be undone: ${messageOf(undoing)}`, { cause: error });
-    }
-    throw error;
-  }
-  for (const { target, id } of before) {
-    await inWords(`snapshot '${tag}' was loaded; a snapshot made for going back stays on '${target.node.nodeName}': `, () => target.table.delete(id));
-  }
-}
-
-async function inWords(words: string, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    throw new BlockError(error instanceof BlockError ? error.code : 'IO', `${words}${messageOf(error)}`, { cause: error });
-  }
 }

@@ -4,7 +4,8 @@ import { BlockError, messageOf } from '../base/errors.js';
 import type { CreateSnapshot, SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import { drained } from '../block/drain.js';
 import type { BlockNode } from '../block/node.js';
-import { halfMadeSnapshots, SetNotes } from './half-made.js';
+import { halfMadeSnapshots } from './half-made.js';
+import { fileOf, SetNotes } from './set-notes.js';
 
 export interface SnapshotTarget {
   readonly node: BlockNode;
@@ -51,7 +52,9 @@ async function createAll(targets: readonly SnapshotTarget[], snapshot: CreateSna
 }
 
 /** Notes beside the images tell after a crash what belongs together; images that are no files here do without. */
-async function beginNotes(targets: readonly SnapshotTarget[], { name, dateSeconds, dateNanoseconds }: CreateSnapshot): Promise<SetNotes | null> {
+export async function beginNotes(
+  targets: readonly SnapshotTarget[], { name, dateSeconds, dateNanoseconds }: CreateSnapshot, loads?: string,
+): Promise<SetNotes | null> {
   if (targets.length === 1) return null;
   const files = targets.map(({ node }) => fileOf(node)).filter((file) => file !== null);
   if (files.length < targets.length) return null;
@@ -59,15 +62,7 @@ async function beginNotes(targets: readonly SnapshotTarget[], { name, dateSecond
   if (half !== undefined) {
     throw new BlockError('BUSY', `an interrupted run left the snapshot '${half.tag}' half made: the next snapshot command on its images removes it, once no daemon has them open`);
   }
-  return SetNotes.begin(files, { tag: name, dateSeconds, dateNanoseconds });
-}
-
-/** The image file, below whatever filters there are. */
-function fileOf(node: BlockNode): string | null {
-  for (let below: BlockNode | undefined = node; below !== undefined; below = below.children.find(({ role }) => role !== 'backing')?.node) {
-    if (below.driver.kind === 'protocol') return below.origin?.filename ?? null;
-  }
-  return null;
+  return SetNotes.begin(files, { tag: name, dateSeconds, dateNanoseconds }, loads);
 }
 
 /** The notes go only when every image is known to be without the snapshot: a write that failed may still have reached the disk. */

@@ -77,6 +77,11 @@ export class Snapshots implements SnapshotTable {
     await this.#image.exclusive(() => this.#delete(entry));
   }
 
+  isActive(id: string): Promise<boolean> {
+    const entry = this.#find(id);
+    return this.#image.mutex.runExclusive(() => this.#isActive(entry));
+  }
+
   async openVmState(id: string): Promise<VmStateSource> {
     const image = this.#image;
     const entry = this.#find(id);
@@ -157,6 +162,24 @@ export class Snapshots implements SnapshotTable {
       await releaseTree(image, old, 0, 'snapshot');
       await this.#releaseL1(old);
     });
+  }
+
+  /** Data that two disks share is never written in place, so whatever was written since shows in the mapping. */
+  async #isActive(entry: SnapshotEntry): Promise<boolean> {
+    const image = this.#image;
+    if (image.header.size !== entry.diskSize) return false;
+    if (image.writing) await image.barrier();
+    const snapshot = await L1Table.load(image.file, entry.l1Offset, entry.l1Entries);
+    const active = image.activeL1;
+    const read = (l1: L1Table, index: number): Promise<Uint8Array | null> | null => {
+      const offset = index < l1.entries ? l1.l2Offset(index) : 0;
+      return offset === 0 ? null : readL2Table(image, offset, index);
+    };
+    for (let index = 0; index < l1EntriesFor(image.geometry, entry.diskSize); index++) {
+      if (index < Math.min(active.entries, snapshot.entries) && active.l2Offset(index) === snapshot.l2Offset(index)) continue;
+      if (!mapTheSame(await read(active, index), await read(snapshot, index))) return false;
+    }
+    return true;
   }
 
   async #delete(entry: SnapshotEntry): Promise<void> {
@@ -284,6 +307,17 @@ async function verifyMapped(mapping: Mapping, size: number, name: string): Promi
     if (end > image.file.length() + image.geometry.clusterSize) throw image.corrupt(`the VM state of snapshot '${name}' points beyond the end of the file`);
     at += extent.bytes;
   }
+}
+
+/** Two L2 tables, but for who owns the clusters; null: none. */
+function mapTheSame(a: Uint8Array | null, b: Uint8Array | null): boolean {
+  const one = a ?? b;
+  if (one === null) return true;
+  const [left, right] = [a, b].map((table) => viewOf(table ?? new Uint8Array(one.byteLength))) as [DataView, DataView];
+  for (let at = 0; at < one.byteLength; at += ENTRY_BYTES) {
+    if ((left.getUint32(at) & ~HIGH_COPIED) !== (right.getUint32(at) & ~HIGH_COPIED) || left.getUint32(at + 4) !== right.getUint32(at + 4)) return false;
+  }
+  return true;
 }
 
 interface Replacement {

@@ -1,0 +1,185 @@
+/** Loading one snapshot on several nodes: a crash at any moment leaves, once the images are opened again, all of them loaded or none. */
+import { copyFileSync, readdirSync, rmSync } from 'node:fs';
+import { expect, test } from '@jest/globals';
+import { VirtualClock } from '../../support/virtual-clock.js';
+import { run } from '../../support/run.js';
+import { addBlockdev, StorageDaemon } from '../../../src/index.js';
+import { drained } from '../../../src/block/drain.js';
+import { BlockGraph } from '../../../src/block/graph.js';
+import { openBlockdev } from '../../../src/image/blockdev.js';
+import { createImage, openImage } from '../../../src/image/open.js';
+import { loadSet } from '../../../src/job/load-set.js';
+import { createSnapshot } from '../../../src/job/snapshot-create.js';
+import { listSnapshots } from '../../../src/job/snapshot-use.js';
+import type { SnapshotTarget } from '../../../src/job/snapshot-set.js';
+import { findOnPath } from '../../support/peers.js';
+import { useTmp } from '../../support/tmp.js';
+
+const tmp = useTmp();
+const IMAGES = ['a', 'b', 'c'] as const;
+const SIZE = 2 ** 20;
+const [OLD, NEW] = [0x11, 0x22];
+
+/** Images whose snapshot `t` holds the old content, and whose disks the new one. */
+async function prepare(): Promise<SnapshotTarget[]> {
+  for (const name of IMAGES) {
+    await createImage(tmp(name), { format: 'qcow2', size: SIZE, clusterSize: 4096 });
+    const node = await openImage(tmp(name), { format: 'qcow2' });
+    await node.write(0, Buffer.alloc(SIZE / 2, OLD));
+    await node.drained(() => node.driver.snapshots!.create({ name: 't', vmStateSize: 0, dateSeconds: 5, dateNanoseconds: 0 }));
+    await node.write(SIZE / 4, Buffer.alloc(SIZE / 2, NEW));
+    await node.close();
+  }
+  return open();
+}
+
+const graphs: BlockGraph[] = [];
+
+async function open(): Promise<SnapshotTarget[]> {
+  const graph = new BlockGraph();
+  graphs.push(graph);
+  const targets: SnapshotTarget[] = [];
+  for (const name of IMAGES) {
+    const node = await openBlockdev(graph, { driver: 'qcow2', 'node-name': name, file: { driver: 'file', filename: tmp(name) } });
+    targets.push({ node, table: node.driver.snapshots! });
+  }
+  return targets;
+}
+
+async function close(): Promise<void> {
+  for (const graph of graphs.splice(0)) await graph.closeAll();
+}
+
+const files = (): string[] => readdirSync(tmp()).filter((name) => !name.includes('-left-'));
+const notes = (): string[] => files().filter((name) => name.endsWith('.quiesce-set'));
+
+/** What the disks of the images hold. */
+async function content(): Promise<string[]> {
+  return Promise.all(IMAGES.map(async (name) => {
+    const node = await openImage(tmp(name), { format: 'qcow2', readOnly: true, forceShare: true });
+    const disk = Buffer.alloc(SIZE);
+    await node.read(0, disk);
+    await node.close();
+    const loaded = disk.subarray(0, SIZE / 2).every((byte) => byte === OLD) && disk.subarray(SIZE / 2).every((byte) => byte === 0);
+    const before = disk.subarray(0, SIZE / 4).every((byte) => byte === OLD) && disk.subarray(SIZE / 4, 3 * SIZE / 4).every((byte) => byte === NEW);
+    return loaded ? 'loaded' : before ? 'before' : 'neither';
+  }));
+}
+
+/** A note may go while it is copied. */
+function copyOne(name: string, count: number): void {
+  try {
+    copyFileSync(tmp(name), tmp(`${name}-left-${count}`));
+  } catch (error) {
+    if ((IMAGES as readonly string[]).includes(name)) throw error;
+  }
+}
+
+/** The steps of a load after each of which a crash leaves what is copied then. */
+async function loadWithCopies(): Promise<number> {
+  const targets = await prepare();
+  let count = 0;
+  const copy = (): void => {
+    for (const name of files()) copyOne(name, count);
+    count++;
+  };
+  let running = true;
+  const loading = drained(targets.map(({ node }) => node), () => loadSet(targets, 't', new VirtualClock())).finally(() => { running = false; });
+  while (running) {
+    copy();
+    await new Promise((resolve) => { setImmediate(resolve); });
+  }
+  await loading;
+  copy();
+  await close();
+  return count;
+}
+
+function crashedAt(index: number): boolean {
+  const left = readdirSync(tmp()).filter((name) => name.endsWith(`-left-${index}`));
+  for (const name of files()) rmSync(tmp(name));
+  for (const name of left) copyFileSync(tmp(name), tmp(name.slice(0, -`-left-${index}`.length)));
+  return notes().length > 0;
+}
+
+/** Distinct states only: most copies are of the same. */
+function picked(count: number): number[] {
+  const every = Math.max(1, Math.floor(count / 40));
+  return Array.from({ length: count }, (_, index) => index).filter((index) => index % every === 0 || index >= count - 2);
+}
+
+async function restart(): Promise<string[]> {
+  const told: string[] = [];
+  const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: 'test' }, say: (_where, line) => { told.push(line); } });
+  try {
+    for (const name of IMAGES) await addBlockdev(daemon, { driver: 'qcow2', 'node-name': name, file: { driver: 'file', filename: tmp(name) } });
+    return told;
+  } finally {
+    await daemon.close();
+  }
+}
+
+async function expectWhole(index: number): Promise<string> {
+  const states = await content();
+  expect([index, new Set(states).size, states[0]]).toEqual([index, 1, expect.stringMatching(/loaded|before/)]);
+  expect([index, notes()]).toEqual([index, []]);
+  const names = await Promise.all(IMAGES.map(async (name) => (await listSnapshots(tmp(name))).map((snapshot) => snapshot.name)));
+  expect([index, names]).toEqual([index, [['t'], ['t'], ['t']]]);
+  return states[0]!;
+}
+
+test('opened again by a daemon', async () => {
+  const count = await loadWithCopies();
+  const seen = new Set<string>();
+  let mixed = 0;
+  for (const index of picked(count)) {
+    crashedAt(index);
+    if (new Set(await content()).size > 1) mixed++;
+    await restart();
+    seen.add(await expectWhole(index));
+    if (findOnPath('qemu-img') !== undefined && index % 5 === 0) {
+      for (const name of IMAGES) expect([0, 3]).toContain((await run('qemu-img', ['check', tmp(name)])).code);
+    }
+  }
+  expect([...seen].toSorted()).toEqual(['before', 'loaded']);
+  expect(mixed).toBeGreaterThan(0); // or nothing was tried
+}, 120_000);
+
+test('met by the next snapshot command', async () => {
+  const count = await loadWithCopies();
+  for (const index of picked(count)) {
+    if (!crashedAt(index)) continue;
+    await createSnapshot({ image: tmp('b'), tag: 'next' });
+    const node = await openImage(tmp('b'), { format: 'qcow2' });
+    await node.drained(async () => node.driver.snapshots!.delete(node.driver.snapshots!.list().find(({ name }) => name === 'next')!.id));
+    await node.close();
+    await expectWhole(index);
+  }
+}, 120_000);
+
+test('what was written since stays: nobody knows any more which moment the images are to be of', async () => {
+  const count = await loadWithCopies();
+  for (let index = 0; index < count; index++) {
+    crashedAt(index);
+    if (new Set(await content()).size === 1) continue;
+    const node = await openImage(tmp('c'), { format: 'qcow2' });
+    await node.write(0, Buffer.alloc(10, 7));
+    await node.close();
+    const before = await content();
+    const told = await restart();
+    expect(told.join()).toContain("loading snapshot 't' was interrupted, and images were written since");
+    expect(await content()).toEqual(before);
+    expect(notes()).toEqual([]);
+    return;
+  }
+  throw new Error('no moment at which the images differ');
+}, 60_000);
+
+test('where one cannot be loaded, those before it are taken back', async () => {
+  const targets = await prepare();
+  const { node, table } = targets[2]!;
+  const failing = new Proxy(table, { get: (_table, name) => (name === 'apply' ? () => Promise.reject(new Error('no more')) : (Reflect.get(table, name) as () => unknown).bind(table)) });
+  await expect(drained(targets.map((target) => target.node), () => loadSet([targets[0]!, targets[1]!, { node, table: failing }], 't', new VirtualClock()))).rejects.toThrow('no more');
+  await close();
+  expect(await expectWhole(0)).toBe('before');
+}, 60_000);
