@@ -1,5 +1,6 @@
 /** QMP: blockdev-backup, alone and in transactions. */
-import { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode } from '../job/backup/backup.js';
+import { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from '../job/backup/backup.js';
+import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
 import type { JobTransaction } from '../job/job-transaction.js';
 import type { CommandTable } from '../qmp/server.js';
@@ -9,19 +10,26 @@ import type { PreparedAction } from './transaction.js';
 
 export function backupCommands(daemon: StorageDaemon): CommandTable {
   return {
-    'blockdev-backup': async (args) => { await startBackup(daemon.graph, daemon.blockJobs, backupOptions(daemon, args)); },
+    'blockdev-backup': async (args) => { await startBackup(daemon.graph, daemon.blockJobs, blockdevOptions(daemon, args)); },
   };
 }
 
 /** With a transaction of jobs, they end together. */
 export async function prepareBackupAction(daemon: StorageDaemon, args: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {
-  const backup = await prepareBackup(daemon.graph, daemon.blockJobs, { ...backupOptions(daemon, args), transaction });
+  return asAction(await prepareBackup(daemon.graph, daemon.blockJobs, { ...blockdevOptions(daemon, args), transaction }));
+}
+
+export function asAction(backup: PreparedBackup): PreparedAction {
   return { commit: () => backup.start(), abort: () => backup.giveUp(), clean: () => backup.goOn() };
 }
 
-function backupOptions({ graph }: StorageDaemon, args: JsonDict): BackupOptions {
+function blockdevOptions({ graph }: StorageDaemon, args: JsonDict): BackupOptions {
   const source = graph.lookUp(args['device'] as string);
-  const target = graph.lookUp(args['target'] as string);
+  return backupOptions(args, source, graph.lookUp(args['target'] as string));
+}
+
+/** Of blockdev-backup and of drive-backup. */
+export function backupOptions(args: JsonDict, source: BlockNode, target: BlockNode): BackupOptions {
   const perf = args['x-perf'] as JsonDict | undefined ?? {};
   return {
     jobId: (args['job-id'] ?? '') as string, source, target, sync: args['sync'] as BackupSync,

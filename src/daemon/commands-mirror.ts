@@ -3,6 +3,7 @@ import { BlockError } from '../base/errors.js';
 import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
 import { startJournaledMirror } from '../job/mirror/journaled.js';
+import type { MirrorSync } from '../job/mirror/begin.js';
 import { mirrorOf, startMirror, type MirrorOptions } from '../job/mirror/mirror.js';
 import type { ControllerOptions as ConvergenceOptions } from '../job/mirror/controller.js';
 import type { CopyMode } from '../job/mirror/state.js';
@@ -19,23 +20,45 @@ export function mirrorCommands(daemon: StorageDaemon): CommandTable {
   };
 }
 
-async function mirror({ graph, blockJobs, journal }: StorageDaemon, args: JsonDict): Promise<void> {
+async function mirror(daemon: StorageDaemon, args: JsonDict): Promise<void> {
+  const { graph } = daemon;
   const source = graph.root(args['device'] as string);
   const target = graph.lookUp(args['target'] as string);
-  const sync = args['sync'] as string;
-  if (sync === 'incremental' || sync === 'bitmap') throw new BlockError('NOT_SUPPORTED', `Sync mode '${sync}' not supported`);
-  const options: MirrorOptions = {
-    jobId: (args['job-id'] ?? '') as string, source, target,
-    sync: sync === 'top' && layerBelow(source) === null ? 'full' : sync as 'full' | 'top' | 'none',
+  const sync = args['sync'] as MirrorSync;
+  const bitmap = args['x-quiesce-bitmap'] as string | undefined;
+  refuseSync(sync, bitmap);
+  await startAsAsked(daemon, {
+    ...commonOptions(args, source), target, bitmap, filterNodeName: args['filter-node-name'] as string | undefined,
+    targetIsZero: args['x-quiesce-target-is-zero'] as boolean | undefined, unmap: args['x-quiesce-unmap'] as boolean | undefined,
+    operations: number(args, 'x-quiesce-operations'),
+    copyMode: (args['x-quiesce-copy-mode'] ?? args['copy-mode']) as CopyMode | 'auto' | undefined, convergence: convergenceOf(args),
+  }, true);
+}
+
+/** What blockdev-mirror and drive-mirror have in common. */
+export function commonOptions(args: JsonDict, source: BlockNode): Omit<MirrorOptions, 'target'> {
+  const sync = args['sync'] as MirrorSync;
+  return {
+    jobId: (args['job-id'] ?? '') as string, source, sync: sync === 'top' && layerBelow(source) === null ? 'full' : sync,
     replaces: args['replaces'] as string | undefined,
     speed: number(args, 'speed'), granularity: number(args, 'granularity'), bufSize: number(args, 'buf-size'),
     onSourceError: args['on-source-error'] as OnError | undefined, onTargetError: args['on-target-error'] as OnError | undefined,
-    filterNodeName: args['filter-node-name'] as string | undefined,
-    copyMode: (args['x-quiesce-copy-mode'] ?? args['copy-mode']) as CopyMode | 'auto' | undefined, convergence: convergenceOf(args),
+    copyMode: args['copy-mode'] as CopyMode | undefined,
     autoFinalize: args['auto-finalize'] as boolean | undefined, autoDismiss: args['auto-dismiss'] as boolean | undefined,
   };
-  await (journal === null ? startMirror(graph, blockJobs, options) : startJournaledMirror(graph, blockJobs, journal, options));
+}
+
+/** `survives`: where there is a journal; its nodes must be there under their names after a crash. */
+export async function startAsAsked({ graph, blockJobs, journal }: StorageDaemon, options: MirrorOptions, survives: boolean): Promise<void> {
+  await (journal === null || !survives ? startMirror(graph, blockJobs, options) : startJournaledMirror(graph, blockJobs, journal, options));
   await settled();
+}
+
+/** Without a bitmap of ours, as QEMU does. */
+export function refuseSync(sync: MirrorSync, bitmap: string | undefined): void {
+  const byBitmap = sync === 'incremental' || sync === 'bitmap';
+  if (byBitmap && bitmap === undefined) throw new BlockError('NOT_SUPPORTED', `Sync mode '${sync}' not supported`);
+  if (!byBitmap && bitmap !== undefined) throw new BlockError('INVALID_ARGUMENT', `Sync mode '${sync}' does not take a bitmap`);
 }
 
 function convergenceOf(args: JsonDict): ConvergenceOptions {
@@ -60,7 +83,7 @@ function number(args: JsonDict, name: string): number | undefined {
 }
 
 /** What the node overlays, filters left aside. */
-function layerBelow(node: BlockNode): BlockNode | null {
+export function layerBelow(node: BlockNode): BlockNode | null {
   const below = node.driver.kind === 'filter' ? node.children.find(({ role }) => role === 'filtered')?.node : undefined;
   return below === undefined ? node.backing : layerBelow(below);
 }

@@ -21,6 +21,7 @@ import { blockCommands } from './commands-block.js';
 import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
 import { commitCommands } from './commands-commit.js';
+import { driveCommands } from './commands-drive.js';
 import { exportCommands } from './commands-export.js';
 import { jobCommands } from './commands-job.js';
 import { LiveSnapshots } from './live-snapshots.js';
@@ -195,6 +196,7 @@ export class StorageDaemon {
       ...jobCommands(this),
       ...backupCommands(this),
       ...mirrorCommands(this),
+      ...driveCommands(this),
       ...commitCommands(this),
       ...streamCommands(this),
       ...exportCommands(this),

@@ -1,4 +1,4 @@
-/** The file of a new overlay: which are refused, in QEMU's order and words, and what it prints of those that it makes. */
+/** The file of a new image: which are refused, in QEMU's order and words, and what it prints of those that it makes. */
 import { BlockError, errnoOf, errnoText } from '../base/errors.js';
 import type { BlockNode } from '../block/node.js';
 import { findDriver } from '../image/drivers.js';
@@ -8,25 +8,38 @@ import { createImage } from '../image/open.js';
 
 /** Formats that can be made, but not over another image. */
 const WITHOUT_BACKING: readonly string[] = ['raw', 'file', 'host_device', 'nbd'];
+/** Formats that QEMU knows and this engine does not. */
+const OTHER_FORMATS: readonly string[] = ['bochs', 'cloop', 'dmg', 'luks', 'parallels', 'qcow', 'qed', 'vdi', 'vhdx', 'vmdk', 'vpc', 'vvfat'];
 const FILES: readonly unknown[] = ['file', 'host_device'];
 
+export interface NewImage {
+  readonly filename: string;
+  readonly format: string;
+  readonly size: number;
+  /** What it is to lie on, if anything. */
+  readonly backing: BlockNode | null;
+}
+
 /** `print` hears the line that announces the new image. */
-export async function makeOverlayFile(below: BlockNode, filename: string, format: string, print: (line: string) => void): Promise<void> {
-  if (findDriver(format) === undefined) throw invalid(`Unknown file format '${format}'`);
+export function makeOverlayFile(below: BlockNode, filename: string, format: string, print: (line: string) => void): Promise<void> {
+  return makeImageFile({ filename, format, size: below.length(), backing: below }, print);
+}
+
+export async function makeImageFile({ filename, format, size, backing }: NewImage, print: (line: string) => void): Promise<void> {
+  if (findDriver(format) === undefined && !OTHER_FORMATS.includes(format)) throw invalid(`Unknown file format '${format}'`);
   const protocol = await protocolOptions(filename);
-  if (WITHOUT_BACKING.includes(format)) throw invalid(`Backing file not supported for file format '${format}'`);
-  if (format !== 'qcow2') throw invalid(`Format driver '${format}' does not support image creation`);
-  const backingFile = nodeFilename(below);
-  const backingFormat = below.driver.formatName;
-  if (backingFile === filename) throw invalid('Error: Trying to create an image with the same filename as the backing file');
-  const size = below.length();
-  print(`Formatting '${filename}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=${size} ` +
-    `backing_file=${backingFile.replaceAll(',', ',,')} backing_fmt=${backingFormat} lazy_refcounts=off refcount_bits=16`);
+  if (backing !== null && WITHOUT_BACKING.includes(format)) throw invalid(`Backing file not supported for file format '${format}'`);
+  if (format !== 'qcow2' && format !== 'raw' && format !== 'file') throw invalid(`Format driver '${format}' does not support image creation`);
+  const below = backing === null ? {} : { backingFile: nodeFilename(backing), backingFormat: backing.driver.formatName };
+  if (below.backingFile === filename) throw invalid('Error: Trying to create an image with the same filename as the backing file');
+  const named = below.backingFile === undefined ? '' : `backing_file=${below.backingFile.replaceAll(',', ',,')} backing_fmt=${below.backingFormat} `;
+  const qcow2 = `fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=${size} ${named}lazy_refcounts=off refcount_bits=16`;
+  print(`Formatting '${filename}', ${format === 'qcow2' ? qcow2 : `fmt=${format} size=${size}`}`);
   const path = protocol.get('filename');
   if (!FILES.includes(protocol.get('driver')) || typeof path !== 'string') {
     throw new BlockError('NOT_SUPPORTED', `Protocol driver '${String(protocol.get('driver'))}' does not support image creation`);
   }
-  await createImage(path, { format, size, backingFile, backingFormat, backing: 'allow', backingUnchecked: true })
+  await createImage(path, { format: format === 'qcow2' ? 'qcow2' : 'raw', size, ...below, backing: 'allow', backingUnchecked: true })
     .catch((error: unknown) => { throw couldNotCreate(path, error); });
 }
 

@@ -8,6 +8,7 @@ import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { prepareBackupAction } from './commands-backup.js';
 import { prepareBitmapAction } from './commands-bitmap.js';
+import { prepareDriveBackupAction } from './commands-drive.js';
 import { prepareInternalSnapshot, prepareNewOverlay, prepareOverlay } from './commands-snapshot.js';
 import type { StorageDaemon } from './daemon.js';
 
@@ -51,6 +52,7 @@ const JOBS: readonly string[] = ['blockdev-backup', 'drive-backup'];
 
 async function prepare(daemon: StorageDaemon, type: string, data: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {
   if (type === 'blockdev-backup') return prepareBackupAction(daemon, data, transaction);
+  if (type === 'drive-backup') return prepareDriveBackupAction(daemon, data, transaction);
   if (type === 'abort') throw new BlockError('CANCELLED', 'Transaction aborted using Abort action');
   if (type.startsWith('block-dirty-bitmap-')) return prepareBitmapAction(daemon, type, data);
   if (type === 'blockdev-snapshot-internal-sync') return prepareInternalSnapshot(daemon, data);

@@ -1,5 +1,6 @@
 /** Changes of the graph above a node, while its users go on: filters put in, and taken out again. */
 import { BlockError } from '../base/errors.js';
+import { BlockChild } from '../block/child.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode } from '../block/node.js';
 import type { NodeUser } from '../block/permissions.js';
@@ -32,6 +33,19 @@ export async function removeFilter(graph: BlockGraph, filter: BlockNode): Promis
   filter.pinned = false;
   await filter.close();
   await graph.refresh([below]);
+}
+
+/** For GraphChange.edit: `below` becomes the backing node of `node`, which has none. */
+export function backingEdit(node: BlockNode, below: BlockNode): () => () => void {
+  return () => {
+    const edge = new BlockChild('backing', 'backing', below);
+    edge.parent = node;
+    node.driver.setBacking!(edge);
+    return () => {
+      below.parents.delete(edge);
+      node.driver.setBacking!(null);
+    };
+  };
 }
 
 /** The users of `from`, without the edges of the tree of `to`. */

@@ -382,8 +382,8 @@ export class Qcow2Driver implements BlockDriver {
 
   #zeroesOf(flags: number): ZeroOptions {
     const options = this.#zeroOptions((flags & RequestFlag.MAY_UNMAP) !== 0);
-    // version 2 has no zero clusters
-    const own = (flags & RequestFlag.OWN_ZEROES) !== 0 && this.image.header.version >= 3;
+    // version 2 has no zero clusters: its zeros take room, which only a backing file that is known of is worth
+    const own = (flags & RequestFlag.OWN_ZEROES) !== 0 && (this.image.header.version >= 3 || this.image.header.backingFile !== null);
     return { ...options, hasBacking: options.hasBacking || own, onlyUnallocated: (flags & RequestFlag.IF_UNALLOCATED) !== 0 };
   }
 

@@ -111,15 +111,18 @@ export class ActiveWrites {
   }
 
   async #copy(request: BlockRequest, below: BlockChild): Promise<void> {
-    const whole = this.#withoutDirtyEnds(request);
-    if (whole === null) return;
+    const rest = this.#withoutDirtyEnds(request);
+    if (rest === null) return;
     const state = this.#state;
-    const { granularity, bitmap } = state;
-    const { offset, bytes } = whole;
-    const end = offset + bytes;
-    const first = alignUp(offset, granularity);
-    const stop = end >= state.length ? state.length : alignDown(end, granularity);
+    const { granularity, bitmap, parts } = state;
+    const restEnd = rest.offset + rest.bytes;
+    const first = alignUp(rest.offset, granularity);
+    const stop = restEnd >= state.length ? state.length : alignDown(restEnd, granularity);
+    // before anything of the source is looked at
     if (stop > first) bitmap.clear(first, stop - first);
+    const whole = parts.wholeGranules ? await this.#wholeGranules(rest, below) : rest;
+    if (whole === null) return;
+    const { offset, bytes } = whole;
     state.activeBytes += bytes;
     state.total += bytes;
     try {
@@ -135,18 +138,17 @@ export class ActiveWrites {
 
   /** What lies in a dirty granule that is not written as a whole stays dirty, and is copied with the rest of it. */
   #withoutDirtyEnds(request: BlockRequest): BlockRequest | null {
-    const { granularity, bitmap, length, parts } = this.#state;
+    const { granularity, bitmap, length } = this.#state;
     const { op, buffer, flags, ioClass } = request;
     let start = request.offset;
     let end = start + request.bytes;
-    const stays = (at: number): boolean => bitmap.get(at) || parts.wholeGranules;
     const head = alignUp(start, granularity);
-    if (head !== start && stays(start)) {
+    if (head !== start && bitmap.get(start)) {
       bitmap.set(start, 1);
       start = head;
     }
     const tail = alignDown(end, granularity);
-    if (tail !== end && end !== length && end > start && stays(end - 1)) {
+    if (tail !== end && end !== length && end > start && bitmap.get(end - 1)) {
       bitmap.set(end - 1, 1);
       end = tail;
     }
@@ -155,19 +157,38 @@ export class ActiveWrites {
     return makeRequest(op, start, end - start, buffer === null ? null : buffer.subarray(start - request.offset, end - request.offset), flags, ioClass);
   }
 
+  /** Where the target gets whole granules, what surrounds the write comes from the source; null where that could not be read. */
+  async #wholeGranules(request: BlockRequest, below: BlockChild): Promise<BlockRequest | null> {
+    const { granularity, length } = this.#state;
+    const { offset, bytes, flags, ioClass } = request;
+    const start = alignDown(offset, granularity);
+    const end = Math.min(alignUp(offset + bytes, granularity), length);
+    if (start === offset && end === offset + bytes) return request;
+    const buffer = new Uint8Array(end - start);
+    try {
+      await below.read(start, buffer, ioClass);
+      return makeRequest('write', start, end - start, buffer, flags & RequestFlag.FUA, ioClass);
+    } catch (error) {
+      this.#state.requestFailed('read', error, offset, bytes);
+      return null;
+    }
+  }
+
   #send({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest): Promise<void> {
     const { FUA, MAY_UNMAP } = RequestFlag;
-    const keep = (flags & FUA) + (op === 'write-zeroes' ? flags & MAY_UNMAP : 0);
-    return this.#state.parts.target.submit(makeRequest(op, offset, bytes, buffer, keep, ioClass));
+    const { target, zeroFlags } = this.#state.parts;
+    const keep = (flags & FUA) + (op === 'write-zeroes' ? (flags & MAY_UNMAP) + zeroFlags : 0);
+    return target.submit(makeRequest(op, offset, bytes, buffer, keep, ioClass));
   }
 
   /** A discard leaves what the source makes of it: zeros are written as such, and all else is copied. */
   async #copyDiscard(offset: number, bytes: number, below: BlockChild): Promise<void> {
     const source = await below.settled();
+    const { target, zeroFlags } = this.#state.parts;
     for (let at = offset; at < offset + bytes;) {
       const status = await chainStatus(source, at, offset + bytes - at);
       if (status.kind === 'data') this.#state.again(at, status.bytes);
-      else await this.#state.parts.target.send('write-zeroes', at, status.bytes, null, RequestFlag.MAY_UNMAP);
+      else await target.send('write-zeroes', at, status.bytes, null, zeroFlags + RequestFlag.MAY_UNMAP);
       at += status.bytes;
     }
   }

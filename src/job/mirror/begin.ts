@@ -64,7 +64,7 @@ async function zeroTarget(state: MirrorState, context: JobContext): Promise<void
     state.throwIfFailed();
     const bytes = Math.min(step, state.length - at);
     try {
-      await state.parts.target.send('write-zeroes', at, bytes, null, RequestFlag.MAY_UNMAP);
+      await state.parts.target.send('write-zeroes', at, bytes, null, state.parts.zeroFlags + RequestFlag.MAY_UNMAP);
     } catch (error) {
       state.requestFailed('write', error, at, bytes);
     }

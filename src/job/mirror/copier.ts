@@ -138,9 +138,9 @@ export class Copier {
   }
 
   async #zero(offset: number, bytes: number): Promise<boolean> {
-    const { target } = this.#state.parts;
+    const { target, zeroFlags } = this.#state.parts;
     try {
-      await target.send('write-zeroes', offset, bytes, null, this.#options.unmap ? RequestFlag.MAY_UNMAP + RequestFlag.UNMAP_AT_DOOR : 0);
+      await target.send('write-zeroes', offset, bytes, null, zeroFlags + (this.#options.unmap ? RequestFlag.MAY_UNMAP + RequestFlag.UNMAP_AT_DOOR : 0));
       return true;
     } catch (error) {
       this.#state.requestFailed('write', error, offset, bytes);

@@ -33,6 +33,8 @@ export class MirrorJournal {
 
   get intent(): RunningJob['intent'] { return this.#running.intent; }
 
+  get resumes(): boolean { return this.#resumed !== null; }
+
   /** Marks what an interrupted mirror left to be copied; false where this one was not interrupted. */
   mark(bitmap: DirtyBitmap): boolean {
     const regions = this.#resumed;

@@ -1,17 +1,18 @@
 /** Starts mirrors: the checks, the filter over the source, the job, and the change of places at the end. */
 import { alignUp, MiB } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
-import { defaultGranularity, findBitmap } from '../../block/bitmap-verbs.js';
+import { defaultGranularity } from '../../block/bitmap-verbs.js';
 import type { BlockBackend } from '../../block/backend.js';
 import { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import type { BlockGraph } from '../../block/graph.js';
 import { BlockNode } from '../../block/node.js';
 import { NO_USE, Permission, type EdgeUse, type NodeUser } from '../../block/permissions.js';
+import { RequestFlag } from '../../block/request.js';
 import { InterceptFilter } from '../../filter/intercept.js';
 import { WriteGate } from '../../filter/write-gate.js';
-import { nodeBelow, skipFilters } from '../../image/chain.js';
+import { freezeChain, nodeBelow, skipFilters } from '../../image/chain.js';
 import { nodeFilename } from '../../image/filename.js';
-import { insertFilter, linksTo } from '../../image/graph-edit.js';
+import { backingEdit, insertFilter, linksTo } from '../../image/graph-edit.js';
 import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
 import type { JobContext, JobWork } from '../job.js';
 import type { JobTransaction } from '../job-transaction.js';
@@ -26,13 +27,17 @@ import { MirrorPilot, type Convergence } from './pilot.js';
 import { SourceMap } from './source-map.js';
 import { MirrorState, type CopyMode } from './state.js';
 import { MirrorTarget } from './target.js';
+import { WantedBitmap } from './wanted-bitmap.js';
 
 export interface MirrorOptions {
   readonly jobId: string;
   readonly source: BlockNode;
   readonly target: BlockNode;
   readonly sync: MirrorSync;
-  /** With the sync modes `bitmap` and `incremental`: the name of a bitmap of the source. */
+  /**
+   * With the sync modes `bitmap` and `incremental`: the name of a bitmap of the source, which nobody else can change
+   * meanwhile. `incremental` clears it in the moment in which both disks are equal; a job that fails leaves all its bits.
+   */
   readonly bitmap?: string | undefined;
   /** `commit`: the target is a node of the source's own backing chain; it is grown where it is smaller. Default `mirror`. */
   readonly kind?: 'mirror' | 'commit' | undefined;
@@ -64,6 +69,8 @@ export interface MirrorOptions {
   readonly transaction?: JobTransaction | undefined;
   /** Survives the end of the process: by `startJournaledMirror`. */
   readonly journal?: MirrorJournal | undefined;
+  /** The node that is to lie below the target from the moment in which that takes the source's place; null: none does. */
+  readonly backingAtEnd?: (() => Promise<BlockNode | null>) | undefined;
   /** After the job has failed, or was cancelled for good, and has let go of all nodes. */
   readonly onAborted?: (() => Promise<void>) | undefined;
 }
@@ -143,6 +150,8 @@ class MirrorRun implements Mirror, JobWork {
   #begun = false;
   #auto = false;
   #toReplace: BlockNode | null = null;
+  #thaw: () => void = () => undefined;
+  #wanted: WantedBitmap | null = null;
   #left = false;
 
   private constructor(graph: BlockGraph, jobs: BlockJobs, options: MirrorOptions) {
@@ -189,6 +198,7 @@ class MirrorRun implements Mirror, JobWork {
       this.#setUp(this.#door);
       source.bitmaps.anonymous.add(this.#state.bitmap);
       source.writeObservers.add(this.#state);
+      this.#wanted?.freeze();
       await blockJob.addNode(graph, 'source', source, { used: 0, shared: READ_AND_WRITES });
       await blockJob.addNode(graph, 'target', target, { used: 0, shared: Permission.ALL });
       if (kind === 'commit') await this.#holdIntermediates();
@@ -205,6 +215,7 @@ class MirrorRun implements Mirror, JobWork {
       const whole = skipFilters(node) === target ? Permission.CONSISTENT_READ : 0;
       await this.blockJob.addNode(this.#graph, 'intermediate node', node, { used: 0, shared: Permission.WRITE_UNCHANGED | Permission.WRITE | whole });
     }
+    this.#thaw = freezeChain(this.filter, target);
   }
 
   #setUp(door: BlockBackend): void {
@@ -214,6 +225,7 @@ class MirrorRun implements Mirror, JobWork {
     const settled = (): Promise<BlockNode> => edge.settled();
     this.#state = new MirrorState({
       source: edge, target: new MirrorTarget(door, this.blockJob.clock, this.#options.journal?.intent), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
+      zeroFlags: sync !== 'full' || namesBacking(target) ? RequestFlag.OWN_ZEROES : 0,
       bitmap: new DirtyBitmap({ name: '', granularity, size: source.length() }),
       onSourceError: this.#options.onSourceError ?? 'report', onTargetError: this.#options.onTargetError ?? 'report',
     });
@@ -222,11 +234,12 @@ class MirrorRun implements Mirror, JobWork {
       bufferBytes: alignUp(this.#options.bufSize || DEFAULT_BUF_SIZE, granularity), operations: this.#options.operations ?? DEFAULT_OPERATIONS,
       unmap, cheapZeroes: zeroesCheaply(target), targetUnit: clusterSizeOf(target),
     });
-    const wanted = sync === 'bitmap' || sync === 'incremental' ? findBitmap(source, this.#options.bitmap ?? '') : null;
+    // what an interrupted one left to do is in its journal
+    this.#wanted = this.#options.journal?.resumes === true ? null : WantedBitmap.of(this.#options);
     const base = this.#options.kind === 'commit' ? target : null;
     this.#engine = new MirrorEngine(this.#state, copier, {
       drained: [this.filter, source],
-      begin: async (context) => this.#options.journal?.mark(this.#state.bitmap) === true ? undefined : begin(this.#state, settled, { sync, targetIsZero, wanted, base }, context),
+      begin: async (context) => this.#options.journal?.mark(this.#state.bitmap) === true ? undefined : begin(this.#state, settled, { sync, targetIsZero, wanted: this.#wanted?.bitmap ?? null, base }, context),
       onBegun: () => {
         this.#driver.intercept = this.#active.intercept;
         this.#options.journal?.begun(this.#state, this.blockJob.clock);
@@ -320,7 +333,7 @@ class MirrorRun implements Mirror, JobWork {
   }
 
   async prepare(): Promise<void> {
-    await this.#leave(this.#engine!.completing);
+    await this.#leave(this.#engine!.completing, true);
   }
 
   async dismissed(): Promise<void> { await this.#options.journal?.forget(); }
@@ -332,8 +345,8 @@ class MirrorRun implements Mirror, JobWork {
     await this.#options.onAborted?.();
   }
 
-  /** Takes the filter out; with `pivot`, the users of the source get the target. */
-  async #leave(pivot: boolean): Promise<void> {
+  /** Takes the filter out; with `pivot`, the users of the source get the target. `equal`: the target is what it was to be. */
+  async #leave(pivot: boolean, equal = false): Promise<void> {
     this.#left = true;
     const { source, target } = this.#options;
     const toReplace = this.#toReplace ?? source;
@@ -344,6 +357,7 @@ class MirrorRun implements Mirror, JobWork {
       source.writeObservers.delete(this.#state);
     }
     toReplace.blockers.delete(REPLACE_BLOCKER);
+    this.#thaw();
     try {
       if (pivot) await this.#pivotKnown(toReplace, target).catch(async (error: unknown) => {
         await this.#unhook(source, new Map());
@@ -351,8 +365,10 @@ class MirrorRun implements Mirror, JobWork {
         throw new BlockError('IO', 'Operation not permitted', { errno: 'EPERM', cause: error });
       });
       else await this.#unhook(source, new Map());
+      this.#wanted?.settle(equal);
       if (!pivot) await this.#options.journal?.forget();
     } finally {
+      this.#wanted?.settle(false);
       await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
       if (this.filter.parents.size === 0) await this.filter.close();
       await this.#letGoOfTarget();
@@ -373,17 +389,19 @@ class MirrorRun implements Mirror, JobWork {
     }
     const links = linksTo(toReplace, target);
     links.delete(this.#driver.file);
-    const change = (): Promise<void> => this.#unhook(toReplace === source ? target : source, links);
+    const backing = await this.#options.backingAtEnd?.() ?? null;
+    const edit = backing === null ? undefined : backingEdit(target, backing);
+    const change = (): Promise<void> => this.#unhook(toReplace === source ? target : source, links, edit);
     await (toReplace === source ? change() : toReplace.drained(change));
   }
 
   /** Gives the users of the filter another node, together with `links`; nothing of the job counts any more. */
-  #unhook(instead: BlockNode, links: ReadonlyMap<NodeUser, BlockNode>): Promise<void> {
+  #unhook(instead: BlockNode, links: ReadonlyMap<NodeUser, BlockNode>, edit?: () => () => void): Promise<void> {
     const { source, target } = this.#options;
     const ours: NodeUser[] = [...this.blockJob?.nodes ?? [], ...this.#door === null ? [] : [this.#door]];
     return this.#graph.change([this.filter, source, target], {
       links: new Map([...linksTo(this.filter, instead), ...links]),
-      uses: new Map(ours.map((user) => [user, NO_USE])),
+      uses: new Map(ours.map((user) => [user, NO_USE])), edit,
     });
   }
 
@@ -436,17 +454,22 @@ async function growTo(target: BlockNode, bytes: number): Promise<void> {
 }
 
 /** The granule to copy by, and whether the target must get each as a whole. */
-function granularityOf({ target, granularity: asked }: MirrorOptions): { readonly granularity: number; readonly wholeGranules: boolean } {
+function granularityOf({ target, sync, granularity: asked }: MirrorOptions): { readonly granularity: number; readonly wholeGranules: boolean } {
   const granularity = asked || defaultGranularity(target);
-  const wholeGranules = fillsClusters(target) && granularity < clusterSizeOf(target);
-  return { granularity: wholeGranules ? clusterSizeOf(target) : granularity, wholeGranules };
+  const wholeGranules = fillsClusters(target, sync);
+  return { granularity: wholeGranules ? Math.max(granularity, clusterSizeOf(target)) : granularity, wholeGranules };
 }
 
 function clusterSizeOf({ driver }: BlockNode): number {
   return driver.describe?.().clusterSize ?? 1;
 }
 
-/** A cluster that is written in part gets its rest from a backing file, which is named but not there yet. */
-function fillsClusters({ driver, backing }: BlockNode): boolean {
-  return backing === null && (driver.describe?.().backingFile ?? null) !== null;
+/** A cluster that is written in part gets its rest from an image below, which is not there yet. */
+function fillsClusters(target: BlockNode, sync: MirrorSync): boolean {
+  const overlay = sync === 'top' || sync === 'none';
+  return target.backing === null && (namesBacking(target) || (overlay && target.driver.setBacking !== undefined));
+}
+
+function namesBacking({ driver }: BlockNode): boolean {
+  return (driver.describe?.().backingFile ?? null) !== null;
 }

@@ -23,6 +23,8 @@ export interface MirrorParts {
   readonly onTargetError: OnError;
   /** Whole granules must be written to the target: it would fill the rest of a cluster with what is not below it yet. */
   readonly wholeGranules: boolean;
+  /** RequestFlag bits of zeroes: OWN_ZEROES where something may come to lie below the target. */
+  readonly zeroFlags: number;
 }
 
 export class MirrorState implements WriteObserver {
