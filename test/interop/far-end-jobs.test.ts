@@ -123,7 +123,8 @@ const JOBS: Readonly<Record<string, (lab: Lab) => Promise<{ readonly actual: str
 
 peers('qemu-img', 'qemu-io')('with the data at the far end', () => {
   for (const [what, size] of [['4 GiB', 4 * GiB + 5 * 512], ['2 TiB', 2 * TiB + 3 * GiB + 512], ['8 TiB', 8 * TiB + 4 * GiB + 512]] as const) {
-    for (const [name, work] of Object.entries(JOBS)) {
+    // the largest has the places of the others in it
+    for (const [name, work] of Object.entries(JOBS).filter(([job]) => job === 'mirror' || size > 8 * TiB)) {
       test(`${name}, more than ${what}`, async () => {
         const folder = tmp('images');
         mkdirSync(folder);

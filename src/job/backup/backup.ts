@@ -214,7 +214,7 @@ class Backup implements JobWork, PreparedBackup {
     const { maxWorkers, maxChunk } = this.#options;
     const { blockJob } = this;
     const call = copying.start({
-      offset: 0, bytes: copying.length, maxWorkers, maxChunk, zeroChunk: blockJob.speed === 0 && !maxChunk ? ZEROES_BYTES : undefined, ioClass: 'background', clock: blockJob.clock, spend: (bytes) => blockJob.spend(bytes),
+      offset: 0, bytes: copying.length, maxWorkers, maxChunk, zeroChunk: blockJob.speed === 0 && !maxChunk ? zeroChunkOf(this.#options.target) : undefined, ioClass: 'background', clock: blockJob.clock, spend: (bytes) => blockJob.spend(bytes),
     });
     this.#call = call;
     void call.ended.then(() => blockJob.job.kick());
@@ -300,8 +300,11 @@ class Backup implements JobWork, PreparedBackup {
   }
 }
 
-/** Who writes where zeros are being copied waits for no more than that. */
-const ZEROES_BYTES = 16 * MiB;
+/** Who writes where zeros are being copied waits until that is done: a server may write them out. */
+function zeroChunkOf(target: BlockNode): number {
+  return usesNetwork(target) ? 16 * MiB : 256 * MiB;
+}
+
 /** For how long a cancelled backup waits for a server. */
 const NETWORK_GRACE_MS = 500;
 const STILL_WRITTEN = { reason: 'block device is in use by block job: backup' };

@@ -108,6 +108,7 @@ test.each(KIND_NAMES)('J-21: a %s that is paused by a client and from inside goe
   const blockJob = await start(kind, { speed: 1 });
   const { job } = blockJob;
   while (clock.sleeping === 0) await turn();
+  seen.length = 0;
   job.pause();
   job.holdPaused();
   job.holdPaused();
