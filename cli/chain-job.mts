@@ -1,7 +1,9 @@
 /** What `quiesce commit` and `quiesce stream` share: one job on a chain of files, or on a daemon's nodes. */
 import { runDaemonJob, type ChainJobOptions, type ChainJobResult } from '../src/index.js';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from './common-options.mjs';
-import { UsageError, type CommandContext } from './command.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS } from './common-options.mjs';
+import type { CommandContext } from './command.mjs';
+import { FOR_FILES, refuseGiven } from './given.mjs';
+import { JobTelling } from './job-text.mjs';
 
 export const CHAIN_JOB_OPTIONS = {
   daemon: { type: 'string', value: 'SOCKET', help: "the image is a node of the storage daemon that listens there with QMP, ours or QEMU's, and BASE is a node too" },
@@ -9,7 +11,7 @@ export const CHAIN_JOB_OPTIONS = {
   format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'do not probe: the image has this format' },
   cache: { type: 'string', choices: CACHE_CHOICES, help: "QEMU's cache mode of the images; by default writeback" },
   backing: BACKING,
-  json: JSON_OUTPUT,
+  json: JSON_EVENTS,
 } as const;
 
 export interface ChainJobArgs {
@@ -31,32 +33,25 @@ interface ChainJob {
   readonly tell: (result: Omit<ChainJobResult, 'bytes'>) => string;
 }
 
-export async function runChainJob(job: ChainJob, args: ChainJobArgs, { signal, progress, out }: CommandContext): Promise<void> {
+export async function runChainJob(job: ChainJob, args: ChainJobArgs, context: CommandContext): Promise<void> {
   const { image, base, daemon, speed, format, cache, backing, json } = args;
-  if (daemon !== undefined && (format ?? cache) !== undefined) throw new UsageError('--format and --cache are for files: a daemon has its nodes open');
-  const bars = await progress();
-  let total: number | null = null;
-  const onProgress = (done: number, all: number): void => {
-    if (total !== all) bars.start(all, job.label);
-    total = all;
-    bars.update(done);
-  };
-  const startedMs = performance.now();
+  const { signal, out } = context;
+  if (daemon !== undefined) refuseGiven(context, ['format', 'cache', 'backing'], FOR_FILES);
+  const telling = new JobTelling(job.label, json, out, await context.progress());
+  const { onProgress, onEvent } = telling;
   const result = daemon === undefined
-    ? await job.onFiles(image, { base, speed, format, cache, backing, signal, onProgress })
-    : await onDaemon(job, { daemon, image, base, speed, signal, onProgress });
-  bars.stop();
-  if (json) out.json({ ...result, seconds: Math.round(performance.now() - startedMs) / 1000 });
-  else out.line(job.tell(result));
+    ? await job.onFiles(image, { base, speed, format, cache, backing, signal, onProgress, onEvent })
+    : await onDaemon(job, { daemon, image, base, speed, signal, onProgress, onEvent });
+  telling.end(result, job.tell(result));
 }
 
-interface OnDaemon extends Pick<ChainJobOptions, 'base' | 'speed' | 'signal' | 'onProgress'> {
+interface OnDaemon extends Pick<ChainJobOptions, 'base' | 'speed' | 'signal' | 'onProgress' | 'onEvent'> {
   readonly daemon: string;
   readonly image: string;
 }
 
-async function onDaemon(job: ChainJob, { daemon, image, base, speed, signal, onProgress }: OnDaemon): Promise<Omit<ChainJobResult, 'bytes'>> {
+async function onDaemon(job: ChainJob, { daemon, image, base, speed, signal, onProgress, onEvent }: OnDaemon): Promise<Omit<ChainJobResult, 'bytes'>> {
   const args = { device: image, ...(base === undefined ? {} : { 'base-node': base }), ...(speed === undefined ? {} : { speed }) };
-  await runDaemonJob({ daemon, command: job.command, args, signal, onProgress });
+  await runDaemonJob({ daemon, command: job.command, args, signal, onProgress, onEvent });
   return { image, base: base ?? null };
 }

@@ -11,6 +11,8 @@ export const SHARE = { type: 'boolean', alias: 'U', help: 'read the image even w
 
 export const JSON_OUTPUT = { type: 'boolean', help: 'print JSON, for programs' } as const;
 
+export const JSON_EVENTS = { type: 'boolean', help: 'print what happens as JSON, an object a line; the last one sums up' } as const;
+
 export const ALSO = {
   type: 'string', array: true, value: 'IMAGE...', help: 'further disks of the same machine: all of them or none (takes all words after it)',
 } as const;

@@ -29,9 +29,18 @@ export class DaemonClient {
     }
   }
 
-  /** The block job of this id as `query-block-jobs` tells it; null where there is none. */
-  async blockJob(id: string): Promise<Reply | null> {
-    return (await this.execute<Reply[]>('query-block-jobs')).find(({ device }) => device === id) ?? null;
+  /** What `query-jobs` tells, and of block jobs also what `query-block-jobs` does. */
+  async jobs(): Promise<Reply[]> {
+    const blockJobs = await this.execute<Reply[]>('query-block-jobs');
+    const jobs = await this.execute<Reply[]>('query-jobs');
+    return jobs.map((job) => Object.assign({}, blockJobs.find(({ device }) => device === job['id']), job));
+  }
+
+  /** Throws NOT_FOUND. */
+  async job(id: string): Promise<Reply> {
+    const found = (await this.jobs()).find((job) => job['id'] === id);
+    if (found === undefined) throw new BlockError('NOT_FOUND', `there is no job '${id}' at '${this.qmp.path}'`);
+    return found;
   }
 
   close(): void {

@@ -16,3 +16,9 @@ export function refuseSame(source: string, target: string): void {
 export function formatByName(target: string): 'qcow2' | 'raw' {
   return !isNbdName(target) && target.endsWith('.qcow2') ? 'qcow2' : 'raw';
 }
+
+/** What was refused because it is there may be meant. */
+export function hintExisting(error: unknown): never {
+  if (error instanceof BlockError && error.code === 'EXISTS') throw new BlockError('EXISTS', `${error.message} (--existing writes into it)`, { cause: error });
+  throw error;
+}

@@ -81,6 +81,8 @@ export type { MirrorSync } from './job/mirror/begin.js';
 export type { ControllerOptions as ConvergenceOptions, MirrorPhase } from './job/mirror/controller.js';
 export { forecast, type Forecast, type ForecastOptions } from './job/mirror/forecast.js';
 export { mirrorImage, type MirroredImage, type MirrorImageOptions } from './job/mirror/mirror-image.js';
+export { findLiveDisk, mirrorOverQmp, type LiveDisk, type MirroredOverQmp, type MirrorOverQmpRequest } from './job/mirror/over-qmp.js';
+export { progressOf, readProgress, type MirrorProgress } from './job/mirror/progress.js';
 export type { Convergence } from './job/mirror/pilot.js';
 export type { CopyMode } from './job/mirror/state.js';
 export { createSnapshot, type CreatedSnapshot, type CreateSnapshotRequest, type OnProgress } from './job/snapshot-create.js';

@@ -1,6 +1,9 @@
 import { backupImage, runDaemonJob, type BackupImageOptions } from '../../src/index.js';
-import { defineCommand, UsageError, type CommandContext } from '../command.mjs';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
+import { defineCommand } from '../command.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS } from '../common-options.mjs';
+import { FOR_FILES, refuseGiven } from '../given.mjs';
+import { JobTelling } from '../job-text.mjs';
+import { hintExisting } from '../same-image.mjs';
 
 export const command = defineCommand({
   description: 'Copies the disk of an image, as it is now, into a new file. With --bitmap only what was written since the last backup that took this bitmap ' +
@@ -22,27 +25,20 @@ export const command = defineCommand({
     speed: { type: 'size', value: 'RATE', help: 'bytes per second at most, like 50M' },
     cache: { type: 'string', choices: CACHE_CHOICES, help: "QEMU's cache mode of the images; by default writeback" },
     backing: BACKING,
-    json: JSON_OUTPUT,
+    json: JSON_EVENTS,
   },
   examples: [
     { line: 'quiesce backup disk.qcow2 monday.qcow2', does: 'all of a disk' },
     { line: 'quiesce backup disk.qcow2 tuesday.qcow2 --bitmap daily --previous monday.qcow2', does: 'what was written since' },
     { line: 'quiesce backup --daemon /run/qmp.sock disk copy --speed 50M', does: "a daemon's disk, while it is written" },
   ],
-  run: async (args, { signal, progress, out }) => {
-    const bars = await progress();
-    let total: number | null = null;
-    const onProgress = (done: number, all: number): void => {
-      if (total !== all) bars.start(all, 'copying');
-      total = all;
-      bars.update(done);
-    };
-    const startedMs = performance.now();
-    await (args.daemon === undefined ? onFiles(args, signal, onProgress) : onDaemon(args.daemon, args, signal, onProgress));
-    bars.stop();
-    const { source, target, bitmap = null } = args;
-    if (args.json) out.json({ source, target, bitmap, processed: total ?? 0, seconds: Math.round(performance.now() - startedMs) / 1000 });
-    else out.line(`backed up '${source}' into '${target}'`);
+  run: async (args, context) => {
+    const { source, target, bitmap = null, daemon } = args;
+    if (daemon !== undefined) refuseGiven(context, ['previous', 'existing', 'source-format', 'target-format', 'cache', 'backing'], FOR_FILES);
+    const telling = new JobTelling('copying', args.json, context.out, await context.progress());
+    const told = { signal: context.signal, onProgress: telling.onProgress, onEvent: telling.onEvent };
+    await (daemon === undefined ? onFiles(args, told) : onDaemon(daemon, args, told));
+    telling.end({ source, target, bitmap, processed: telling.total ?? 0 }, `backed up '${source}' into '${target}'`);
   },
 });
 
@@ -61,20 +57,17 @@ interface Args {
   readonly backing: BackupImageOptions['backing'];
 }
 
-type OnProgress = NonNullable<BackupImageOptions['onProgress']>;
+type Told = Pick<BackupImageOptions, 'signal' | 'onProgress' | 'onEvent'>;
 
-async function onFiles({ source, target, sourceFormat, ...options }: Args, signal: CommandContext['signal'], onProgress: OnProgress): Promise<void> {
-  await backupImage(source, target, { ...options, format: sourceFormat, signal, onProgress });
+async function onFiles({ source, target, existing, ...options }: Args, told: Told): Promise<void> {
+  await backupImage(source, target, { ...options, createTarget: existing !== true, ...told }).catch(hintExisting);
 }
 
-async function onDaemon(daemon: string, args: Args, signal: CommandContext['signal'], onProgress: OnProgress): Promise<void> {
+async function onDaemon(daemon: string, args: Args, told: Told): Promise<void> {
   const { source, target, bitmap, speed, sync = bitmap === undefined ? 'full' : 'incremental' } = args;
-  if ((args.previous ?? args.sourceFormat ?? args.targetFormat ?? args.cache) !== undefined || args.existing === true) {
-    throw new UsageError('--previous, --existing, --source-format, --target-format and --cache are for files: a daemon has its nodes open');
-  }
   const bitmapMode = args.bitmapMode ?? (bitmap === undefined ? undefined : 'on-success');
   await runDaemonJob({
-    daemon, command: 'blockdev-backup', signal, onProgress,
+    daemon, command: 'blockdev-backup', ...told,
     args: {
       device: source, target, sync, ...(bitmap === undefined ? {} : { bitmap }), ...(bitmapMode === undefined ? {} : { 'bitmap-mode': bitmapMode }),
       ...(speed === undefined ? {} : { speed }),

@@ -1,17 +1,17 @@
-/** `quiesce job …`: the block jobs of a storage daemon. */
-import { BlockError, formatSize } from '../../src/index.js';
-import { JSON_OUTPUT } from '../common-options.mjs';
-import { defineCommand, type Command } from '../command.mjs';
+/** `quiesce job …`: the jobs of a daemon, ours or QEMU's, or of a machine. */
+import { formatSize, readProgress } from '../../src/index.js';
+import { defineCommand, type Command, type CommandContext } from '../command.mjs';
 import { DaemonClient, textOf, type Reply } from '../daemon-client.mjs';
-import { convergenceOf, convergenceText, percent } from '../job-text.mjs';
+import { qmpSocketPath } from '../daemon/places.mjs';
+import { convergenceText, percent } from '../job-text.mjs';
 import type { Output } from '../output.mjs';
 
-const DAEMON = { type: 'string', value: 'SOCK', required: true, help: 'QMP socket of the storage daemon' } as const;
+const DAEMON = { type: 'string', value: 'SOCK', help: "QMP socket of the daemon or machine; by default that of your 'quiesce daemon'" } as const;
+const JSON_JOB = { type: 'boolean', help: 'print the job as it is then as JSON' } as const;
 const ID = { help: 'the job, as job list names it' } as const;
-const WATCH_MS = 500;
 
-async function withDaemon<T>(path: string, signal: AbortSignal, work: (daemon: DaemonClient) => Promise<T>): Promise<T> {
-  const daemon = await DaemonClient.connect(path, signal);
+async function withDaemon<T>(path: string | undefined, signal: AbortSignal, work: (daemon: DaemonClient) => Promise<T>): Promise<T> {
+  const daemon = await DaemonClient.connect(path ?? qmpSocketPath(), signal);
   try {
     return await work(daemon);
   } finally {
@@ -20,137 +20,130 @@ async function withDaemon<T>(path: string, signal: AbortSignal, work: (daemon: D
 }
 
 export const list = defineCommand({
-  description: 'Lists the block jobs of a storage daemon: how far they are, and of mirrors in copy mode auto how they get on.',
+  description: 'Lists the jobs of a daemon: how far they are, and of mirrors in copy mode auto in which phase.',
   positionals: {},
-  options: { daemon: DAEMON, json: JSON_OUTPUT },
-  examples: [{ line: 'quiesce job list --daemon /run/quiesce.qmp', does: 'what is going on' }],
+  options: { daemon: DAEMON, json: { type: 'boolean', help: 'print JSON: what query-jobs and query-block-jobs tell' } },
+  examples: [
+    { line: 'quiesce job list', does: "what your 'quiesce daemon' is doing" },
+    { line: 'quiesce job list --daemon /run/vm.qmp', does: 'and a running QEMU' },
+  ],
   run: ({ daemon, json }, { signal, out }) => withDaemon(daemon, signal, async (client) => {
-    const jobs = await client.execute<Reply[]>('query-block-jobs');
+    const jobs = await client.jobs();
     if (json) return out.json(jobs);
-    if (jobs.length === 0) return out.line('no block jobs');
+    if (jobs.length === 0) return out.line('no jobs');
     out.table(jobs, [
-      { title: 'ID', value: (job) => String(job['device']) }, { title: 'TYPE', value: (job) => String(job['type']) },
-      { title: 'STATUS', value: (job) => String(job['status']) }, { title: 'DONE', align: 'right', value: percent },
-      { title: 'PHASE', value: (job) => textOf(convergenceOf(job), 'phase') ?? '-' },
+      { title: 'ID', value: (job) => String(job['id']) }, { title: 'TYPE', value: (job) => String(job['type']) },
+      { title: 'STATUS', value: (job) => String(job['status']) }, { title: 'DONE', align: 'right', value: doneOf },
+      { title: 'PHASE', value: (job) => readProgress(job).convergence?.phase ?? '-' }, { title: 'ERROR', value: (job) => textOf(job, 'error') ?? '-' },
     ]);
   }),
 });
 
+function doneOf(job: Reply): string {
+  return percent(Number(job['current-progress']), Number(job['total-progress']));
+}
+
 export const show = defineCommand({
-  description: 'Shows one block job of a storage daemon.',
+  description: 'Shows one job of a daemon: its state, how far it is, and of a mirror in copy mode auto whether it will end, and when.',
   positionals: { id: ID },
-  options: { daemon: DAEMON, json: JSON_OUTPUT },
+  options: { daemon: DAEMON, json: JSON_JOB },
   examples: [{ line: 'quiesce job show --daemon /run/quiesce.qmp mirror0', does: 'one job' }],
   run: ({ id, daemon, json }, { signal, out }) => withDaemon(daemon, signal, async (client) => {
-    const job = await find(client, id);
+    const job = await client.job(id);
     if (json) out.json(job);
     else tell(job, out);
   }),
 });
 
-async function find(client: DaemonClient, id: string): Promise<Reply> {
-  const job = await client.blockJob(id);
-  if (job === null) throw new BlockError('NOT_FOUND', `there is no block job '${id}'`);
-  return job;
-}
-
 function tell(job: Reply, out: Output): void {
+  const [done, total] = [Number(job['current-progress']), Number(job['total-progress'])];
+  out.line(summary(job));
+  if (job['speed'] === undefined) return;
   const speed = Number(job['speed']);
-  out.line(`${String(job['device'])}: ${String(job['type'])}, ${String(job['status'])}, ${formatSize(Number(job['offset']))} of ${formatSize(Number(job['len']))} (${percent(job)})`);
-  out.line(`speed limit: ${speed === 0 ? 'none' : `${formatSize(speed)}/s`}; I/O status: ${String(job['io-status'])}`);
-  const now = convergenceOf(job);
-  if (now !== null) out.line(`auto: ${convergenceText(now)}`);
-  if (job['error'] !== undefined) out.line(`error: ${textOf(job, 'error')!}`);
+  const { convergence, guestP99Ms, unverified } = readProgress(job);
+  out.line(`copied ${formatSize(done)} of ${formatSize(total)}; speed limit: ${speed === 0 ? 'none' : `${formatSize(speed)}/s`}; I/O status: ${String(job['io-status'])}`);
+  if (convergence !== null) out.line(`auto: ${convergenceText(convergence)}`);
+  if (guestP99Ms !== null) out.line(`guests: 99 of 100 writes took ${guestP99Ms} ms at most`);
+  if (unverified !== null) out.line(`comparing: ${formatSize(unverified)} left`);
+  const next = NEXT[String(job['status'])];
+  if (next !== undefined) out.line(next(String(job['id'])));
 }
 
-export const watch = defineCommand({
-  description: 'Follows a block job until it has ended: a line for each change, or with --json an object a line. Exit code 0 when it has completed.',
-  positionals: { id: ID },
-  options: { daemon: DAEMON, json: JSON_OUTPUT },
-  examples: [{ line: 'quiesce job watch --daemon /run/quiesce.qmp mirror0', does: 'until it ends' }],
-  run: ({ id, daemon, json }, { signal, out }) => withDaemon(daemon, signal, async (client) => {
-    let ended: { readonly name: string; readonly error: string | undefined } | null = null;
-    const wake = new AbortController();
-    client.qmp.subscribe(({ name, data }) => {
-      if (data['device'] === id && (name === 'BLOCK_JOB_COMPLETED' || name === 'BLOCK_JOB_CANCELLED')) {
-        ended = { name, error: textOf(data, 'error') };
-        wake.abort();
-      }
-    });
-    await find(client, id);
-    let last = '';
-    while (ended === null && !signal.aborted) {
-      const job = await client.blockJob(id);
-      if (job === null) break;
-      const now = convergenceOf(job);
-      const text = `${String(job['status'])} ${percent(job)}${now === null ? '' : ` ${convergenceText(now)}`}`;
-      if (json) out.line(JSON.stringify(job));
-      else if (text !== last) out.line(text);
-      last = text;
-      await pause(WATCH_MS, AbortSignal.any([signal, wake.signal]));
-    }
-    signal.throwIfAborted();
-    return verdict(ended, id);
-  }),
-});
+/** What a job waits for. */
+const NEXT: Readonly<Record<string, (id: string) => string>> = {
+  ready: (id) => `it waits: 'job complete ${id}' puts the target in the place of the source, 'job cancel ${id}' leaves it as a copy`,
+  pending: (id) => `it waits: 'job finalize ${id}' lets it take effect`,
+  concluded: (id) => `it has ended: 'job dismiss ${id}' forgets it`,
+};
 
-function verdict(ended: { readonly name: string; readonly error: string | undefined } | null, id: string): void {
-  if (ended === null || ended.name === 'BLOCK_JOB_CANCELLED') throw new BlockError('CANCELLED', ended === null ? `the block job '${id}' is gone` : `the block job '${id}' was cancelled`);
-  if (ended.error !== undefined) throw new BlockError('PEER', `the block job '${id}' failed: ${ended.error}`);
+/** `mirror0: mirror, running, 45%`. */
+function summary(job: Reply): string {
+  const error = textOf(job, 'error');
+  return `${String(job['id'])}: ${String(job['type'])}, ${String(job['status'])}, ${doneOf(job)}${error === undefined ? '' : `, ${error}`}`;
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      resolve();
-    }, { once: true });
-  });
-}
-
-/** A command that says one verb of QMP. */
-function verb(word: string, description: string, qmp: string, member: 'id' | 'device'): Command {
+/** A command that says one verb of QMP, and what has become of the job. */
+function verb(word: string, description: string, does: string): Command {
   return defineCommand({
     description,
     positionals: { id: ID },
-    options: { daemon: DAEMON },
-    examples: [{ line: `quiesce job ${word} --daemon /run/quiesce.qmp mirror0`, does: word }],
-    run: ({ id, daemon }, { signal }) => withDaemon(daemon, signal, async (client) => { await client.execute(qmp, { [member]: id }); }),
+    options: { daemon: DAEMON, json: JSON_JOB },
+    examples: [{ line: `quiesce job ${word} --daemon /run/quiesce.qmp mirror0`, does }],
+    run: ({ id, ...args }, context) => say(args, context, id, (client) => client.execute(`job-${word}`, { id })),
   });
 }
 
-export const pauseJob = verb('pause', 'Pauses a block job; what guests write meanwhile is remembered.', 'block-job-pause', 'device');
-export const resume = verb('resume', 'Lets a paused block job go on.', 'block-job-resume', 'device');
-export const complete = verb('complete', 'Completes a job that is ready: the users of its node move to the target.', 'block-job-complete', 'device');
-export const dismiss = verb('dismiss', 'Forgets a job that has ended.', 'block-job-dismiss', 'id');
+interface VerbArgs {
+  readonly daemon: string | undefined;
+  readonly json: boolean;
+}
+
+function say({ daemon, json }: VerbArgs, { signal, out }: CommandContext, id: string, act: (client: DaemonClient, job: Reply) => Promise<unknown>): Promise<void> {
+  return withDaemon(daemon, signal, async (client) => {
+    await act(client, await client.job(id));
+    const job = (await client.jobs()).find((one) => one['id'] === id) ?? null;
+    if (json) out.json(job ?? { id, status: 'null' });
+    else out.line(job === null ? `${id}: gone` : summary(job));
+  });
+}
+
+export const pauseJob = verb('pause', 'Pauses a job; what guests write meanwhile is remembered.', 'let the disk to others for a while');
+export const resume = verb('resume', 'Lets a paused job go on, also one that an error has stopped.', 'go on');
+export const complete = verb('complete', 'Completes a mirror or commit that is ready: the users of its node move to the target.', 'move to the target');
+export const finalize = verb('finalize', 'Lets a job that waits for it (auto-finalize: false) take effect.', 'let it take effect');
+export const dismiss = verb('dismiss', 'Forgets a job that has ended (auto-dismiss: false), and its error.', 'forget it');
 
 export const cancel = defineCommand({
-  description: 'Ends a block job. A mirror that is ready leaves a target that is what the source is now; otherwise, and with --force, the target is of no use.',
+  description: 'Ends a job. A mirror that is ready leaves a target that is what the source is now; otherwise, and with --force, the target is of no use. A commit or ' +
+    'stream leaves a chain that shows the same disk.',
   positionals: { id: ID },
-  options: { daemon: DAEMON, force: { type: 'boolean', help: 'at once, whatever the target does' } },
+  options: { daemon: DAEMON, force: { type: 'boolean', help: 'at once, whatever the target does' }, json: JSON_JOB },
   examples: [{ line: 'quiesce job cancel --daemon /run/quiesce.qmp mirror0', does: 'end it' }],
-  run: ({ id, daemon, force }, { signal }) => withDaemon(daemon, signal, async (client) => { await client.execute('block-job-cancel', { device: id, force }); }),
+  run: ({ id, force, ...args }, context) => say(args, context, id, (client, job) =>
+    isBlockJob(job) ? client.execute('block-job-cancel', { device: id, force }) : client.execute('job-cancel', { id })),
 });
 
+/** Only they have a speed limit. */
+function isBlockJob(job: Reply): boolean {
+  return job['speed'] !== undefined;
+}
+
 export const setSpeed = defineCommand({
-  description: 'Limits how fast a block job copies.',
+  description: 'Limits how fast a block job copies, from now on.',
   positionals: { id: ID, speed: { type: 'size', help: 'bytes per second, like 50M; 0 = no limit' } },
-  options: { daemon: DAEMON },
+  options: { daemon: DAEMON, json: JSON_JOB },
   examples: [{ line: 'quiesce job set-speed --daemon /run/quiesce.qmp mirror0 50M', does: '50 MiB a second' }],
-  run: ({ id, speed, daemon }, { signal }) => withDaemon(daemon, signal, async (client) => { await client.execute('block-job-set-speed', { device: id, speed }); }),
+  run: ({ id, speed, ...args }, context) => say(args, context, id, (client) => client.execute('block-job-set-speed', { device: id, speed })),
 });
 
 export const change = defineCommand({
-  description: 'Changes how a running mirror copies, at once and in any direction.',
+  description: 'Changes how a running mirror copies, at once and in any direction. QEMU can do so from 8.2 on, and only to write-blocking.',
   positionals: { id: ID },
   options: {
     daemon: DAEMON,
     'copy-mode': { type: 'string', choices: ['auto', 'background', 'write-blocking'], required: true, help: 'what becomes of guest writes' },
+    json: JSON_JOB,
   },
   examples: [{ line: 'quiesce job change --daemon /run/quiesce.qmp mirror0 --copy-mode write-blocking', does: 'guests wait for the target from now on' }],
-  run: ({ id, daemon, copyMode }, { signal }) => withDaemon(daemon, signal, async (client) => {
-    await client.execute('block-job-change', { id, type: 'mirror', 'copy-mode': copyMode });
-  }),
+  run: ({ id, copyMode, ...args }, context) => say(args, context, id, (client) => client.execute('block-job-change', { id, type: 'mirror', 'copy-mode': copyMode })),
 });

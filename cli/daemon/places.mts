@@ -13,10 +13,21 @@ export interface Places {
 
 /** Makes the directories, for this user alone. */
 export function makePlaces(): Places {
-  const { XDG_STATE_HOME: stateHome, XDG_RUNTIME_DIR: runtime } = process.env;
-  const state = privateDirectory(stateHome || path.join(os.homedir(), '.local', 'state'));
-  const sockets = runtime ? privateDirectory(runtime) : state;
-  return { qmpSocket: path.join(sockets, 'qmp.sock'), pidFile: path.join(state, 'daemon.pid'), jobs: path.join(state, 'jobs') };
+  const { state: stateHome, runtime } = parents();
+  const state = privateDirectory(stateHome);
+  privateDirectory(runtime);
+  return { qmpSocket: qmpSocketPath(), pidFile: path.join(state, 'daemon.pid'), jobs: path.join(state, 'jobs') };
+}
+
+/** Where the daemon of this user listens, if there is one. */
+export function qmpSocketPath(): string {
+  return path.join(parents().runtime, 'quiesce', 'qmp.sock');
+}
+
+function parents(): { readonly state: string; readonly runtime: string } {
+  const { XDG_STATE_HOME, XDG_RUNTIME_DIR } = process.env;
+  const state = XDG_STATE_HOME || path.join(os.homedir(), '.local', 'state');
+  return { state, runtime: XDG_RUNTIME_DIR || state };
 }
 
 function privateDirectory(parent: string): string {

@@ -1,7 +1,7 @@
 /** `quiesce mirror --forecast`: measures what a mirror would meet, and changes nothing. */
 import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { BlockError, forecast, formatSize, isNbdName, openImage, type ConvergenceOptions } from '../../src/index.js';
+import { BlockError, findLiveDisk, forecast, formatSize, isNbdName, openImage, type ConvergenceOptions } from '../../src/index.js';
 import type { CommandContext } from '../command.mjs';
 import { DaemonClient, type Reply } from '../daemon-client.mjs';
 import { seconds } from '../job-text.mjs';
@@ -47,10 +47,11 @@ async function dataIn({ source, sourceFormat }: ForecastArgs): Promise<number> {
 }
 
 /** Counts for a moment what a bitmap sees of the guests' writes. */
-async function look(daemon: string, node: string, signal: AbortSignal): Promise<{ bytes: number; dirtyRate: number }> {
+async function look(daemon: string, source: string, signal: AbortSignal): Promise<{ bytes: number; dirtyRate: number }> {
   const client = await DaemonClient.connect(daemon, signal);
   const name = `forecast-${process.pid}`;
   try {
+    const node = String((await findLiveDisk(client.qmp, source)).node['node-name']);
     await client.execute('block-dirty-bitmap-add', { node, name, granularity: GRANULARITY });
     try {
       const startedMs = performance.now();

@@ -33,18 +33,18 @@ async function commit(daemon: StorageDaemon, args: JsonDict): Promise<void> {
   const isActive = skipFilters(top) === skipFilters(active);
   if (isActive || hasWriter(top)) {
     if (backingFile !== undefined) throw invalid(isActive ? "'backing-file' specified, but 'top' is the active layer" : "'backing-file' specified, but 'top' has a writer on it");
-    await startActiveCommit(daemon.blockJobs, graph, { ...jobOptions(args), top, base });
+    await startActiveCommit(graph, daemon.blockJobs, { ...jobOptions(args), top, base });
     return;
   }
   refuseBlocked(findOverlay(active, top)!);
-  await startCommit(daemon.blockJobs, graph, { ...jobOptions(args), active, top, base, backingFile });
+  await startCommit(graph, daemon.blockJobs, { ...jobOptions(args), active, top, base, backingFile });
 }
 
 /** What block-commit and block-stream have in common. */
 export function jobOptions(args: JsonDict) {
   const speed = args['speed'];
   return {
-    id: (args['job-id'] as string | undefined) ?? '',
+    jobId: (args['job-id'] as string | undefined) ?? '',
     speed: speed === undefined ? undefined : Number(speed),
     onError: args['on-error'] as OnError | undefined,
     filterNodeName: args['filter-node-name'] as string | undefined,

@@ -95,7 +95,7 @@ function blockJobInfo(blockJob: BlockJob): JsonDict {
   const { ioStatus, autoFinalize, autoDismiss, error, ...same } = blockJob.info();
   return {
     ...same, 'io-status': ioStatus, 'auto-finalize': autoFinalize, 'auto-dismiss': autoDismiss, ...(error === null ? {} : { error }),
-    ...convergenceInfo(blockJob),
+    ...convergenceInfo(blockJob), ...mirrorInfo(blockJob),
   };
 }
 
@@ -108,6 +108,17 @@ function convergenceInfo(blockJob: BlockJob): JsonDict {
     phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate, ...guestRate === null ? {} : { 'guest-rate': guestRate },
     ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs }, ...converges === null ? {} : { converges },
   } };
+}
+
+/** Of a mirror in copy mode `auto` what guests wait for their writes (milliseconds), of one that compares both disks what is left of that (bytes). */
+function mirrorInfo(blockJob: BlockJob): JsonDict {
+  const mirror = mirrorOf(blockJob);
+  if (mirror === undefined) return {};
+  const { unverified, guestP99Ms } = mirror.figures();
+  return {
+    ...mirror.convergence === null || guestP99Ms === null ? {} : { 'x-quiesce-guest-p99': Math.ceil(guestP99Ms) },
+    ...unverified === null ? {} : { 'x-quiesce-unverified': unverified },
+  };
 }
 
 /** Images that QEMU makes and this engine does not. */

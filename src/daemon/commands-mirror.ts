@@ -30,7 +30,7 @@ async function mirror(daemon: StorageDaemon, args: JsonDict): Promise<void> {
   await startAsAsked(daemon, {
     ...commonOptions(args, source), target, bitmap, filterNodeName: args['filter-node-name'] as string | undefined,
     targetIsZero: args['x-quiesce-target-is-zero'] as boolean | undefined, unmap: args['x-quiesce-unmap'] as boolean | undefined,
-    operations: number(args, 'x-quiesce-operations'),
+    operations: number(args, 'x-quiesce-operations'), verify: args['x-quiesce-verify'] as boolean | undefined,
     copyMode: (args['x-quiesce-copy-mode'] ?? args['copy-mode']) as CopyMode | 'auto' | undefined, convergence: convergenceOf(args),
   }, true);
 }

@@ -29,7 +29,7 @@ async function stream(daemon: StorageDaemon, args: JsonDict): Promise<void> {
     refuseBlocked(layer);
   }
   if (found === null && backingFile !== undefined) throw invalid('backing file specified, but streaming the entire chain');
-  const { job } = await startStream(daemon.blockJobs, graph, { ...jobOptions(args), node, base: found, bottom: last, backingFile: backingFile as string | undefined });
+  const { job } = await startStream(graph, daemon.blockJobs, { ...jobOptions(args), node, base: found, bottom: last, backingFile: backingFile as string | undefined });
   // where nothing lies between, QEMU's job has ended before its command has
   if (skipFilters(node) === (last ?? findOverlay(node, found)) && job.autoFinalize) await job.ended;
 }

@@ -4,6 +4,7 @@
  */
 import type { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
+import type { LatencyMeter } from '../block/latency.js';
 import type { EdgeUse } from '../block/permissions.js';
 import type { BlockRequest } from '../block/request.js';
 import { FilterDriver } from './filter.js';
@@ -29,6 +30,8 @@ interface InterceptOptions {
   /** Holds writes up before they come to anything else. */
   readonly gate?: WriteGate | undefined;
   readonly guard?: ChangeGuard | undefined;
+  /** Learns how long users wait for writes. */
+  readonly latency?: LatencyMeter | undefined;
   /** What a write costs at the gate. Default: its bytes. */
   readonly cost?: ((request: BlockRequest) => number) | undefined;
   /** What it needs of the node below, where that is not what its users do. */
@@ -42,13 +45,15 @@ export class InterceptFilter extends FilterDriver {
   readonly childUse?: (child: BlockChild, parent: EdgeUse) => EdgeUse;
   readonly #gate: WriteGate | null;
   readonly #guard: ChangeGuard | null;
+  readonly #latency: LatencyMeter | null;
   readonly #cost: (request: BlockRequest) => number;
 
-  constructor({ child, formatName, edge = 'backing', gate, guard, cost, childUse }: InterceptOptions) {
+  constructor({ child, formatName, edge = 'backing', gate, guard, latency, cost, childUse }: InterceptOptions) {
     super(child, edge);
     this.formatName = formatName;
     this.#gate = gate ?? null;
     this.#guard = guard ?? null;
+    this.#latency = latency ?? null;
     this.#cost = cost ?? (({ bytes }) => bytes);
     if (childUse !== undefined) this.childUse = (_child, parent) => childUse(parent);
   }
@@ -56,6 +61,10 @@ export class InterceptFilter extends FilterDriver {
   override submit(request: BlockRequest): Promise<void> {
     if (request.op === 'read') return this.forward(request);
     if (request.op === 'flush') return this.#guard === null ? this.forward(request) : this.#guarded(request, this.#guard);
+    return this.#latency === null ? this.#admit(request) : this.#latency.watch(() => this.#admit(request));
+  }
+
+  #admit(request: BlockRequest): Promise<void> {
     const turn = this.#gate === null || this.#gate.bytesPerSecond === Infinity ? null : this.#gate.admit(this.#cost(request));
     return turn === null ? this.#change(request) : turn.then(() => this.#change(request));
   }

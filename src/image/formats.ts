@@ -14,6 +14,11 @@ export const FORMATS: readonly FormatDefinition[] = [
   { name: 'raw', probe: null },
 ];
 
+/** What a new file of this name is made as: qcow2 where it ends so, else raw. */
+export function formatByName(name: string): FormatName {
+  return name.endsWith('.qcow2') ? 'qcow2' : 'raw';
+}
+
 export const PROBE_BYTES = 512;
 
 export function probeFormat(start: Uint8Array): FormatName {

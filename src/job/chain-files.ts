@@ -27,6 +27,8 @@ export interface ChainJobOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes of the disk that are dealt with, of how many. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /** As QMP tells them. */
+  readonly onEvent?: ((event: string, data: Readonly<Record<string, unknown>>) => void) | undefined;
   readonly clock?: Clock | undefined;
 }
 
@@ -47,7 +49,7 @@ export function commitImage(name: string, options: ChainJobOptions = {}): Promis
   return onChain(name, true, options, async ({ graph, jobs, node, base }) => {
     const below = base ?? nextImage(node);
     if (below === null) throw new BlockError('INVALID_ARGUMENT', `'${name}' has no backing file to commit into`, { node: name });
-    return { base: nodeFilename(below), job: await startCommit(jobs, graph, { id: 'commit', active: node, top: node, base: below, speed: options.speed }) };
+    return { base: nodeFilename(below), job: await startCommit(graph, jobs, { jobId: 'commit', active: node, top: node, base: below, speed: options.speed }) };
   });
 }
 
@@ -55,7 +57,7 @@ export function commitImage(name: string, options: ChainJobOptions = {}): Promis
 export function streamImage(name: string, options: ChainJobOptions = {}): Promise<ChainJobResult> {
   return onChain(name, false, options, async ({ graph, jobs, node, base }) => {
     const backingFile = base === null ? undefined : keptRelative(node, base);
-    return { base: base === null ? null : nodeFilename(base), job: await startStream(jobs, graph, { id: 'stream', node, base, backingFile, speed: options.speed }) };
+    return { base: base === null ? null : nodeFilename(base), job: await startStream(graph, jobs, { jobId: 'stream', node, base, backingFile, speed: options.speed }) };
   });
 }
 
@@ -80,7 +82,7 @@ async function onChain(
     const base = options.base === undefined ? null : findBackingImage(node, path.resolve(options.base)) ?? findBackingImage(node, options.base);
     if (options.base !== undefined && base === null) throw new BlockError('NOT_FOUND', `'${options.base}' is not in the backing chain of '${name}'`, { node: name });
     signal?.throwIfAborted();
-    const jobs = new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }, clock);
+    const jobs = ownJobs(options);
     const started = await start({ graph, jobs, node, base });
     const bytes = node.length();
     await finish(started.job, clock, options);
@@ -89,6 +91,11 @@ async function onChain(
   } finally {
     await graph.closeAll().catch(() => undefined);
   }
+}
+
+/** For the one job of this process. */
+export function ownJobs({ onEvent = () => undefined, clock }: Pick<ChainJobOptions, 'onEvent' | 'clock'>): BlockJobs {
+  return new BlockJobs(new JobTable(({ id, status }) => onEvent('JOB_STATUS_CHANGE', { id, status })), { emit: onEvent }, clock);
 }
 
 const TOLD_EVERY_MS = 100;

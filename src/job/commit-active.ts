@@ -6,7 +6,7 @@ import type { BlockJobs, OnError } from './block-job.js';
 import { startMirror, type Mirror } from './mirror/mirror.js';
 
 export interface ActiveCommitOptions {
-  readonly id: string;
+  readonly jobId: string;
   /** What users write to; at the end they write to the base. */
   readonly top: BlockNode;
   /** Below `top`. It grows where it is smaller. */
@@ -22,14 +22,14 @@ export interface ActiveCommitOptions {
 }
 
 /** Begins the job; refused as QEMU refuses it. It never completes unasked, unless `autoComplete`. */
-export async function startActiveCommit(jobs: BlockJobs, graph: BlockGraph, options: ActiveCommitOptions): Promise<Mirror> {
-  const { id, top, base, onError, ...same } = options;
+export async function startActiveCommit(graph: BlockGraph, jobs: BlockJobs, options: ActiveCommitOptions): Promise<Mirror> {
+  const { top, base, onError, ...same } = options;
   const wasReadOnly = base.readOnly;
   const restore = async (): Promise<void> => { if (wasReadOnly && !base.closing) await setReadOnly(graph, base, true); };
   if (wasReadOnly) await setReadOnly(graph, base, false);
   try {
     return await startMirror(graph, jobs, {
-      ...same, jobId: id, kind: 'commit', source: top, target: base, sync: 'full', copyMode: 'background', onSourceError: onError, onTargetError: onError, onAborted: restore,
+      ...same, kind: 'commit', source: top, target: base, sync: 'full', copyMode: 'background', onSourceError: onError, onTargetError: onError, onAborted: restore,
     });
   } catch (error) {
     await restore();

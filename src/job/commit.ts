@@ -21,7 +21,7 @@ import type { JobContext, JobWork } from './job.js';
 import { PieceRun, type Piece } from './pieces.js';
 
 export interface CommitOptions {
-  readonly id: string;
+  readonly jobId: string;
   /** The node that users hold, above `top`. */
   readonly active: BlockNode;
   /** The uppermost image that goes; nobody writes to it. */
@@ -39,11 +39,11 @@ export interface CommitOptions {
 }
 
 /** Begins the job; refused as QEMU refuses it. */
-export async function startCommit(jobs: BlockJobs, graph: BlockGraph, options: CommitOptions): Promise<BlockJob> {
-  const { id, top, base, speed, autoFinalize, autoDismiss } = options;
+export async function startCommit(graph: BlockGraph, jobs: BlockJobs, options: CommitOptions): Promise<BlockJob> {
+  const { jobId, top, base, speed, autoFinalize, autoDismiss } = options;
   if (skipFilters(top) === skipFilters(base)) throw new BlockError('INVALID_ARGUMENT', 'Invalid files for merge: top and base are the same');
   const made = { work: null as Commit | null };
-  const blockJob = jobs.create({ id, type: 'commit', speed, autoFinalize, autoDismiss }, (self) => (made.work = new Commit(self, graph, options)));
+  const blockJob = jobs.create({ id: jobId, type: 'commit', speed, autoFinalize, autoDismiss }, (self) => (made.work = new Commit(self, graph, options)));
   const work = made.work!;
   try {
     await work.setUp();

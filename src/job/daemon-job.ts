@@ -15,6 +15,8 @@ export interface DaemonJobRequest {
   /** Cancels the job, and waits for its end. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /** As QMP tells them. */
+  readonly onEvent?: ((event: string, data: JsonObject) => void) | undefined;
   readonly clock?: Clock | undefined;
 }
 
@@ -25,6 +27,7 @@ export async function runDaemonJob(request: DaemonJobRequest): Promise<void> {
   const { clock = systemClock, signal, jobId = `quiesce-${process.pid}` } = request;
   const qmp = await QmpClient.connect(request.daemon, { signal });
   try {
+    qmp.subscribe(({ name, data }) => { if (data['device'] === jobId || data['id'] === jobId) request.onEvent?.(name, data); });
     await qmp.execute(request.command, { ...request.args, 'job-id': jobId, 'auto-dismiss': false });
     let told: 'complete' | 'cancel' | null = null;
     for (;;) {

@@ -20,7 +20,7 @@ import type { JobContext, JobWork } from './job.js';
 import { PieceRun, type Piece } from './pieces.js';
 
 export interface StreamOptions {
-  readonly id: string;
+  readonly jobId: string;
   /** Takes over what lies below it. */
   readonly node: BlockNode;
   /** Stays below it. Default: nothing does. */
@@ -39,12 +39,12 @@ export interface StreamOptions {
 }
 
 /** Begins the job; refused as QEMU refuses it. */
-export async function startStream(jobs: BlockJobs, graph: BlockGraph, options: StreamOptions): Promise<BlockJob> {
-  const { id, speed, autoFinalize, autoDismiss } = options;
+export async function startStream(graph: BlockGraph, jobs: BlockJobs, options: StreamOptions): Promise<BlockJob> {
+  const { jobId, speed, autoFinalize, autoDismiss } = options;
   const work = new Stream(graph, options);
   try {
     await work.insertFilter();
-    const blockJob = jobs.create({ id, type: 'stream', speed, autoFinalize, autoDismiss }, (self) => work.of(self));
+    const blockJob = jobs.create({ id: jobId, type: 'stream', speed, autoFinalize, autoDismiss }, (self) => work.of(self));
     try {
       await work.holdNodes();
     } catch (error) {

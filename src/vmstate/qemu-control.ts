@@ -81,6 +81,14 @@ export async function whileStopped<T>(qmp: QmpClient, section: () => Promise<T>)
   return result;
 }
 
+/** Stops the machine for a moment, with the mark of `whileStopped`, until `resume`. Returns false where it does not run. */
+export async function pause(qmp: QmpClient): Promise<boolean> {
+  if (!(await machineStatus(qmp)).running) return false;
+  await setMark(qmp);
+  await qmp.execute('stop');
+  return true;
+}
+
 /** Takes the images back and lets the guest run. */
 export async function resume(qmp: QmpClient): Promise<void> {
   await migrationSettled(qmp);

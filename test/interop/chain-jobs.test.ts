@@ -18,15 +18,15 @@ const turns = async (count: number): Promise<void> => { for (let left = count; l
 async function startOne({ jobs, graph, nodes, files }: Chain, random: Random): Promise<{ readonly job: BlockJob; readonly holder: string }> {
   const active = nodes.at(-1)!;
   const last = nodes.length - 1;
-  const common = { id: 'j', speed: random.chance(0.3) ? 64 * 2 ** 20 : 0 };
+  const common = { jobId: 'j', speed: random.chance(0.3) ? 64 * 2 ** 20 : 0 };
   const base = random.below(last);
-  if (random.chance(0.4)) return { job: await startStream(jobs, graph, { ...common, node: active, base: random.chance(0.5) ? nodes[base] : null }), holder: files[last]! };
+  if (random.chance(0.4)) return { job: await startStream(graph, jobs, { ...common, node: active, base: random.chance(0.5) ? nodes[base] : null }), holder: files[last]! };
   if (last === 1 || random.chance(0.3)) {
-    const { blockJob } = await startActiveCommit(jobs, graph, { ...common, top: active, base: nodes[base]! });
+    const { blockJob } = await startActiveCommit(graph, jobs, { ...common, top: active, base: nodes[base]! });
     return { job: blockJob, holder: files[base]! };
   }
   const top = 1 + random.below(last - 1);
-  return { job: await startCommit(jobs, graph, { ...common, active, top: nodes[top]!, base: nodes[random.below(top)]! }), holder: files[last]! };
+  return { job: await startCommit(graph, jobs, { ...common, active, top: nodes[top]!, base: nodes[random.below(top)]! }), holder: files[last]! };
 }
 
 async function disturb(blockJob: BlockJob, random: Random): Promise<boolean> {

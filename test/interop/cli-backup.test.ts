@@ -1,7 +1,7 @@
 /** `quiesce backup`: chains of full and incremental backups of files that qemu-img restores, and of the nodes of a daemon, ours or QEMU's. */
 import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { expectRefused, quiesceOk, sleep, startQuiesce, waitFor } from '../support/cli.js';
+import { expectRefused, lastLine, quiesceOk, sleep, startQuiesce, waitFor } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
@@ -25,14 +25,14 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('backup', () => {
   test('a full backup and three incremental ones, each of which qemu-img reads as the disk was', async () => {
     const disk = await makeDisk();
     await runOk('qemu-img', ['bitmap', '--add', disk, 'daily']);
-    const told = JSON.parse(await quiesceOk(['backup', '--json', disk, tmp('0.qcow2'), '--sync', 'full', '--bitmap', 'daily'])) as unknown;
+    const told = lastLine(await quiesceOk(['backup', '--json', disk, tmp('0.qcow2'), '--sync', 'full', '--bitmap', 'daily']));
     expect(told).toMatchObject({ source: disk, target: tmp('0.qcow2'), bitmap: 'daily', processed: 8 * 2 ** 20 });
     await expectSame(disk, tmp('0.qcow2'));
     for (let day = 1; day <= 3; day++) {
       await runOk('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${day + 10} ${day}M 70000`, '-c', `write -q -z ${6 + day / 8}M 64k`, '-c', `discard -q 0 ${day * 64}k`, disk]);
       await runOk('qemu-img', ['convert', '-O', 'raw', disk, tmp(`${day}.raw`)]);
-      const made = JSON.parse(await quiesceOk(['backup', '--json', disk, tmp(`${day}.qcow2`), '--bitmap', 'daily', '--previous', tmp(`${day - 1}.qcow2`)])) as { readonly processed: number };
-      expect(made.processed).toBeLessThan(2 ** 20);
+      const made = lastLine(await quiesceOk(['backup', '--json', disk, tmp(`${day}.qcow2`), '--bitmap', 'daily', '--previous', tmp(`${day - 1}.qcow2`)]));
+      expect(made['processed']).toBeLessThan(2 ** 20);
     }
     for (let day = 1; day <= 3; day++) await expectSame(tmp(`${day}.raw`), tmp(`${day}.qcow2`));
     await expectSame(disk, tmp('3.qcow2'));
@@ -49,7 +49,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('backup', () => {
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp('small.qcow2'), '1M']);
     await expectRefused(['backup', disk, tmp('small.qcow2'), '--existing', '--bitmap', 'b'], 'different sizes');
     expect(existsSync(tmp('t.qcow2'))).toBe(false);
-    const made = JSON.parse(await quiesceOk(['backup', '--json', disk, tmp('t.qcow2'), '--bitmap', 'b'])) as unknown;
+    const made = lastLine(await quiesceOk(['backup', '--json', disk, tmp('t.qcow2'), '--bitmap', 'b']));
     expect(made).toMatchObject({ processed: 65536 });
   });
 
@@ -79,7 +79,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('backup', () => {
     running.child.kill('SIGINT');
     expect(await running.done).toMatchObject({ code: 130, stdout: '' });
     expect(existsSync(tmp('t.qcow2'))).toBe(false);
-    const made = JSON.parse(await quiesceOk(['backup', '--json', disk, tmp('t.qcow2'), '--bitmap', 'b'])) as unknown;
+    const made = lastLine(await quiesceOk(['backup', '--json', disk, tmp('t.qcow2'), '--bitmap', 'b']));
     expect(made).toMatchObject({ processed: 4 * 2 ** 20 });
   });
 

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { makeChain } from '../support/chain-images.js';
-import { expectRefused, quiesceOk, startQuiesce } from '../support/cli.js';
+import { expectRefused, lastLine, quiesceOk, startQuiesce } from '../support/cli.js';
 import { findOnPath, peers } from '../support/peers.js';
 import { kill, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
@@ -34,7 +34,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('commit and stream', () => {
     expect(await quiesceOk(['commit', `${folder}/top.qcow2`])).toBe(`committed '${folder}/top.qcow2' into '${folder}/mid.qcow2'\n`);
     await expectDisk(`${folder}/mid.qcow2`, flat);
     await expectDisk(`${folder}/top.qcow2`, flat);
-    const told = JSON.parse(await quiesceOk(['commit', '--json', `${folder}/top.qcow2`, '--base', `${folder}/base.qcow2`])) as unknown;
+    const told = lastLine(await quiesceOk(['commit', '--json', `${folder}/top.qcow2`, '--base', `${folder}/base.qcow2`]));
     expect(told).toMatchObject({ image: `${folder}/top.qcow2`, base: `${folder}/base.qcow2`, bytes: 4 * 2 ** 20 });
     await expectDisk(`${folder}/base.qcow2`, flat);
   });

@@ -39,7 +39,7 @@ peers('qemu-img', 'qemu-io')('files', () => {
 
   test('Ctrl-C leaves no half target, and the source as it was', async () => {
     const image = await source();
-    const running = startQuiesce(['mirror', image, tmp('copy.qcow2'), '--speed', '2M', '--copy-mode', 'background']);
+    const running = startQuiesce(['mirror', image, tmp('copy.qcow2'), '--speed', '2M']);
     await waitFor('it copies', () => existsSync(tmp('copy.qcow2')));
     await new Promise((go) => { setTimeout(go, 300); });
     running.child.kill('SIGINT');
@@ -57,9 +57,14 @@ peers('qemu-img', 'qemu-io')('files', () => {
 });
 
 test.each([
-  [['--pivot', 'a', 'b'], '--pivot goes with --daemon', 2],
-  [['--daemon', 'sock', '--verify', 'a', 'b'], '--verify and --source-format do not go with --daemon', 2],
-  [['--copy-mode', 'background', '--deadline', '5', 'a', 'b'], 'go with --copy-mode auto', 2],
+  [['--pivot', 'a', 'b'], '--pivot goes with --daemon or --qmp', 2],
+  [['a', 'b', '--deadline', '5', '--copy-mode', 'background'], '--copy-mode and --deadline go with --daemon or --qmp', 2],
+  [['--daemon', 'sock', '--cache', 'none', '--backing=deny', 'a', 'b'], '--cache and --backing are for files: a daemon has its nodes open', 2],
+  [['--daemon', 'sock', '-f', 'raw', 'a', 'b'], '--source-format is for files', 2],
+  [['--qmp', 'sock', '--verify', 'a', 'b'], '--verify does not go with --qmp', 2],
+  [['--qmp', 'sock', '--daemon', 'sock', 'a', 'b'], '--daemon and --qmp exclude each other', 2],
+  [['--daemon', 'sock', '--copy-mode', 'background', '--deadline', '5', 'a', 'b'], '--deadline goes with --copy-mode auto', 2],
+  [['--forecast', '--existing', 'a', 'b'], '--existing does not go with --forecast', 2],
   [['same', 'same'], 'are the same image', 1],
 ] as const)('%j is refused', async (args, message, code) => {
   const { code: found, stderr, stdout } = await quiesce(['mirror', ...args]);
@@ -84,7 +89,7 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
     try {
       await waitFor('the daemon listens', () => existsSync(tmp('qmp')));
       const uri = `nbd+unix:///d?socket=${tmp('nbd')}`;
-      await expectRefused(['mirror', '--daemon', tmp('qmp'), 'nobody', tmp('gone.raw')], "has no node 'nobody'");
+      await expectRefused(['mirror', '--daemon', tmp('qmp'), 'nobody', tmp('gone.raw')], "'nobody' is neither a node nor a device of");
       expect(existsSync(tmp('gone.raw'))).toBe(false);
       const slow = startQuiesce(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('gone.raw'), '--speed', '1M', '--copy-mode', 'background', '--json']);
       await waitFor('it copies', () => existsSync(tmp('gone.raw')));
@@ -92,9 +97,9 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
       slow.child.kill('SIGINT');
       expect(await slow.done).toMatchObject({ code: 130 });
       expect(existsSync(tmp('gone.raw'))).toBe(false);
-      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('copy.raw')])).toContain("is what node 'disk0' was: 20.1 MiB copied in ");
+      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('copy.raw')])).toContain("is what 'disk0' was: 20.1 MiB copied in ");
       await equal(image, tmp('copy.raw'), 'raw');
-      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('new.qcow2'), '--pivot'])).toContain("has taken the place of node 'disk0'");
+      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('new.qcow2'), '--pivot'])).toContain("has taken the place of 'disk0'");
       await runOk('qemu-io', ['-f', 'raw', '-c', 'read -P 9 1M 2M', '-c', 'write -P 3 50M 1M', uri]);
       const qmp = await QmpClient.connect(tmp('qmp'));
       const nodes = await qmp.execute('query-named-block-nodes', { flat: true }) as { 'node-name': string }[];

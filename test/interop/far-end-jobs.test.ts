@@ -92,13 +92,13 @@ const JOBS: Readonly<Record<string, (lab: Lab) => Promise<{ readonly actual: str
     await create(lab.folder, 'active', lab.size, 'top');
     const top = await open(lab, 'top', { 'read-only': true });
     const active = await open(lab, 'active', { backing: 'top' });
-    await ended(await startCommit(jobs, graph, { id: 'j', active, top, base: top.backing! }));
+    await ended(await startCommit(graph, jobs, { jobId: 'j', active, top, base: top.backing! }));
     return { actual: 'base', expected: 'copy' };
   },
   'active commit': async (lab) => {
     const { graph, jobs } = lab;
     const top = await open(lab, 'top');
-    const { blockJob } = await startActiveCommit(jobs, graph, { id: 'j', top, base: top.backing! });
+    const { blockJob } = await startActiveCommit(graph, jobs, { jobId: 'j', top, base: top.backing! });
     await ready(blockJob);
     blockJob.job.complete();
     await ended(blockJob);
@@ -106,7 +106,7 @@ const JOBS: Readonly<Record<string, (lab: Lab) => Promise<{ readonly actual: str
   },
   stream: async (lab) => {
     const node = await open(lab, 'top');
-    await ended(await startStream(lab.jobs, lab.graph, { id: 'j', node }));
+    await ended(await startStream(lab.graph, lab.jobs, { jobId: 'j', node }));
     expect(node.backing).toBe(null);
     return { actual: 'top', expected: 'copy' };
   },

@@ -61,8 +61,8 @@ async function openChain(storage: (name: string) => BlockDriver, name: string, a
 async function startJob(graph: BlockGraph, top: BlockNode, kind: Kind): Promise<BlockJob> {
   const jobs = new BlockJobs(new JobTable(() => undefined), { emit: () => undefined });
   const [mid, base] = [graph.get('mid'), graph.get('base')];
-  if (kind === 'commit') return startCommit(jobs, graph, { id: 'j', active: top, top: mid, base, backingFile: 'base' });
-  return startStream(jobs, graph, { id: 'j', node: top, base: kind === 'stream' ? null : base, backingFile: kind === 'stream' ? undefined : 'base' });
+  if (kind === 'commit') return startCommit(graph, jobs, { jobId: 'j', active: top, top: mid, base, backingFile: 'base' });
+  return startStream(graph, jobs, { jobId: 'j', node: top, base: kind === 'stream' ? null : base, backingFile: kind === 'stream' ? undefined : 'base' });
 }
 
 type Kind = 'commit' | 'stream' | 'stream to base';

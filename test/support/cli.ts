@@ -9,6 +9,7 @@ export const MiB = 1024 * KiB;
 
 export interface RunningCommand {
   readonly child: ChildProcess;
+  readonly stdout: () => string;
   readonly stderr: () => string;
   readonly done: Promise<RunResult>;
 }
@@ -24,12 +25,17 @@ export function startQuiesce(args: readonly string[], options: Pick<SpawnOptions
   const done = new Promise<RunResult>((resolve) => {
     child.once('close', (code, signal) => resolve({ code, signal, ...parts }));
   });
-  return { child, stderr: () => parts.stderr, done };
+  return { child, stdout: () => parts.stdout, stderr: () => parts.stderr, done };
 }
 
 /** Runs a command that must succeed; returns its standard output. */
 export async function quiesceOk(args: readonly string[], options: Parameters<typeof quiesce>[1] = {}): Promise<string> {
   return runOk(launcher, args, { timeoutMs: 120_000, ...options });
+}
+
+/** What a command with --json says last. */
+export function lastLine(stdout: string): Readonly<Record<string, unknown>> {
+  return JSON.parse(stdout.trimEnd().split('\n').at(-1)!) as Readonly<Record<string, unknown>>;
 }
 
 /** The one line that a failing command says, without `quiesce: `. */

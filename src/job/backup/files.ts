@@ -11,21 +11,21 @@ import { openByName } from '../../image/open-name.js';
 import { createImage } from '../../image/open.js';
 import { isNbdName } from '../../nbd/name.js';
 import { CACHE_MODES } from '../../protocol/cache-mode.js';
-import { BlockJobs } from '../block-job.js';
-import { finish, type ChainJobOptions } from '../chain-files.js';
-import { JobTable } from '../job-table.js';
+import { finish, ownJobs, type ChainJobOptions } from '../chain-files.js';
 import { startBackup, type BackupSync, type BitmapMode } from './backup.js';
 
-export interface BackupImageOptions extends Omit<ChainJobOptions, 'base'> {
+export interface BackupImageOptions extends Omit<ChainJobOptions, 'base' | 'format'> {
   /** Default `full`, or `incremental` with a bitmap. */
   readonly sync?: Exclude<BackupSync, 'none'> | undefined;
   /** A bitmap that the image keeps. */
   readonly bitmap?: string | undefined;
   readonly bitmapMode?: BitmapMode | undefined;
-  /** Default qcow2. */
+  /** Default: probed. */
+  readonly sourceFormat?: FormatName | undefined;
+  /** Default qcow2; where the target is there, probed. */
   readonly targetFormat?: FormatName | undefined;
-  /** Write into the target that is there; it must be as large. Default: a file is made, and refused where there is one. */
-  readonly existing?: boolean | undefined;
+  /** Make the target (default), and refuse where there is one; false writes into what is there, which must be as large. An NBD export is never made. */
+  readonly createTarget?: boolean | undefined;
   /** The backup before this one: the new file is an overlay of it. */
   readonly previous?: string | undefined;
 }
@@ -42,8 +42,8 @@ export async function backupImage(source: string, target: string, options: Backu
   const graph = new BlockGraph();
   let made = false;
   try {
-    const from = await open(graph, source, options.format ?? null, options.bitmap === undefined, options);
-    const create = options.existing !== true && !isNbdName(target);
+    const from = await open(graph, source, options.sourceFormat ?? null, options.bitmap === undefined, options);
+    const create = options.createTarget !== false && !isNbdName(target);
     if (create) {
       await makeTarget(target, from, options);
       made = true;
@@ -66,7 +66,7 @@ export async function backupImage(source: string, target: string, options: Backu
 async function run(graph: BlockGraph, source: BlockNode, target: BlockNode, options: BackupImageOptions): Promise<number> {
   const { bitmap, bitmapMode, speed, clock = systemClock } = options;
   const sync = options.sync ?? (bitmap === undefined ? 'full' : 'incremental');
-  const jobs = new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }, clock);
+  const jobs = ownJobs(options);
   options.signal?.throwIfAborted();
   const blockJob = await startBackup(graph, jobs, {
     jobId: 'backup', source, target, sync, bitmap, bitmapMode: bitmapMode ?? (bitmap === undefined ? undefined : 'on-success'), speed,

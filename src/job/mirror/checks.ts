@@ -19,6 +19,7 @@ export function checkMirror(graph: BlockGraph, options: MirrorOptions): void {
     }
     if (replaces !== undefined && findReplaced(graph, source, replaces).length() !== source.length()) refuse('cannot replace image with a mirror image of different size');
   }
+  if (options.verify === true && (options.sync === 'top' || options.sync === 'none')) refuse(`Sync mode '${options.sync}' leaves the target without what it is to be compared with`);
   if (bufSize < 0) refuse("Invalid parameter 'buf-size'");
   if (withoutFilters(source) === withoutFilters(target)) refuse("Can't mirror node into itself");
 }

@@ -3,7 +3,8 @@ import { BlockError } from '../../base/errors.js';
 import type { BlockNode } from '../../block/node.js';
 import type { JobContext } from '../job.js';
 import type { Copier } from './copier.js';
-import type { MirrorState } from './state.js';
+import { isRefusedForNow, type MirrorState } from './state.js';
+import type { MirrorVerifier } from './verify.js';
 
 /** How long a mirror that has nothing to do looks away, as in QEMU. */
 const IDLE_MS = 100;
@@ -19,6 +20,8 @@ export interface EngineOptions {
   readonly begin: (context: JobContext) => Promise<void>;
   /** From now on users' writes may go to the target too. */
   readonly onBegun: () => void;
+  /** Compares both before the end. */
+  readonly verifier?: MirrorVerifier | undefined;
 }
 
 export class MirrorEngine {
@@ -121,8 +124,9 @@ export class MirrorEngine {
       await context.sleep(IDLE_MS);
       return false;
     }
-    const letGo = await drainAll(this.#options.drained);
-    if (state.bitmap.count === 0 && !state.failed && await this.#flush(context)) {
+    if (!await this.#verify((verifier) => verifier.some())) return false;
+    const letGo = await this.#drain();
+    if (state.bitmap.count === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context)) {
       this.#tell(context);
       // QEMU tells of a job that keeps its source drained that it is paused
       this.state.parts.blockJob.job.holdPaused();
@@ -134,6 +138,30 @@ export class MirrorEngine {
     }
     letGo();
     return false;
+  }
+
+  /** Whether it is time to go on: `section` says so, or there is nothing to compare. */
+  async #verify(section: (verifier: MirrorVerifier) => Promise<boolean>): Promise<boolean> {
+    const { verifier } = this.#options;
+    if (verifier === undefined) return true;
+    try {
+      return await section(verifier);
+    } catch (error) {
+      if (!this.state.parts.target.abandoned && !isRefusedForNow(error)) this.state.fail(error);
+      return false;
+    }
+  }
+
+  /** What is left to be compared is compared while users wait, and the source itself can still be read. */
+  async #drain(): Promise<() => void> {
+    const [entrance, ...others] = this.#options.drained;
+    const letGo = await drainAll([entrance!]);
+    if (this.state.bitmap.count === 0) await this.#verify(async (verifier) => verifier.rest().then(() => true));
+    const letOthersGo = await drainAll(others);
+    return () => {
+      letOthersGo();
+      letGo();
+    };
   }
 
   async #flush(context: JobContext): Promise<boolean> {

@@ -1,30 +1,34 @@
 /** Mirrors an image into another, files or exports by their names, in this process: nothing else may write the source. */
+import { rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { BlockError } from '../../base/errors.js';
 import { systemClock, type Clock } from '../../base/clock.js';
+import { syncDirectory } from '../../base/directory.js';
 import { BlockGraph } from '../../block/graph.js';
+import type { BlockNode } from '../../block/node.js';
 import type { BackingPolicy } from '../../image/backing-name.js';
+import { formatByName, type FormatName } from '../../image/formats.js';
 import { openByName } from '../../image/open-name.js';
 import { createImage } from '../../image/open.js';
 import { CACHE_MODES, type CacheModeName } from '../../protocol/cache-mode.js';
 import { isNbdName } from '../../nbd/name.js';
-import { BlockJobs } from '../block-job.js';
-import { JobTable } from '../job-table.js';
-import { compareNodes } from './verify.js';
+import { ownJobs } from '../chain-files.js';
 import { startMirror, type Mirror, type MirrorOptions } from './mirror.js';
+import { progressOf, type MirrorProgress } from './progress.js';
 
-export interface MirrorImageOptions extends Pick<MirrorOptions, 'sync' | 'speed' | 'granularity' | 'bufSize' | 'operations' | 'copyMode' | 'convergence'> {
-  readonly sourceFormat?: 'raw' | 'qcow2' | undefined;
-  readonly targetFormat?: 'raw' | 'qcow2' | undefined;
-  /** Make the target anew, as large as the source. Never with an NBD export. */
-  readonly createTarget: boolean;
-  /** Compare both when all is copied; `CORRUPT` tells where they differ first. */
-  readonly verify?: boolean | undefined;
+export interface MirrorImageOptions extends Pick<MirrorOptions, 'speed' | 'granularity' | 'bufSize' | 'operations' | 'verify'> {
+  /** Default: probed. */
+  readonly sourceFormat?: FormatName | undefined;
+  /** Default: qcow2 for a name that ends so, else raw. */
+  readonly targetFormat?: FormatName | undefined;
+  /** Make the target (default), and refuse where there is one; false writes into what is there, which must be as large. An NBD export is never made. */
+  readonly createTarget?: boolean | undefined;
   readonly cache?: CacheModeName | undefined;
   readonly backing?: BackingPolicy | undefined;
-  /** Ends the mirror; what the target has got by then is there. */
+  /** Ends the mirror; a target that was made for it is removed. */
   readonly signal?: AbortSignal | undefined;
   /** Ten times a second. */
-  readonly onProgress?: ((mirror: Mirror) => void) | undefined;
+  readonly onProgress?: ((progress: MirrorProgress) => void) | undefined;
   /** As QMP tells them. */
   readonly onEvent?: ((event: string, data: Readonly<Record<string, unknown>>) => void) | undefined;
   readonly clock?: Clock | undefined;
@@ -38,29 +42,45 @@ export interface MirroredImage {
 
 const PROGRESS_MS = 100;
 
-/** Resolves when the target is whole, flushed and closed. */
-export async function mirrorImage(source: string, target: string, options: MirrorImageOptions): Promise<MirroredImage> {
-  const { clock = systemClock, onEvent = () => undefined, cache = 'writeback' } = options;
+/** Resolves when the target is whole, flushed and closed. Of a mirror that fails no file is left. */
+export async function mirrorImage(source: string, target: string, options: MirrorImageOptions = {}): Promise<MirroredImage> {
+  const { clock = systemClock, targetFormat = isNbdName(target) ? 'raw' : formatByName(target), createTarget = true } = options;
   const graph = new BlockGraph();
-  const table = new JobTable(({ id, status }) => onEvent('JOB_STATUS_CHANGE', { id, status }));
-  const jobs = new BlockJobs(table, { emit: onEvent }, clock);
-  const mode = CACHE_MODES[cache];
-  const how = { 'cache.direct': mode.direct, 'cache.no-flush': mode.noFlush, discard: 'unmap' };
-  const context = { backing: options.backing ?? 'same-dir' };
+  const jobs = ownJobs(options);
+  let made = false;
   try {
-    const from = (await openByName(graph, source, options.sourceFormat ?? null, { ...how, 'read-only': true }, context)).node;
-    const targetFormat = options.targetFormat ?? 'raw';
-    if (options.createTarget && !isNbdName(target)) await createImage(target, { format: targetFormat, size: from.length() });
-    const to = (await openByName(graph, target, targetFormat, how, context)).node;
-    const mirror = await startMirror(graph, jobs, { ...options, jobId: 'mirror', source: from, target: to });
+    const from = await open(graph, source, options.sourceFormat ?? null, true, options);
+    if (createTarget && !isNbdName(target)) {
+      await makeTarget(target, targetFormat, from.length());
+      made = true;
+    }
+    const to = await open(graph, target, targetFormat, false, options);
+    const mirror = await startMirror(graph, jobs, { ...options, jobId: 'mirror', source: from, target: to, sync: 'full' });
     await finish(mirror, clock, options);
     const { written } = mirror.figures();
-    if (options.verify === true) await compareNodes(from, to, options.signal);
-    return { bytes: from.length(), written };
-  } finally {
-    await table.close();
+    const bytes = from.length();
+    await jobs.jobs.close();
     await graph.closeAll();
+    if (made) await syncDirectory(dirname(target));
+    return { bytes, written };
+  } catch (error) {
+    await jobs.jobs.close().catch(() => undefined);
+    await graph.closeAll().catch(() => undefined);
+    // half a copy looks like a disk
+    if (made) await rm(target, { force: true });
+    throw error;
   }
+}
+
+async function open(graph: BlockGraph, name: string, format: FormatName | null, readOnly: boolean, { cache, backing }: MirrorImageOptions): Promise<BlockNode> {
+  const mode = CACHE_MODES[cache ?? 'writeback'];
+  const how = { 'read-only': readOnly, discard: 'unmap', 'cache.direct': mode.direct, 'cache.no-flush': mode.noFlush };
+  return (await openByName(graph, name, format, how, { backing: backing ?? 'same-dir' })).node;
+}
+
+async function makeTarget(target: string, format: FormatName, size: number): Promise<void> {
+  if (await stat(target).then(() => true, () => false)) throw new BlockError('EXISTS', `'${target}' is there already`, { node: target, errno: 'EEXIST' });
+  await createImage(target, { format, size });
 }
 
 /** A mirror that is ready and cancelled softly has a target that is what the source was then. */
@@ -77,7 +97,7 @@ async function finish(mirror: Mirror, clock: Clock, { signal, onProgress }: Mirr
       asked = true;
       job.cancel(false);
     }
-    onProgress?.(mirror);
+    onProgress?.(progressOf(mirror));
     await clock.sleep(asked ? PROGRESS_MS : PROGRESS_MS / 2, over.signal);
   }
   signal?.removeEventListener('abort', cancel);

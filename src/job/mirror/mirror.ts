@@ -6,6 +6,7 @@ import type { BlockBackend } from '../../block/backend.js';
 import { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import type { BlockGraph } from '../../block/graph.js';
 import { BlockNode } from '../../block/node.js';
+import { LatencyMeter } from '../../block/latency.js';
 import { NO_USE, Permission, type EdgeUse, type NodeUser } from '../../block/permissions.js';
 import { RequestFlag } from '../../block/request.js';
 import { InterceptFilter } from '../../filter/intercept.js';
@@ -23,10 +24,11 @@ import type { ControllerOptions } from './controller.js';
 import { checkMirror, refuseFilterOnChain, shows } from './checks.js';
 import { Copier, type CopierLimits } from './copier.js';
 import { differentSizes, drainAll, MirrorEngine } from './engine.js';
-import { MirrorPilot, type Convergence } from './pilot.js';
+import { MirrorPilot, phaseData, type Convergence } from './pilot.js';
 import { SourceMap } from './source-map.js';
 import { MirrorState, type CopyMode } from './state.js';
 import { MirrorTarget } from './target.js';
+import { MirrorVerifier } from './verify.js';
 import { WantedBitmap } from './wanted-bitmap.js';
 
 export interface MirrorOptions {
@@ -60,6 +62,8 @@ export interface MirrorOptions {
   readonly filterNodeName?: string | undefined;
   /** Default `background`. `auto` changes it as it needs to, and slows guests down where that alone does not do. */
   readonly copyMode?: CopyMode | 'auto' | undefined;
+  /** Both disks are compared before the target takes the source's place, or the job ends; where they differ, it fails and tells where first. With the sync modes that copy all. */
+  readonly verify?: boolean | undefined;
   /** For the copy mode `auto`. */
   readonly convergence?: ControllerOptions | undefined;
   /** Does not wait to be completed. */
@@ -112,6 +116,10 @@ export interface MirrorFigures {
   /** Milliseconds for which the oldest request to the target has been under way. */
   readonly targetSilentMs: number;
   readonly activelySynced: boolean;
+  /** 99 of 100 writes of users took no longer than so many milliseconds, lately; null where there were none. */
+  readonly guestP99Ms: number | null;
+  /** Bytes that are still to be compared; null where that has not begun. */
+  readonly unverified: number | null;
 }
 
 const DEFAULT_BUF_SIZE = 16 * MiB;
@@ -141,10 +149,12 @@ class MirrorRun implements Mirror, JobWork {
   readonly #options: MirrorOptions;
   readonly #driver: InterceptFilter;
   readonly #gate: WriteGate;
+  readonly #latency: LatencyMeter;
   #door: BlockBackend | null = null;
   #state!: MirrorState;
   #active!: ActiveWrites;
   #engine: MirrorEngine | null = null;
+  #verifier: MirrorVerifier | undefined;
   #pilot: MirrorPilot | null = null;
   /** Users' writes come through the job. */
   #begun = false;
@@ -160,8 +170,9 @@ class MirrorRun implements Mirror, JobWork {
     this.#options = options;
     const nodeName = graph.takeName(options.filterNodeName);
     this.#gate = new WriteGate(jobs.clock);
+    this.#latency = new LatencyMeter(jobs.clock);
     this.#driver = new InterceptFilter({
-      child: source, formatName: 'mirror_top', gate: this.#gate, guard: options.journal?.intent, cost: (request) => this.#state.costOf(request),
+      child: source, formatName: 'mirror_top', gate: this.#gate, latency: this.#latency, guard: options.journal?.intent, cost: (request) => this.#state.costOf(request),
       childUse: kind === 'commit' ? commitUse : undefined,
     });
     this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
@@ -199,6 +210,7 @@ class MirrorRun implements Mirror, JobWork {
       source.bitmaps.anonymous.add(this.#state.bitmap);
       source.writeObservers.add(this.#state);
       this.#wanted?.freeze();
+      if (this.#verifier !== undefined) source.writeObservers.add(this.#verifier);
       await blockJob.addNode(graph, 'source', source, { used: 0, shared: READ_AND_WRITES });
       await blockJob.addNode(graph, 'target', target, { used: 0, shared: Permission.ALL });
       if (kind === 'commit') await this.#holdIntermediates();
@@ -237,8 +249,9 @@ class MirrorRun implements Mirror, JobWork {
     // what an interrupted one left to do is in its journal
     this.#wanted = this.#options.journal?.resumes === true ? null : WantedBitmap.of(this.#options);
     const base = this.#options.kind === 'commit' ? target : null;
+    if (this.#options.verify === true) this.#verifier = new MirrorVerifier(this.#state, copier.limits);
     this.#engine = new MirrorEngine(this.#state, copier, {
-      drained: [this.filter, source],
+      drained: [this.filter, source], verifier: this.#verifier,
       begin: async (context) => this.#options.journal?.mark(this.#state.bitmap) === true ? undefined : begin(this.#state, settled, { sync, targetIsZero, wanted: this.#wanted?.bitmap ?? null, base }, context),
       onBegun: () => {
         this.#driver.intercept = this.#active.intercept;
@@ -248,7 +261,7 @@ class MirrorRun implements Mirror, JobWork {
       },
     });
     this.#pilot = new MirrorPilot({
-      state: this.#state, copier, active: this.#active, gate: this.#gate, setCopyMode: (mode) => this.#takeCopyMode(mode), onPhase: (now) => this.#tellPhase(now),
+      state: this.#state, copier, active: this.#active, gate: this.#gate, setCopyMode: (mode) => this.#takeCopyMode(mode), onPhase: (now) => this.blockJob.tell('BLOCK_JOB_PHASE', phaseData(this.blockJob.job.id, now)),
     }, this.#options.convergence ?? {});
     this.setCopyMode(copyMode);
     if (this.#options.autoComplete === true) this.#engine.complete();
@@ -268,13 +281,6 @@ class MirrorRun implements Mirror, JobWork {
     }
   }
 
-  #tellPhase({ phase, copyMode, dirty, copyRate, dirtyRate, etaMs, deadlineMs }: Convergence): void {
-    this.blockJob.tell('BLOCK_JOB_PHASE', {
-      device: this.blockJob.job.id, phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate,
-      ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs },
-    });
-  }
-
   #takeCopyMode(mode: CopyMode): void {
     this.#state.copyMode = mode;
     this.#state.bitmap.enabled = mode === 'background';
@@ -289,7 +295,7 @@ class MirrorRun implements Mirror, JobWork {
 
   figures(): MirrorFigures {
     const { length, remaining, backgroundBytes, activeBytes, written, dirtied, activelySynced, parts } = this.#state;
-    return { length, dirty: remaining, inFlight: backgroundBytes + activeBytes, written, dirtied, targetSilentMs: parts.target.silentMs, activelySynced };
+    return { length, dirty: remaining, inFlight: backgroundBytes + activeBytes, written, dirtied, targetSilentMs: parts.target.silentMs, activelySynced, guestP99Ms: this.#latency.p99(), unverified: this.#verifier?.left ?? null };
   }
 
   async run(context: JobContext): Promise<void> {
@@ -355,6 +361,7 @@ class MirrorRun implements Mirror, JobWork {
     if (this.#engine !== null) {
       source.bitmaps.anonymous.delete(this.#state.bitmap);
       source.writeObservers.delete(this.#state);
+      if (this.#verifier !== undefined) source.writeObservers.delete(this.#verifier);
     }
     toReplace.blockers.delete(REPLACE_BLOCKER);
     this.#thaw();

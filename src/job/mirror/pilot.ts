@@ -36,6 +36,14 @@ export interface PilotParts {
   readonly onPhase: (now: Convergence) => void;
 }
 
+/** Of the event BLOCK_JOB_PHASE. */
+export function phaseData(jobId: string, { phase, copyMode, dirty, copyRate, dirtyRate, etaMs, deadlineMs }: Convergence): Readonly<Record<string, string | number>> {
+  return {
+    device: jobId, phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate,
+    ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs },
+  };
+}
+
 /** A target that is silent for this part of the guests' patience gets only small requests, and no guest waits at the gate for it. */
 const SUSPECT = 0.25;
 /** What the background may have in flight at the target, as a part of the guests' patience. */

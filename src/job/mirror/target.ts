@@ -52,6 +52,14 @@ export class MirrorTarget {
 
   /** Rejects with CANCELLED once the target is abandoned, and with BUSY where it is drained: try again later. */
   submit(request: BlockRequest): Promise<void> {
+    return this.ask(() => {
+      const ready = this.#guard?.begin(0, 0) ?? null;
+      return ready === null ? this.door.submit(request) : ready.then(() => this.door.submit(request));
+    });
+  }
+
+  /** What else is asked of it; rejects as `submit` does. */
+  ask<T>(question: () => Promise<T>): Promise<T> {
     if (this.#abandoned) return Promise.reject(abandonment());
     if (this.draining) return Promise.reject(new BlockError('BUSY', 'the target is drained'));
     return new Promise((resolve, reject) => {
@@ -61,10 +69,9 @@ export class MirrorTarget {
         this.#lastEndMs = this.#clock.monotonicMs();
         if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#lastEndMs - pending.sinceMs);
       };
-      const ready = this.#guard?.begin(0, 0) ?? null;
-      (ready === null ? this.door.submit(request) : ready.then(() => this.door.submit(request))).then(() => {
+      question().then((answer) => {
         ended();
-        resolve();
+        resolve(answer);
       }, (error: unknown) => {
         ended();
         reject(error);

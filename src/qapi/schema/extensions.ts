@@ -16,7 +16,8 @@ struct XQuiesceVmStateEnd { error?: str }
 extend q_obj_blockdev-mirror-arg {
   x-quiesce-bitmap?: str, x-quiesce-target-is-zero?: bool, x-quiesce-unmap?: bool, x-quiesce-operations?: uint16,
   x-quiesce-copy-mode?: XQuiesceCopyMode, x-quiesce-deadline?: uint32, x-quiesce-max-guest-latency?: uint32,
-  x-quiesce-throttle-below?: size, x-quiesce-min-guest-rate?: size
+  x-quiesce-throttle-below?: size, x-quiesce-min-guest-rate?: size,
+  x-quiesce-verify?: bool
 }
 enum XQuiesceCopyMode { background, write-blocking, auto }
 event BLOCK_JOB_PHASE {

@@ -44,7 +44,7 @@ afterEach(async () => {
 function start(kind: 'commit' | 'stream'): Promise<BlockJob> {
   const jobs = new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }, clock);
   const [base, mid, top] = nodes as [BlockNode, BlockNode, BlockNode];
-  return kind === 'commit' ? startCommit(jobs, graph, { id: 'j', active: top, top: mid, base, speed: 1 }) : startStream(jobs, graph, { id: 'j', node: top, base, speed: 1 });
+  return kind === 'commit' ? startCommit(graph, jobs, { jobId: 'j', active: top, top: mid, base, speed: 1 }) : startStream(graph, jobs, { jobId: 'j', node: top, base, speed: 1 });
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });

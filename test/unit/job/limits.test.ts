@@ -68,9 +68,9 @@ interface Options { readonly speed?: number }
 const KINDS: Readonly<Record<string, (jobs: BlockJobs, options: Options) => Promise<BlockJob>>> = {
   mirror: async (jobs, options) => (await startMirror(graph, jobs, { jobId: 'j', source: node('top'), target: node('dst'), sync: 'full', ...options })).blockJob,
   backup: (jobs, options) => startBackup(graph, jobs, { jobId: 'j', source: node('top'), target: node('dst'), sync: 'full', ...options }),
-  'active commit': async (jobs, options) => (await startActiveCommit(jobs, graph, { id: 'j', top: node('top'), base: node('mid'), ...options })).blockJob,
-  commit: (jobs, options) => startCommit(jobs, graph, { id: 'j', active: node('top'), top: node('mid'), base: node('base'), ...options }),
-  stream: (jobs, options) => startStream(jobs, graph, { id: 'j', node: node('top'), ...options }),
+  'active commit': async (jobs, options) => (await startActiveCommit(graph, jobs, { jobId: 'j', top: node('top'), base: node('mid'), ...options })).blockJob,
+  commit: (jobs, options) => startCommit(graph, jobs, { jobId: 'j', active: node('top'), top: node('mid'), base: node('base'), ...options }),
+  stream: (jobs, options) => startStream(graph, jobs, { jobId: 'j', node: node('top'), ...options }),
 };
 const KIND_NAMES = Object.keys(KINDS);
 

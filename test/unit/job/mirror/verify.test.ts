@@ -1,43 +1,141 @@
-/** What the comparison after a mirror finds. */
-import { truncateSync, writeFileSync } from 'node:fs';
+/** What is compared before the target takes the source's place: all of it, also what guests change meanwhile, and nothing else decides. */
 import { expect, test } from '@jest/globals';
-import { openImage } from '../../../../src/index.js';
-import { compareNodes } from '../../../../src/job/mirror/verify.js';
-import { useTmp } from '../../../support/tmp.js';
+import { makeRequest } from '../../../../src/index.js';
+import { firstDifference } from '../../../../src/job/mirror/verify.js';
+import { gate, KiB, MirrorLab } from '../../../support/mirror-lab.js';
 
-const tmp = useTmp();
-const SIZE = 5 * 1024 ** 2 + 512;
+const SIZE = 5 * 1024 * KiB + 512;
 
-async function compare(holds: Readonly<Record<'one' | 'other', readonly (readonly [at: number, bytes: number])[]>>, signal?: AbortSignal): Promise<void> {
-  for (const name of ['one', 'other'] as const) {
-    const data = Buffer.alloc(SIZE);
-    for (const [at, bytes] of holds[name]) data.fill(7, at, at + bytes);
-    writeFileSync(tmp(name), data.subarray(0, holds[name].length === 0 ? 0 : SIZE));
-    truncateSync(tmp(name), SIZE);
-  }
-  const [one, other] = [await openImage(tmp('one'), { readOnly: true, format: 'raw' }), await openImage(tmp('other'), { readOnly: true, format: 'raw' })];
-  try {
-    await compareNodes(one, other, signal);
-  } finally {
-    await one.close();
-    await other.close();
-  }
+async function lab(fill: number | null = 0x55): Promise<MirrorLab> {
+  return MirrorLab.create({ bytes: SIZE, turns: 1, fill });
 }
 
-test('equal disks, and zeros that are stored beside holes', async () => {
-  await compare({ one: [[4096, 512]], other: [[4096, 512]] });
-  await compare({ one: [[0, 0]], other: [] });
+/** Behind everybody's back. */
+function spoil(where: MirrorLab, disk: 'source' | 'target', offset: number, bytes: number): Promise<void> {
+  return where.disks[disk].memory.submit(makeRequest('write', offset, bytes, Buffer.alloc(bytes, 0xee)));
+}
+
+function targetReads(where: MirrorLab): number {
+  return where.disks.target.log.filter(({ op }) => op === 'read').reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+test.each([['background'], ['write-blocking'], ['auto']] as const)('equal disks: all is read back, and the users move (%s)', async (copyMode) => {
+  const where = await lab();
+  await where.start({ verify: true, copyMode });
+  await where.complete();
+  expect([where.job.error, where.equal]).toEqual([null, true]);
+  expect(where.door.node).toBe(where.target);
+  expect(targetReads(where)).toBeGreaterThanOrEqual(SIZE);
+  expect(where.mirror.figures().unverified).toBe(0);
+});
+
+test('without being asked, nothing is read back', async () => {
+  const where = await lab();
+  await where.start();
+  await where.complete();
+  expect([targetReads(where), where.mirror.figures().unverified]).toEqual([0, null]);
+});
+
+test('what both hold as zeros is not read', async () => {
+  const where = await lab(null);
+  await where.start({ verify: true });
+  await where.complete();
+  expect([where.job.error, where.equal]).toEqual([null, true]);
+  expect(targetReads(where)).toBeLessThanOrEqual(512); // the end, in this memory
 });
 
 test.each([
   ['the first sector', [[0, 1]], 0, 512],
   ['the last sector', [[SIZE - 1, 1]], SIZE - 512, 512],
-  ['a run within a chunk', [[1024 ** 2 + 1024, 1536]], 1024 ** 2 + 1024, 1536],
-  ['the first of several', [[3 * 1024 ** 2, 512], [2 * 1024 ** 2 + 512, 600]], 2 * 1024 ** 2 + 512, 1024],
-] as const)('%s', async (_, found, offset, bytes) => {
-  await expect(compare({ one: found, other: [] })).rejects.toMatchObject({ code: 'CORRUPT', message: expect.stringContaining(`differ in ${bytes} bytes at ${offset}`) });
+  ['a run', [[1024 * KiB + 1024, 1536]], 1024 * KiB + 1024, 1536],
+  ['the first of several', [[3 * 1024 * KiB, 512], [2 * 1024 * KiB + 512, 600]], 2 * 1024 * KiB + 512, 1024],
+] as const)('%s differs: the job fails, tells where, and nobody moves', async (_, damage, offset, bytes) => {
+  const where = await lab();
+  await where.start({ verify: true });
+  await where.ready();
+  for (const [at, length] of damage) await spoil(where, 'target', at, length);
+  where.job.complete();
+  await where.job.ended;
+  expect(where.job.error).toBe(`Source and target differ in ${bytes} bytes at ${offset}`);
+  expect(where.door.node).toBe(where.source);
+  expect(where.graph.nodes()).toEqual([where.source, where.target]);
 });
 
-test('it can be given up', async () => {
-  await expect(compare({ one: [[0, 1]], other: [] }, AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough');
+test('zeros on one side only are a difference', async () => {
+  const where = await lab(null);
+  await where.start({ verify: true });
+  await where.ready();
+  await spoil(where, 'target', 65_536, 10);
+  where.job.complete();
+  await where.job.ended;
+  expect(where.job.error).toBe('Source and target differ in 512 bytes at 65536');
+});
+
+test('a copy that is left in place is compared as well', async () => {
+  const where = await lab();
+  await where.start({ verify: true });
+  await where.ready();
+  await spoil(where, 'target', 0, 1);
+  where.job.cancel(false);
+  await where.job.ended;
+  expect(where.job.error).toContain('differ in 512 bytes at 0');
+});
+
+test.each([['background'], ['write-blocking']] as const)('guests that write meanwhile are no difference, and what they wrote is compared (%s)', async (copyMode) => {
+  const where = await lab();
+  await where.start({ verify: true, copyMode });
+  await where.ready();
+  let over = false;
+  const guest = (async () => {
+    for (let n = 0; !over; n++) {
+      await where.door.submit(makeRequest('write', n * 7919 % (SIZE - 3000), 3000, Buffer.alloc(3000, n)));
+      await where.turns(3);
+    }
+  })();
+  where.job.complete();
+  await where.job.ended;
+  over = true;
+  await guest;
+  expect([where.job.error, where.equal]).toEqual([null, true]);
+  expect(targetReads(where)).toBeGreaterThan(SIZE);
+});
+
+test('a forced cancel does not wait for a target that does not answer', async () => {
+  const where = await lab();
+  await where.start({ verify: true });
+  await where.ready();
+  const held = gate();
+  where.disks.target.before = ({ op }) => (op === 'read' ? held.opened : undefined);
+  where.job.complete();
+  while (where.disks.target.inFlight === 0) await where.turns(1);
+  const began = performance.now();
+  where.job.cancel(true);
+  await where.job.ended;
+  expect(performance.now() - began).toBeLessThan(1000);
+  expect(where.door.node).toBe(where.source);
+  held.open();
+  await where.graph.remove('target');
+});
+
+test('a target that cannot be read back fails the job', async () => {
+  const where = await lab();
+  await where.start({ verify: true });
+  await where.ready();
+  where.disks.target.fault = ({ op }) => { if (op === 'read') throw Object.assign(new Error('read'), { code: 'EIO' }); };
+  where.job.complete();
+  await where.job.ended;
+  expect(where.job.error).toBe('Input/output error');
+  expect(where.door.node).toBe(where.source);
+});
+
+test.each(['top', 'none'] as const)('sync mode %s has nothing to be compared with', async (sync) => {
+  const where = await lab();
+  await expect(where.start({ verify: true, sync })).rejects.toThrow(`Sync mode '${sync}'`);
+});
+
+test('a difference ends with its sectors, or the disk', () => {
+  const [mine, theirs] = [Buffer.alloc(1300), Buffer.alloc(1300)];
+  expect(firstDifference(mine, theirs, 0)).toBeNull();
+  theirs[1299] = 1;
+  expect(firstDifference(mine, theirs, 4096)).toEqual({ offset: 4096 + 1024, bytes: 276 });
 });
