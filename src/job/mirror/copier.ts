@@ -2,7 +2,7 @@
  * The background half of a mirror: takes what is dirty, granule after granule, and brings it to the target with a
  * bounded number of operations in a bounded memory (systems.md 5.2).
  */
-import { BufferPool } from '../../base/buffer-pool.js';
+import { BufferPool, type Lease } from '../../base/buffer-pool.js';
 import { alignDown, alignUp, GiB, MiB } from '../../base/bytes.js';
 import type { RangeHold } from '../../base/range-lock.js';
 import { RequestFlag } from '../../block/request.js';
@@ -150,7 +150,11 @@ export class Copier {
 
   async #copy(offset: number, bytes: number): Promise<boolean> {
     const { source, target } = this.#state.parts;
-    const lease = await this.#pool.lease(bytes);
+    const lease = await this.#lease(bytes);
+    if (lease === null) {
+      this.#state.again(offset, bytes);
+      return false;
+    }
     let operation: 'read' | 'write' = 'read';
     try {
       await source.read(offset, lease.buffer, 'background');
@@ -164,5 +168,14 @@ export class Copier {
       // an abandoned target may still read it
       if (!target.abandoned) lease.release();
     }
+  }
+
+  /** Null where the target was abandoned first: what it may still read is never given back. */
+  async #lease(bytes: number): Promise<Lease | null> {
+    const leasing = this.#pool.lease(bytes);
+    if (!(leasing instanceof Promise)) return leasing;
+    const lease = await this.#state.parts.target.unlessAbandoned(leasing);
+    if (lease === null) void leasing.then((late) => late.release());
+    return lease;
   }
 }

@@ -17,6 +17,8 @@ export class MirrorTarget {
   /** Oldest first. */
   readonly #pending = new Set<Pending>();
   #abandoned = false;
+  /** Of those who wait for something else than its answers. */
+  readonly #givingUp = new Set<() => void>();
   #slowestMs = 0;
   #lastEndMs = -Infinity;
 
@@ -84,6 +86,18 @@ export class MirrorTarget {
     this.#abandoned = true;
     for (const { giveUp } of this.#pending) giveUp(abandonment());
     this.#pending.clear();
+    for (const giveUp of this.#givingUp) giveUp();
+    this.#givingUp.clear();
+  }
+
+  /** What the work comes to, or null once the target is abandoned. */
+  unlessAbandoned<T>(work: Promise<T>): Promise<T | null> {
+    if (this.#abandoned) return Promise.resolve(null);
+    return new Promise((resolve, reject) => {
+      const giveUp = (): void => resolve(null);
+      this.#givingUp.add(giveUp);
+      void work.finally(() => this.#givingUp.delete(giveUp)).then(resolve, reject);
+    });
   }
 }
 
