@@ -25,14 +25,16 @@ const STEP_BYTES = 2 * GiB;
 /** Marks what is to be copied, and zeroes a target where that is cheap. */
 export async function begin(state: MirrorState, source: () => Promise<BlockNode>, options: BeginOptions, context: JobContext): Promise<void> {
   const { bitmap, length, parts } = state;
-  switch (options.sync) {
+  const belowTop = options.sync === 'top' ? await layerBelowTop(source) : null;
+  // without a layer below, the top is all there is, and what it does not hold is zeros
+  switch (options.sync === 'top' && belowTop === null ? 'full' : options.sync) {
     case 'none':
       return;
     case 'bitmap':
     case 'incremental':
       return bitmap.merge(options.wanted!);
     case 'top':
-      return markAllocated(state, source, await layerBelowTop(source), context);
+      return markAllocated(state, source, belowTop, context);
     case 'full':
       if (options.base === null && !options.targetIsZero) {
         if (!zeroesCheaply(parts.target.door.node)) return bitmap.set(0, length);
