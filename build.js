@@ -6,10 +6,12 @@
  *   node build.js --if-stale   build only where a source is newer than the last build
  *   node build.js --prepare    npm's `prepare`: like --if-stale, and no failure where the devDependencies are missing
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
@@ -63,11 +65,27 @@ const FREQUENT = [
   ['snapshot', 'delete', 'a', 's'],
 ];
 
+/** What the last of these commands copies between. */
+const SERVED = [['from', 'served'], ['to', 'empty']];
+const ON_SERVERS = ['nbd', 'copy', ...SERVED.map(([socket]) => `nbd+unix:///?socket=${socket}`)];
+
 /** Compiles ahead into the folder of the bundle. Whatever fails here costs start-up time, and nothing else. */
-function compileAhead(cli) {
+async function compileAhead(cli) {
   const images = mkdtempSync(join(tmpdir(), 'quiesce-build-'));
+  const program = (entry, args) => [process.execPath, [join(root, 'build-code.cjs'), cli, entry, ...args], { cwd: images, stdio: 'ignore' }];
   try {
-    for (const command of FREQUENT) spawnSync(process.execPath, [join(root, 'build-code.cjs'), cli, 'main', ...command], { cwd: images, stdio: 'ignore' });
+    for (const command of FREQUENT) spawnSync(...program('main', command));
+    for (const [, image] of SERVED) writeFileSync(join(images, image), Buffer.alloc(4 * 1024 * 1024, image));
+    const servers = SERVED.map(([socket, image]) => spawn(...program('nbd', ['-k', join(images, socket), '-f', 'raw', '-t', '-e', '8', image])));
+    try {
+      for (let tries = 0; tries < 1200 && SERVED.some(([socket]) => !existsSync(join(images, socket))); tries++) await sleep(25);
+      spawnSync(...program('main', ON_SERVERS));
+    } finally {
+      for (const server of servers) {
+        server.kill();
+        if (server.exitCode === null && server.signalCode === null) await once(server, 'exit');
+      }
+    }
   } finally {
     rmSync(images, { recursive: true, force: true });
   }
@@ -86,7 +104,7 @@ export async function build() {
   const freshLib = join(dist, `.lib-${process.pid}`);
   try {
     await buildCli(freshCli);
-    compileAhead(freshCli);
+    await compileAhead(freshCli);
     swapIn(freshCli, join(dist, 'cli'));
     buildLibrary(freshLib);
     swapIn(freshLib, join(dist, 'lib'));
