@@ -68,7 +68,7 @@ export class ClientPool {
   }
 
   static async open(options: PoolOptions): Promise<ClientPool> {
-    const expires = performance.now() + (options.openTimeoutMs ?? 0);
+    const expires = systemClock.monotonicMs() + (options.openTimeoutMs ?? 0);
     const first = await attempts(options, expires, options.signal);
     const pool = new ClientPool(options, first);
     await pool.#openMore();
@@ -198,7 +198,7 @@ export class ClientPool {
   }
 
   async #reconnect(): Promise<void> {
-    this.#deadline ??= performance.now() + (this.#options.reconnectDelayMs ?? 0);
+    this.#deadline ??= systemClock.monotonicMs() + (this.#options.reconnectDelayMs ?? 0);
     try {
       const connection = await attempts(this.#options, this.#deadline, this.#abort.signal);
       this.#reconnecting = null;
@@ -230,15 +230,15 @@ export class ClientPool {
   }
 }
 
-/** Connects, again and again until `expires` (of performance.now). */
+/** Connects, again and again until `expires` (of the system's clock). */
 async function attempts(options: PoolOptions, expires: number, signal: AbortSignal | undefined): Promise<ClientConnection> {
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
-    const left = expires - performance.now();
+    const left = expires - systemClock.monotonicMs();
     const timeout = options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS;
     try {
       return await ClientConnection.open({ ...options, signal, timeoutMs: left > 0 ? Math.min(timeout, left) : timeout });
     } catch (error) {
-      const rest = expires - performance.now();
+      const rest = expires - systemClock.monotonicMs();
       if (rest <= 0 || isAborted(signal)) throw error;
       await systemClock.sleep(Math.min(pause, rest));
       if (isAborted(signal)) throw new BlockError('CANCELLED', `connecting to '${addressText(options.address)}' was cancelled`, { cause: signal?.reason });

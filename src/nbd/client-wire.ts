@@ -1,5 +1,6 @@
 /** The negotiation's view of a socket: exact reads, one deadline for all of it, and no more in memory than one answer needs. */
 import { KiB } from '../base/bytes.js';
+import { systemClock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
 import type { ClientSocket } from './client-socket.js';
 
@@ -18,13 +19,13 @@ export class HandshakeWire {
 
   constructor(socket: ClientSocket, timeoutMs: number) {
     this.socket = socket;
-    this.#expires = performance.now() + timeoutMs;
+    this.#expires = systemClock.monotonicMs() + timeoutMs;
     this.#timer = setTimeout(() => socket.destroy(new BlockError('PROTOCOL',
       `'${socket.name}' did not finish the NBD negotiation within ${timeoutMs} ms`, { node: socket.name, errno: 'ETIMEDOUT' })), timeoutMs);
     this.#attach();
   }
 
-  get msLeft(): number { return Math.max(1, this.#expires - performance.now()); }
+  get msLeft(): number { return Math.max(1, this.#expires - systemClock.monotonicMs()); }
   /** Bytes that came and were not read. */
   get unread(): number { return this.#bytes; }
 

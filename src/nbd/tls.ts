@@ -2,19 +2,17 @@
  * TLS credentials of both sides, from a directory as QEMU's `tls-creds-x509` and `tls-creds-psk` objects read it, and
  * the upgrade of a connected socket. What is read from the disk is read once, when the object is made.
  */
-import { X509Certificate } from 'node:crypto';
+import type { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { isIP, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type tls from 'node:tls';
 import { systemClock } from '../base/clock.js';
 import { BlockError, errnoOf, errnoText, messageOf } from '../base/errors.js';
 
-/** Loads at the first use: short commands that speak to plain servers must not pay for it. */
-function nodeTls(): typeof tls {
-  return createRequire(import.meta.url)('node:tls') as typeof tls;
-}
+// Both load at the first use: short commands that speak to plain servers must not pay for them.
+const nodeTls = (): typeof tls => process.getBuiltinModule('node:tls');
+const certificateOf = (block: string): X509Certificate => new (process.getBuiltinModule('node:crypto').X509Certificate)(block);
 
 export type TlsEndpoint = 'client' | 'server';
 
@@ -198,7 +196,7 @@ function refuseUnusable(dir: string, context: tls.SecureContextOptions): void {
 function parseCertificates(path: string, pem: Buffer): X509Certificate[] {
   const blocks = pem.toString('latin1').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
   try {
-    if (blocks.length > 0) return blocks.map((block) => new X509Certificate(block));
+    if (blocks.length > 0) return blocks.map(certificateOf);
   } catch (error) {
     throw new BlockError('INVALID_ARGUMENT', `Unable to import certificates from ${path}: ${messageOf(error)}`, { cause: error });
   }
