@@ -33,7 +33,7 @@ export async function serveImage(session: NbdSession): Promise<void> {
   stop.addEventListener('abort', end, { once: true });
   if (stop.aborted) end();
   const graph = new BlockGraph();
-  const exports = new BlockExports(graph, () => undefined, {
+  const exports = new BlockExports(graph, { deleted: () => undefined }, {
     onDisconnect: (connections, negotiated) => {
       if (negotiated && connections === 0 && !session.persistent) end();
     },

@@ -1,18 +1,11 @@
-/** QMP: blockdev-backup, alone and in transactions. */
-import { prepareBackup, startBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from '../job/backup/backup.js';
+/** QMP: blockdev-backup. */
+import { prepareBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from '../job/backup/backup.js';
 import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
 import type { JobTransaction } from '../job/job-transaction.js';
-import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
 import type { PreparedAction } from './transaction.js';
-
-export function backupCommands(daemon: StorageDaemon): CommandTable {
-  return {
-    'blockdev-backup': async (args) => { await startBackup(daemon.graph, daemon.blockJobs, blockdevOptions(daemon, args)); },
-  };
-}
 
 /** With a transaction of jobs, they end together. */
 export async function prepareBackupAction(daemon: StorageDaemon, args: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {

@@ -1,5 +1,7 @@
 /** QMP: changes of single nodes. */
 import { BlockError } from '../base/errors.js';
+import { BlockChild } from '../block/child.js';
+import type { BlockNode } from '../block/node.js';
 import { Permission } from '../block/permissions.js';
 import { resizeNode } from '../block/resize.js';
 import { QuorumDriver } from '../filter/quorum.js';
@@ -7,6 +9,7 @@ import { QmpCommandError } from '../qmp/command-error.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import type { StorageDaemon } from './daemon.js';
+import { whileJobsPause } from './job-pauses.js';
 
 export function nodeCommands(daemon: StorageDaemon): CommandTable {
   const { graph } = daemon;
@@ -31,23 +34,27 @@ export function nodeCommands(daemon: StorageDaemon): CommandTable {
 /** QEMU's largest image, in bytes. */
 const MAX_LENGTH = 9_223_372_035_781_033_984n;
 
-async function resize({ graph }: StorageDaemon, args: JsonDict): Promise<void> {
+async function resize({ graph, blockJobs }: StorageDaemon, args: JsonDict): Promise<void> {
   const { device = '', 'node-name': nodeName = '', size } = args;
   // this process has no devices
   const node = graph.find(nodeName as string);
   if (node === undefined) throw new BlockError('NOT_FOUND', `Cannot find device='${device as string}' nor node-name='${nodeName as string}'`);
   const bytes = Number(size);
-  if (node.blockers.size > 0) throw new BlockError('BUSY', `Device '${args['device'] === undefined ? '(null)' : device as string}' is in use`);
+  if (node.blockers.size > 0 || isBacking(node)) throw new BlockError('BUSY', `Device '${args['device'] === undefined ? '(null)' : device as string}' is in use`);
   if (bytes < 0) throw new BlockError('INVALID_ARGUMENT', "Parameter 'size' expects a >0 size");
   const wanted = BigInt(size as number | bigint);
   if (wanted > MAX_LENGTH) throw new BlockError('INVALID_ARGUMENT', `offset(${wanted}) exceeds maximum(${MAX_LENGTH})`);
   const door = await graph.attach(node, { used: Permission.RESIZE, shared: Permission.ALL });
   try {
     if (node.readOnly) throw new BlockError('READ_ONLY', 'Image is read-only');
-    await resizeNode(node, bytes);
+    await whileJobsPause(blockJobs, [node], () => resizeNode(node, bytes));
   } finally {
     await graph.detach(door);
   }
+}
+
+function isBacking(node: BlockNode): boolean {
+  return [...node.parents].some((user) => user instanceof BlockChild && user.role === 'backing');
 }
 
 /** Adds a child to a quorum, or takes one away. */

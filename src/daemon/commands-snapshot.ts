@@ -17,10 +17,7 @@ import type { PreparedAction } from './transaction.js';
 
 export function snapshotCommands(daemon: StorageDaemon): CommandTable {
   return {
-    'blockdev-snapshot-internal-sync': async (args) => { await createSnapshot(daemon, args); },
     'blockdev-snapshot-delete-internal-sync': (args) => deleteSnapshot(daemon, args),
-    'blockdev-snapshot': async (args) => { await commitNow(await prepareOverlay(daemon, args)); },
-    'blockdev-snapshot-sync': async (args) => { await commitNow(await prepareNewOverlay(daemon, args)); },
     'change-backing-file': (args) => changeBackingFile(daemon, args),
   };
 }
@@ -28,10 +25,6 @@ export function snapshotCommands(daemon: StorageDaemon): CommandTable {
 export async function prepareInternalSnapshot(daemon: StorageDaemon, args: JsonDict): Promise<PreparedAction> {
   const { node, snapshot } = await createSnapshot(daemon, args);
   return { abort: () => node.driver.snapshots!.delete(snapshot.id) };
-}
-
-async function commitNow(action: PreparedAction): Promise<void> {
-  await action.commit?.();
 }
 
 /** Puts a node that is open over another one. */

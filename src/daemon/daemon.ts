@@ -16,7 +16,6 @@ import type { JobJournal } from '../job/journal/journal.js';
 import type { JsonDict } from '../qobject/value.js';
 import { ObjectModel } from '../qom/object-model.js';
 import { Chardevs } from './chardevs.js';
-import { backupCommands } from './commands-backup.js';
 import { blockCommands } from './commands-block.js';
 import { bitmapCommands } from './commands-bitmap.js';
 import { chardevCommands } from './commands-chardev.js';
@@ -24,6 +23,7 @@ import { commitCommands } from './commands-commit.js';
 import { driveCommands } from './commands-drive.js';
 import { exportCommands } from './commands-export.js';
 import { jobCommands } from './commands-job.js';
+import { drainAtRelease, pauseJobs } from './job-pauses.js';
 import { LiveSnapshots } from './live-snapshots.js';
 import { mirrorCommands } from './commands-mirror.js';
 import { nodeCommands } from './commands-node.js';
@@ -83,7 +83,10 @@ export class StorageDaemon {
       throttleGroup: (name) => this.objects.throttleGroup(name),
       onEvent: (event) => this.#nodeEvent(event),
     };
-    this.exports = new BlockExports(this.graph, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }), nbd, log);
+    this.exports = new BlockExports(this.graph, {
+      detaching: (node) => drainAtRelease(this.blockJobs, node),
+      deleted: (id) => this.emit('BLOCK_EXPORT_DELETED', { id }),
+    }, nbd, log);
     this.jobs = new JobTable(({ id, status }) => this.emit('JOB_STATUS_CHANGE', { id, status }));
     this.blockJobs = new BlockJobs(this.jobs, { emit: (event, data) => this.emit(event, data) }, clock);
     this.thresholds = new WriteThresholds((nodeName, exceeded, threshold) => this.emit('BLOCK_WRITE_THRESHOLD', {
@@ -180,6 +183,7 @@ export class StorageDaemon {
       quit: async () => {
         try {
           await this.exports.close();
+          await pauseJobs(this.blockJobs, 'all');
           await this.jobs.dismissEnded();
         } finally {
           setImmediate(() => this.quit());
@@ -194,7 +198,6 @@ export class StorageDaemon {
       ...this.liveSnapshots.commands(),
       ...transactionCommands(this),
       ...jobCommands(this),
-      ...backupCommands(this),
       ...mirrorCommands(this),
       ...driveCommands(this),
       ...commitCommands(this),

@@ -56,20 +56,26 @@ export interface StartNbdServer {
   readonly held?: boolean | undefined;
 }
 
+export interface ExportListener {
+  /** Before an export that no client uses any more lets go of its node. */
+  detaching?(node: BlockNode): Promise<void>;
+  /** Nobody uses it any more. */
+  deleted(id: string): void;
+}
+
 export class BlockExports {
   readonly #graph: BlockGraph;
-  readonly #onDeleted: (id: string) => void;
+  readonly #listener: ExportListener;
   readonly #serverOptions: NbdServerOptions;
   readonly #log: DaemonLog;
   readonly #exports = new Map<string, Export>();
   #server: NbdServer | null = null;
   #maxConnections = 0;
 
-  /** `onDeleted` hears of an export that nobody uses any more. */
-  constructor(graph: BlockGraph, onDeleted: (id: string) => void, serverOptions: NbdServerOptions = {}, log: DaemonLog = SILENT) {
+  constructor(graph: BlockGraph, listener: ExportListener, serverOptions: NbdServerOptions = {}, log: DaemonLog = SILENT) {
     this.#log = log;
     this.#graph = graph;
-    this.#onDeleted = onDeleted;
+    this.#listener = listener;
     this.#serverOptions = serverOptions;
   }
 
@@ -136,6 +142,7 @@ export class BlockExports {
       this.#exports.set(id, { id, name, backend, bitmaps, shuttingDown: false });
       this.#log.info({ export: id, 'export-name': name, node: nodeName, writable }, 'export added');
     } catch (error) {
+      await this.#listener.detaching?.(node);
       await this.#graph.detach(backend);
       throw error;
     }
@@ -178,9 +185,10 @@ export class BlockExports {
   async #finish(exported: Export): Promise<void> {
     for (const bitmap of exported.bitmaps) bitmap.busy = false;
     this.#exports.delete(exported.id);
+    await this.#listener.detaching?.(exported.backend.node);
     await this.#graph.detach(exported.backend);
     this.#log.info({ export: exported.id, 'export-name': exported.name }, 'export removed');
-    this.#onDeleted(exported.id);
+    this.#listener.deleted(exported.id);
   }
 
   #runningServer(): NbdServer {

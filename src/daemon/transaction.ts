@@ -5,12 +5,13 @@ import { drained } from '../block/drain.js';
 import type { BlockNode } from '../block/node.js';
 import { JobTransaction } from '../job/job-transaction.js';
 import type { CommandTable } from '../qmp/server.js';
-import type { JsonDict } from '../qobject/value.js';
+import type { Json, JsonDict } from '../qobject/value.js';
 import { prepareBackupAction } from './commands-backup.js';
 import { prepareBitmapAction } from './commands-bitmap.js';
 import { prepareDriveBackupAction } from './commands-drive.js';
 import { prepareInternalSnapshot, prepareNewOverlay, prepareOverlay } from './commands-snapshot.js';
 import type { StorageDaemon } from './daemon.js';
+import { pauseJobs, whileJobsPause } from './job-pauses.js';
 
 /** What was done already, or is ready to be done. */
 export interface PreparedAction {
@@ -21,13 +22,43 @@ export interface PreparedAction {
   clean?(): Promise<void>;
 }
 
+/** Verbs that are a transaction by themselves, with the action that it consists of. */
+const ALONE = ['blockdev-backup', 'blockdev-snapshot', 'blockdev-snapshot-internal-sync', 'blockdev-snapshot-sync'] as const;
+
 export function transactionCommands(daemon: StorageDaemon): CommandTable {
-  return { transaction: (args) => transaction(daemon, args) };
+  return {
+    transaction: (args) => transaction(daemon, args),
+    ...Object.fromEntries(ALONE.map((type) => [type, (data: JsonDict) => whileAllPause(daemon, [{ type, data }], (actions) => carryOut(daemon, actions, false))])),
+  };
 }
 
 async function transaction(daemon: StorageDaemon, { actions, properties }: JsonDict): Promise<void> {
   const grouped = (properties as JsonDict | undefined)?.['completion-mode'] === 'grouped';
-  await drained(busyTops(daemon), () => carryOut(daemon, actions as readonly JsonDict[], grouped));
+  await whileAllPause(daemon, actions as readonly JsonDict[], (all) => drained(busyTops(daemon), () => carryOut(daemon, all, grouped)));
+}
+
+/** QEMU drains all nodes, lets go of them, and then drains those that an action is about until all is over. */
+async function whileAllPause(daemon: StorageDaemon, actions: readonly JsonDict[], work: (actions: readonly JsonDict[]) => Promise<void>): Promise<void> {
+  const { blockJobs } = daemon;
+  await pauseJobs(blockJobs, 'all');
+  await whileJobsPause(blockJobs, subjects(daemon, actions), () => work(actions));
+}
+
+/** Up to the first that is not there, and will be refused. */
+function subjects({ graph }: StorageDaemon, actions: readonly JsonDict[]): BlockNode[] {
+  const nodes: BlockNode[] = [];
+  for (const { type, data } of actions) {
+    if (!(ALONE as readonly Json[]).includes(type!)) continue;
+    const { node, device, 'node-name': nodeName } = data as JsonDict;
+    const found = graph.find((node ?? nodeName ?? device) as string);
+    if (found === undefined || (type === 'blockdev-snapshot-internal-sync' && !isRoot(found))) break;
+    nodes.push(found);
+  }
+  return nodes;
+}
+
+function isRoot(node: BlockNode): boolean {
+  return [...node.parents].every((user) => user instanceof BlockBackend);
 }
 
 async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], grouped: boolean): Promise<void> {

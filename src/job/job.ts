@@ -104,6 +104,9 @@ export class Job {
   #pauses = 0;
   /** Not at a pause point. */
   #busy = false;
+  /** At a pause point, as everybody was told. */
+  #standing = false;
+  #moveWaiters: (() => void)[] = [];
   #wake: (() => void) | null = null;
   #completed: () => void = () => undefined;
   #ran = false;
@@ -219,6 +222,27 @@ export class Job {
     if (--this.#pauses === 0) this.kick();
   }
 
+  /** Resolves when a job that was told to pause does so, or will not any more. */
+  async standsStill(): Promise<void> {
+    while (this.#working && this.paused && !this.#standing) await this.#moved();
+  }
+
+  /** Resolves when a job that was told to go on does so. */
+  async goesOn(): Promise<void> {
+    while (this.#working && !this.paused && this.#standing) await this.#moved();
+  }
+
+  get #working(): boolean { return this.#started && !this.#ran && !this.cancelled; }
+
+  #moved(): Promise<void> {
+    return new Promise((resolve) => { this.#moveWaiters.push(resolve); });
+  }
+
+  #move(standing: boolean): void {
+    this.#standing = standing;
+    for (const resolve of this.#moveWaiters.splice(0)) resolve();
+  }
+
   complete(): void {
     this.apply('complete');
     if (this.cancelRequested || this.#options.completable === false) throw invalid(`The active block job '${this.id}' cannot be completed`);
@@ -300,6 +324,7 @@ export class Job {
       failure = error ?? new Error('unknown error');
     }
     this.#ran = true;
+    this.#move(false);
     if (failure !== null) this.#error ??= failure;
     this.#busy = false;
     // whoever started it, or told it to end, hears first that this was done
@@ -335,8 +360,10 @@ export class Job {
     if (this.paused && !this.cancelled) {
       const before = this.#status;
       this.become(before === 'ready' ? 'standby' : 'paused');
+      this.#move(true);
       while (this.paused && !this.cancelled) await this.#wait(Infinity);
       this.become(before);
+      this.#move(false);
     }
     if (this.cancelled) throw cancellation();
   }
