@@ -13,7 +13,7 @@ export async function prepareBackupAction(daemon: StorageDaemon, args: JsonDict,
 }
 
 export function asAction(backup: PreparedBackup): PreparedAction {
-  return { commit: () => backup.start(), abort: () => backup.giveUp(), clean: () => backup.goOn() };
+  return { commit: () => backup.start(), abort: () => backup.giveUp(), clean: () => backup.goOn(), settled: () => backup.settled() };
 }
 
 function blockdevOptions({ graph }: StorageDaemon, args: JsonDict): BackupOptions {

@@ -24,7 +24,7 @@ export function jobCommands(daemon: StorageDaemon): CommandTable {
   return {
     'query-jobs': () => jobs.list().map(jobInfo),
     'job-pause': verb(whatFollows((job) => job.pause())),
-    'job-resume': verb(whatFollows((job) => job.resume())),
+    'job-resume': verb(resume),
     'job-cancel': verb((job) => cancel(job, true)),
     'job-complete': verb(whatFollows((job) => job.complete())),
     'job-finalize': verb((job) => finalize(job)),
@@ -43,9 +43,18 @@ function whatFollows(act: (job: Job) => void): (job: Job) => Promise<void> {
   };
 }
 
+/** What stopped a job that goes piece by piece, and still does, is met before the reply; the operations of a mirror run beside it. */
+async function resume(job: Job): Promise<void> {
+  job.resume();
+  await settled(job.type === 'mirror' ? 1 : TURNS_OF_A_PIECE);
+}
+
+/** A piece that fails at once has failed, and the job has paused again. */
+const TURNS_OF_A_PIECE = 4;
+
 /** Whatever needs nothing from outside has been done. */
-export function settled(): Promise<void> {
-  return new Promise((resolve) => { setImmediate(resolve); });
+export async function settled(turns = 1): Promise<void> {
+  for (let left = turns; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
 }
 
 /** As with QEMU a job whose work is done has ended when the command has, and so has one that stands still with nothing under way. */
@@ -84,7 +93,7 @@ function blockJobCommands(blockJobs: BlockJobs): CommandTable {
       return cancel(job, force === true);
     },
     'block-job-pause': ({ device }) => whatFollows((job) => job.pause())(find(device).job),
-    'block-job-resume': ({ device }) => whatFollows((job) => job.resume())(find(device).job),
+    'block-job-resume': ({ device }) => resume(find(device).job),
     'block-job-complete': ({ device }) => whatFollows((job) => job.complete())(find(device).job),
     'block-job-dismiss': ({ id }) => find(id).job.dismiss(),
     'block-job-finalize': ({ id }) => finalize(find(id).job),

@@ -20,6 +20,8 @@ export interface PreparedAction {
   abort?(): Promise<void>;
   /** After all others have been committed or taken back. */
   clean?(): Promise<void>;
+  /** When nothing is drained any more: what happens without anything from outside has happened. */
+  settled?(): Promise<void>;
 }
 
 /** Verbs that are a transaction by themselves, with the action that it consists of. */
@@ -38,17 +40,20 @@ async function transaction(daemon: StorageDaemon, { actions, properties }: JsonD
 }
 
 /** QEMU drains all nodes, lets go of them, and then drains those that an action is about until all is over. */
-async function whileAllPause(daemon: StorageDaemon, actions: readonly JsonDict[], work: (actions: readonly JsonDict[]) => Promise<void>): Promise<void> {
+async function whileAllPause(
+  daemon: StorageDaemon, actions: readonly JsonDict[], work: (actions: readonly JsonDict[]) => Promise<readonly PreparedAction[]>,
+): Promise<void> {
   const { blockJobs } = daemon;
   await pauseJobs(blockJobs, 'all');
-  await whileJobsPause(blockJobs, subjects(daemon, actions), () => work(actions));
+  const done = await whileJobsPause(blockJobs, subjects(daemon, actions), () => work(actions));
+  for (const one of done) await one.settled?.();
 }
 
 /** Up to the first that is not there, and will be refused. */
 function subjects({ graph }: StorageDaemon, actions: readonly JsonDict[]): BlockNode[] {
   const nodes: BlockNode[] = [];
   for (const { type, data } of actions) {
-    if (!(ALONE as readonly Json[]).includes(type!)) continue;
+    if (type !== 'drive-backup' && !(ALONE as readonly Json[]).includes(type!)) continue;
     const { node, device, 'node-name': nodeName } = data as JsonDict;
     const found = graph.find((node ?? nodeName ?? device) as string);
     if (found === undefined || (type === 'blockdev-snapshot-internal-sync' && !isRoot(found))) break;
@@ -61,7 +66,7 @@ function isRoot(node: BlockNode): boolean {
   return [...node.parents].every((user) => user instanceof BlockBackend);
 }
 
-async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], grouped: boolean): Promise<void> {
+async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], grouped: boolean): Promise<readonly PreparedAction[]> {
   const prepared: PreparedAction[] = [];
   const jobs = grouped ? new JobTransaction() : undefined;
   try {
@@ -77,6 +82,7 @@ async function carryOut(daemon: StorageDaemon, actions: readonly JsonDict[], gro
   }
   for (const ready of prepared) await ready.commit?.();
   for (const ready of prepared) await ready.clean?.();
+  return prepared;
 }
 
 const JOBS: readonly string[] = ['blockdev-backup', 'drive-backup'];

@@ -114,6 +114,7 @@ export class Job {
   readonly #ranWaiters: (() => void)[] = [];
   readonly #ended: Promise<void>;
   #end: () => void = () => undefined;
+  #rests: Promise<void> = Promise.resolve();
 
   constructor(options: JobOptions, onStatus: (job: Job) => void) {
     this.id = options.id;
@@ -132,6 +133,8 @@ export class Job {
   get ended(): Promise<void> { return this.#ended; }
   /** The same of all jobs that it ends with. */
   get groupEnded(): Promise<void> { return this.#transaction.ended; }
+  /** Resolves when the job has ended, or waits for a client or for the jobs that it ends with. */
+  get rests(): Promise<void> { return this.#rests; }
   get autoFinalize(): boolean { return this.#options.autoFinalize ?? true; }
   get autoDismiss(): boolean { return this.#options.autoDismiss ?? true; }
   get paused(): boolean { return this.#pauses > 0; }
@@ -159,7 +162,7 @@ export class Job {
     this.#started = true;
     this.#busy = true;
     this.become('running');
-    void this.#work();
+    this.#rests = this.#work();
   }
 
   /** What makes it up failed before it was started: it is gone, and nothing is told but that. */

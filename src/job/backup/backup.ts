@@ -53,6 +53,8 @@ export interface PreparedBackup {
   /** Resolves when it runs. It stands still until `goOn` is called. */
   start(): Promise<void>;
   goOn(): Promise<void>;
+  /** Resolves when what there is to do without copying anything is done: for an empty bitmap, that is all. */
+  settled(): Promise<void>;
   /** Nothing was started: nothing has happened. */
   giveUp(): Promise<void>;
 }
@@ -81,6 +83,7 @@ class Backup implements JobWork, PreparedBackup {
   #call: CopyCall | null = null;
   /** A successor records in place of the bitmap. */
   #frozen = false;
+  #empty = false;
 
   private constructor(graph: BlockGraph, options: BackupOptions) {
     this.#graph = graph;
@@ -134,6 +137,7 @@ class Backup implements JobWork, PreparedBackup {
     if (sync !== 'bitmap') return;
     copying.bitmap.clearAll();
     copying.bitmap.merge(bitmap!);
+    this.#empty = copying.bitmap.count === 0;
   }
 
   async #makeJob(jobs: BlockJobs): Promise<void> {
@@ -164,6 +168,10 @@ class Backup implements JobWork, PreparedBackup {
     const { job } = this.blockJob;
     job.releasePaused();
     while (job.status === 'paused' && !job.paused) await Promise.resolve();
+  }
+
+  async settled(): Promise<void> {
+    if (this.#empty) await this.blockJob.job.rests;
   }
 
   async giveUp(): Promise<void> {
