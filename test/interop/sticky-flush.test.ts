@@ -63,8 +63,8 @@ peers('qemu-img', 'qemu-io')('a qcow2 image over a disk that fails once', () => 
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, tmp('disk.qcow2'), '16M']);
   }
 
-  const failing = (...rules: readonly object[]): object => ({
-    driver: 'qcow2', 'node-name': 'n', file: { driver: 'blkdebug', image: { driver: 'file', filename: tmp('disk.qcow2') }, 'inject-error': rules.map((rule) => ({ once: true, ...rule })) },
+  const failing = (rule: object): object => ({
+    driver: 'qcow2', 'node-name': 'n', file: { driver: 'blkdebug', image: { driver: 'file', filename: tmp('disk.qcow2') }, 'inject-error': [{ once: true, ...rule }] },
   });
 
   test('in a flush: nothing is taken any more, and nothing of it is called durable', async () => {
