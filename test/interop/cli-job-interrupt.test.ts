@@ -1,12 +1,10 @@
 /** Ctrl-C of a command whose job a daemon runs, ours or QEMU's: the job is gone, the daemon goes on, and the disk is what it was. */
 import { expect, test } from '@jest/globals';
-import { QmpClient } from '../../src/index.js';
 import { makeChain } from '../support/chain-images.js';
-import { makeImage, startQuiesce, waitFor } from '../support/cli.js';
+import { makeImage, monitorOf, startQuiesce, waitFor } from '../support/cli.js';
 import { findOnPath, peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
 
 const tmp = useTmp();
 const COMMANDS = [['commit', 'top', '--base', 'base'], ['stream', 'top', '--base', 'base'], ['backup', 'top', 'copy'], ['mirror', 'top', 'copy']];
@@ -24,8 +22,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('Ctrl-C', () => {
       ...['qmp', 'own'].flatMap((name) => ['--chardev', `socket,id=${name},path=${tmp(name)},server=on,wait=off`, '--monitor', `chardev=${name}`]),
     ]);
     try {
-      await appears(tmp('own'));
-      const qmp = await QmpClient.connect(tmp('own'));
+      const qmp = await monitorOf(tmp('own'));
       const running = startQuiesce([...words, '--daemon', tmp('qmp'), '--speed', '1']);
       await waitFor('it runs', async () => (await qmp.execute('query-jobs') as { status: string }[])[0]?.status === 'running');
       running.child.kill('SIGINT');

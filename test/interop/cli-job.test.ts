@@ -1,12 +1,11 @@
 /** `quiesce job …`: every verb on a mirror of a storage daemon, ours and QEMU's, and what is said of jobs that are not there. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import type { ChildProcess } from 'node:child_process';
-import { QmpClient } from '../../src/index.js';
-import { expectRefused, lastLine, makeImage, quiesceOk, startQuiesce, waitFor } from '../support/cli.js';
+import type { QmpClient } from '../../src/index.js';
+import { expectRefused, lastLine, makeImage, monitorOf, quiesceOk, startQuiesce, waitFor } from '../support/cli.js';
 import { findOnPath, peers } from '../support/peers.js';
 import { kill, quiesce, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
 
 const tmp = useTmp();
 let child: ChildProcess;
@@ -16,8 +15,8 @@ const VERBS = ['show', 'watch', 'pause', 'resume', 'complete', 'finalize', 'canc
 
 peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
   beforeEach(async () => {
-    for (const name of ['disk', 'copy']) await makeImage(tmp(name), '8M');
-    await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 9 1M 4M', tmp('disk')]);
+    for (const name of ['disk', 'copy']) await makeImage(tmp(name), '64M');
+    await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 9 1M 40M', tmp('disk')]);
   });
 
   afterEach(async () => {
@@ -28,17 +27,16 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
   async function daemon(whose: string): Promise<void> {
     child = start(whose === 'ours' ? storageDaemonLauncher : findOnPath('qemu-storage-daemon')!, [
       ...['disk', 'copy'].flatMap((name) => ['--blockdev', `qcow2,node-name=${name},file.driver=file,file.filename=${tmp(name)}`]),
-      ...['qmp', 'own'].flatMap((name) => ['--chardev', `socket,id=${name},path=${tmp(name)},server=on,wait=off`, '--monitor', `chardev=${name}`]),
+      ...['qmp', 'watch', 'own'].flatMap((name) => ['--chardev', `socket,id=${name},path=${tmp(name)},server=on,wait=off`, '--monitor', `chardev=${name}`]),
     ]);
-    await appears(tmp('own'));
-    qmp = await QmpClient.connect(tmp('own'));
+    qmp = await monitorOf(tmp('own'));
   }
 
   const job = (verb: string, ...args: string[]): Promise<string> => quiesceOk(['job', verb, '--daemon', tmp('qmp'), ...args]);
   const json = async (verb: string, ...args: string[]): Promise<Record<string, unknown>> => JSON.parse(await job(verb, ...args, '--json')) as Record<string, unknown>;
 
   async function mirror(more: Readonly<Record<string, unknown>> = {}): Promise<void> {
-    await qmp.execute('blockdev-mirror', { 'job-id': 'm', device: 'disk', target: 'copy', sync: 'full', speed: 262_144, ...more });
+    await qmp.execute('blockdev-mirror', { 'job-id': 'm', device: 'disk', target: 'copy', sync: 'full', speed: 1, ...more });
   }
 
   test.each(['ours', "QEMU's"])('of a daemon of %s', async (whose) => {
@@ -49,12 +47,12 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
 
     await mirror({ 'auto-dismiss': false });
     expect(await job('list')).toMatch(/^ID {2}TYPE {4}STATUS {3}DONE {2}PHASE {2}ERROR\nm {3}mirror {2}running +\d+% {2}- +-\n$/);
-    expect(await job('show', 'm')).toMatch(/^m: mirror, running, \d+%\ncopied .* of .*; speed limit: 256 KiB\/s; I\/O status: ok\n$/);
+    expect(await job('show', 'm')).toMatch(/^m: mirror, running, \d+%\ncopied .* of .*; speed limit: 1 \S+\/s; I\/O status: ok\n$/);
     expect(await job('pause', 'm')).toMatch(/^m: mirror, (running|paused), \d+%\n$/);
     await waitFor('it stands still', async () => (await json('show', 'm'))['status'] === 'paused');
-    expect(await json('resume', 'm')).toMatchObject({ id: 'm', type: 'mirror', speed: 262_144 });
+    expect(await json('resume', 'm')).toMatchObject({ id: 'm', type: 'mirror', speed: 1 });
     await expectRefused(['job', 'complete', '--daemon', tmp('qmp'), 'm'], `the daemon at '${tmp('qmp')}' refused 'job-complete': `);
-    const watching = startQuiesce(['job', 'watch', '--daemon', tmp('qmp'), 'm']);
+    const watching = startQuiesce(['job', 'watch', '--daemon', tmp('watch'), 'm']);
     expect(await json('set-speed', 'm', '0')).toMatchObject({ speed: 0 });
     await waitFor('ready', async () => (await json('show', 'm'))['status'] === 'ready');
     expect(await job('show', 'm')).toContain("it waits: 'job complete m' puts the target in the place of the source");
@@ -69,7 +67,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
   test.each(['ours', "QEMU's"])('that ends otherwise, at a daemon of %s: watch tells, and fails', async (whose) => {
     await daemon(whose);
     await mirror();
-    const watching = startQuiesce(['job', 'watch', '--daemon', tmp('qmp'), 'm', '--json']);
+    const watching = startQuiesce(['job', 'watch', '--daemon', tmp('watch'), 'm', '--json']);
     await waitFor('it watches', () => watching.stdout().includes('"progress"'));
     expect(await job('cancel', 'm')).toMatch(/^m: (gone|mirror, aborting.*)\n$/);
     const { code, stderr, stdout } = await watching.done;

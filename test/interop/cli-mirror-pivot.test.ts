@@ -1,12 +1,11 @@
 /** Disks that move under a client that writes all the time: of our daemon, compared before they do, and of QEMU's, slowed down by the throttle filter over the node. */
 import { truncateSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { openImage, QmpClient } from '../../src/index.js';
-import { lastLine, makeImage, MiB, quiesceOk, sleep } from '../support/cli.js';
+import { openImage, type QmpClient } from '../../src/index.js';
+import { lastLine, makeImage, MiB, monitorOf, quiesceOk, sleep } from '../support/cli.js';
 import { findOnPath, peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
 
 const tmp = useTmp();
 const SIZE = 16 * MiB;
@@ -28,8 +27,7 @@ async function withDaemon(program: string, limited: boolean, work: (qmp: QmpClie
     ...['qmp', 'own'].flatMap((name) => ['--chardev', `socket,id=${name},path=${tmp(name)},server=on,wait=off`, '--monitor', `chardev=${name}`]),
   ]);
   try {
-    await appears(tmp('own'));
-    const qmp = await QmpClient.connect(tmp('own'));
+    const qmp = await monitorOf(tmp('own'));
     await work(qmp, `nbd+unix:///d?socket=${tmp('nbd')}`);
     const ended = new Promise((resolve) => { child.once('exit', resolve); });
     await qmp.execute('quit');

@@ -3,12 +3,14 @@ import { writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { makeImage, MiB, sleep } from '../support/cli.js';
+import { appears } from '../support/transcript.js';
 import { peers } from '../support/peers.js';
 import { randomBytes } from '../support/random-bytes.js';
-import { launcher, quiesce, run, runOk, start } from '../support/run.js';
+import { kill, launcher, quiesce, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
+const ESCAPE = '\u001b';
 const SHOW_CURSOR = '\u001b[?25h';
 const LINE_START = '\u001b[1G';
 const HIDE_CURSOR = '\u001b[?25l';
@@ -51,6 +53,29 @@ peers('script', 'qemu-img')('progress', () => {
     expect(code).not.toBe(0);
     expect(text).toContain(`waiting for the RAM state; in QEMU: stop, then migrate unix:${tmp('socket')}\r\n`);
   });
+
+  test('of a mirror that is steered shows its phase, what is dirty, when it will be ready, and how fast it copies', async () => {
+    const image = await makeImage(tmp('disk.qcow2'), '16M');
+    await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 9 0 6M', image]);
+    await runOk('truncate', ['-s', '16M', tmp('copy.raw')]);
+    const slow = { driver: 'throttle', 'node-name': 'slow', 'throttle-group': 'g', file: { driver: 'file', filename: tmp('copy.raw') } };
+    const daemon = start(storageDaemonLauncher, [
+      '--object', 'throttle-group,id=g,x-bps-write=3000000', '--blockdev', `qcow2,node-name=disk,file.driver=file,file.filename=${image}`, '--blockdev', JSON.stringify(slow),
+      '--chardev', `socket,id=m,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'chardev=m',
+    ]);
+    try {
+      await appears(tmp('qmp'));
+      const { code, text } = await onTerminal(quoted([launcher, 'mirror', '--daemon', tmp('qmp'), 'disk', 'slow', '--verify']));
+      expect(code).toBe(0);
+      const bars = text.split(LINE_START);
+      expect(bars).toContainEqual(expect.stringMatching(/^mirror bulk [█░]+ \d+% {2}\S+ [KM]iB dirty {2}ETA \S+( s)? {2}\S+ [KM]iB\/s copied/));
+      const lengths = bars.filter((line) => line.startsWith('mirror')).map((line) => line.split(ESCAPE)[0]!.trimEnd().length);
+      expect(Math.max(...lengths)).toBeLessThanOrEqual(80);
+      expect(text).toMatch(/\n'slow' is what 'disk' was: .*; both were equal\r\n$/);
+    } finally {
+      await kill(daemon);
+    }
+  }, 60_000);
 
   test('goes to standard error: a piped standard output has results only', async () => {
     const image = await makeImage(tmp('disk.qcow2'));

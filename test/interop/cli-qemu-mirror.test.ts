@@ -1,8 +1,8 @@
 /** `quiesce mirror --qmp`: a real machine's disk moves to a target that takes less than its guest writes, steered from outside. */
 import { existsSync, readdirSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { QmpClient } from '../../src/index.js';
-import { expectRefused, lastLine, makeImage, quiesceOk, sleep, startQuiesce, waitFor } from '../support/cli.js';
+import type { QmpClient } from '../../src/index.js';
+import { expectRefused, lastLine, makeImage, monitorOf, quiesceOk, sleep, startQuiesce, waitFor } from '../support/cli.js';
 import { acknowledged, guestArgs, installWriter, lastWrite, writesOn } from '../support/live-disk.js';
 import { startMachine, type Machine } from '../support/machine.js';
 import { peers } from '../support/peers.js';
@@ -26,7 +26,7 @@ peers('qemu-system-x86_64', 'qemu-img', 'qemu-io')('a machine', () => {
     await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 9 1M 512k', image]);
     await installWriter(image);
     machine = await startMachine(tmp('qmp'), [...guestArgs({ image }, tmp('log')), '-qmp', `unix:${tmp('own')},server=on,wait=off`]);
-    qmp = await QmpClient.connect(tmp('own'));
+    qmp = await monitorOf(tmp('own'));
     await writesOn(tmp('log'), 20);
   });
 

@@ -2,6 +2,7 @@
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { expect } from '@jest/globals';
+import { QmpClient } from '../../src/index.js';
 import { launcher, quiesce, run, runOk, start, type RunResult } from './run.js';
 
 export const KiB = 1024;
@@ -36,6 +37,13 @@ export async function quiesceOk(args: readonly string[], options: Parameters<typ
 /** What a command with --json says last. */
 export function lastLine(stdout: string): Readonly<Record<string, unknown>> {
   return JSON.parse(stdout.trimEnd().split('\n').at(-1)!) as Readonly<Record<string, unknown>>;
+}
+
+/** A monitor's own client, as soon as somebody listens there. */
+export async function monitorOf(path: string): Promise<QmpClient> {
+  let connected: QmpClient | null = null;
+  await waitFor(`somebody listens at ${path}`, async () => (connected = await QmpClient.connect(path).catch(() => null)) !== null);
+  return connected!;
 }
 
 /** The one line that a failing command says, without `quiesce: `. */
