@@ -124,7 +124,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (first === '--get-yargs-completions') {
-    const { complete } = await import('./yargs-scan.mjs');
+    const { complete } = await import('./complete.mjs');
     out.line((await complete(COMMANDS, argv.slice(1))).join('\n'));
     return 0;
   }

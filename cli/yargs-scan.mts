@@ -1,7 +1,6 @@
-/** The same command lines through yargs, for commands where its 50 ms do not matter; and shell completion. */
-import type { Argv, Options } from 'yargs';
+/** The same command lines through yargs, for commands where its 50 ms do not matter; and the script of shell completion. */
+import type { Options } from 'yargs';
 import { UsageError, type CommandSpec, type OptionSpec } from './command.mjs';
-import type { CommandEntry } from './commands.mjs';
 import { missingValue, unknownOption, type RawArgs } from './options.mjs';
 
 function toYargs(option: OptionSpec): Options {
@@ -72,35 +71,8 @@ function translate(spec: CommandSpec, message: string, error: Error | undefined)
   return found === undefined ? (error ?? new UsageError(message)) : missingValue(...found);
 }
 
-async function describeCommands(entries: Readonly<Record<string, CommandEntry>>): Promise<Argv> {
+/** The shell's half of completion; what it asks for comes from complete.mts. */
+export async function completionScript(): Promise<void> {
   const yargs = await loadYargs();
-  const root = yargs().scriptName('quiesce').detectLocale(false).help(false).version(false).exitProcess(false)
-    .completion('completion', false);
-  const groups = new Map<string, [string, CommandEntry, CommandSpec][]>();
-  for (const [path, entry] of Object.entries(entries)) {
-    const [group, verb] = path.split(' ') as [string, string?];
-    const { spec } = (await entry.load()).command;
-    if (verb === undefined) root.command(group, entry.summary, (y) => withOptions(y, spec));
-    else groups.set(group, [...(groups.get(group) ?? []), [verb, entry, spec]]);
-  }
-  for (const [group, verbs] of groups) {
-    root.command(group, `${group} commands`, (y) => verbs.reduce<Argv>(
-      (inner, [verb, entry, spec]) => inner.command(verb, entry.summary, (own) => withOptions(own, spec)), y));
-  }
-  return root;
-}
-
-function withOptions(parser: Argv, spec: CommandSpec): Argv {
-  return Object.entries(spec.options).reduce<Argv>((y, [name, option]) => y.option(name, toYargs(option)), parser);
-}
-
-/** What may follow the words typed so far (`quiesce` first), for the script of `quiesce completion`. */
-export async function complete(entries: Readonly<Record<string, CommandEntry>>, words: readonly string[]): Promise<readonly string[]> {
-  const parser = await describeCommands(entries);
-  const all = await parser.getCompletion([...words]);
-  return all.filter((word) => word.startsWith(words.at(-1) ?? ''));
-}
-
-export async function completionScript(entries: Readonly<Record<string, CommandEntry>>): Promise<void> {
-  (await describeCommands(entries)).showCompletionScript();
+  yargs().scriptName('quiesce').detectLocale(false).help(false).version(false).exitProcess(false).completion('completion', false).showCompletionScript();
 }

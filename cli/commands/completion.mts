@@ -1,5 +1,4 @@
 import { defineCommand } from '../command.mjs';
-import { COMMANDS } from '../commands.mjs';
 import { completionScript } from '../yargs-scan.mjs';
 
 export const command = defineCommand({
@@ -10,5 +9,5 @@ export const command = defineCommand({
     { line: 'quiesce completion >> ~/.bashrc', does: 'complete in every new shell' },
     { line: 'source <(quiesce completion)', does: 'complete in this shell' },
   ],
-  run: () => completionScript(COMMANDS),
+  run: () => completionScript(),
 });

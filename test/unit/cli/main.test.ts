@@ -56,11 +56,7 @@ test('a reader that stops early is no error', async () => {
 test('completion offers commands, and what follows them', async () => {
   expect((await quiesce(['completion'])).stdout).toContain('_quiesce_yargs_completions()');
   expect((await quiesce(['--get-yargs-completions', 'quiesce', 'comp'])).stdout).toBe('completion\n');
-  const offered = async (...words: string[]): Promise<string[]> => (await quiesce(['--get-yargs-completions', 'quiesce', ...words])).stdout.trim().split('\n');
-  expect(await offered('job', '')).toEqual(expect.arrayContaining(['list', 'show', 'watch', 'pause', 'resume', 'complete', 'finalize', 'cancel', 'set-speed', 'change', 'dismiss']));
-  expect(await offered('mirror', '--')).toEqual(expect.arrayContaining(['--daemon', '--qmp', '--pivot', '--verify', '--deadline', '--throttle-below', '--forecast']));
-  expect(await offered('mirror', '--copy-mode', '')).toEqual(expect.arrayContaining(['auto', 'background', 'write-blocking']));
-  for (const command of ['commit', 'stream', 'backup']) expect(await offered(command, '--d')).toEqual(['--daemon']);
+  expect((await quiesce(['--get-yargs-completions', 'quiesce', 'job', 'wa'])).stdout).toBe('watch\n');
 });
 
 test('`image` commands and the frame do not load yargs', () => {
