@@ -1,6 +1,6 @@
 /** `-L`: the exports of a server, in qemu-nbd's words. */
-import { nbdServerFacts, type NbdExportFacts, type NbdFactsOptions, type TlsCredentials } from '../../src/index.js';
-import { print } from '../program.mjs';
+import { BlockError, inQemusWords, nbdServerFacts, portNumber, type NbdExportFacts, type NbdFactsOptions, type NbdServerFacts, type TlsCredentials } from '../../src/index.js';
+import { print, ProgramError } from '../program.mjs';
 import type { NbdProgramOptions } from './options.mjs';
 
 /** By bit. */
@@ -12,11 +12,19 @@ const HAS_FLAGS = 1;
 export async function list(options: NbdProgramOptions, credentials: TlsCredentials | null): Promise<number> {
   const host = options.bind ?? '0.0.0.0';
   const address: NbdFactsOptions['address'] = options.socket === null
-    ? { type: 'inet', host, port: Number(options.port ?? '10809') }
+    ? { type: 'inet', host, port: portNumber({ host, port: options.port ?? '10809' }) }
     : { type: 'unix', path: options.socket };
-  const facts = await nbdServerFacts({ address, tls: credentials === null ? null : { credentials, hostname: options.tlsHostname ?? host } });
-  print(`exports available: ${facts.exports.length}\n${facts.exports.map(describe).join('')}`);
+  const { protocol, exports } = await nbdServerFacts({ address, tls: credentials === null ? null : { credentials, hostname: options.tlsHostname ?? host } })
+    .catch(withoutList);
+  if (protocol === 'newstyle') throw new ProgramError('Server does not support export lists');
+  print(`exports available: ${exports.length}\n${exports.map(describe).join('')}`);
   return 0;
+}
+
+/** A server that has no list is told as one without exports. */
+function withoutList(error: unknown): Pick<NbdServerFacts, 'protocol' | 'exports'> {
+  if (error instanceof BlockError && error.code === 'NOT_SUPPORTED') return { protocol: 'newstyle-fixed', exports: [] };
+  throw inQemusWords(error);
 }
 
 function describe({ name, description, info, contexts }: NbdExportFacts): string {

@@ -2,10 +2,12 @@
 import { fstatSync } from 'node:fs';
 import { BlockError } from '../base/errors.js';
 import type { NbdListenAddress } from '../nbd/listen.js';
+import { portNumber } from '../nbd/name.js';
 import type { JsonDict } from '../qobject/value.js';
 
 /** QAPI's SocketAddress. */
 export type SocketAddress =
+  /** An abstract one begins with a NUL. */
   | { readonly type: 'unix'; readonly path: string }
   | { readonly type: 'inet'; readonly host: string; readonly port: string; readonly to: number | null }
   | { readonly type: 'fd'; readonly fd: number };
@@ -15,8 +17,7 @@ export function socketAddress(flat: JsonDict): SocketAddress {
   const refuse = (why: string): never => { throw new BlockError('NOT_SUPPORTED', why); };
   switch (flat['type']) {
     case 'unix':
-      if (flat['abstract'] === true) refuse('abstract unix sockets are not available');
-      return { type: 'unix', path: (flat['path'] as string) };
+      return { type: 'unix', path: `${flat['abstract'] === true ? '\0' : ''}${flat['path'] as string}` };
     case 'inet':
       return { type: 'inet', host: (flat['host'] as string), port: (flat['port'] as string), to: flat['to'] === undefined ? null : Number(flat['to']) };
     case 'fd':
@@ -54,17 +55,10 @@ function isSocket(fd: number): boolean {
   }
 }
 
-/** The number of a TCP port as C's library reads it; QEMU would also look service names up. */
-export function portNumber({ host, port }: { readonly host: string; readonly port: string }): number {
-  // none takes any that is free; what does not fit into 16 bits wraps
-  if (/^(\s*\+?\d{1,9})?$/.test(port)) return Number(port) % 0x1_0000;
-  throw new BlockError('INVALID_ARGUMENT', `address resolution failed for ${host}:${port}: Servname not supported for ai_socktype`);
-}
-
 export function listenAddress(address: SocketAddress): NbdListenAddress {
   switch (address.type) {
     case 'unix': return { unix: address.path };
     case 'fd': return { fd: address.fd };
-    case 'inet': return { host: address.host === '' ? '::' : address.host, port: portNumber(address) };
+    case 'inet': return { host: address.host === '' ? '::' : address.host, port: portNumber(address), to: address.to };
   }
 }

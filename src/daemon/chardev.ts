@@ -4,7 +4,8 @@ import { rmSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { BlockError, errnoText, errnoOf } from '../base/errors.js';
 import { startListening } from '../nbd/listen.js';
-import { listenAddress, portNumber, type SocketAddress } from './address.js';
+import { portNumber } from '../nbd/name.js';
+import { listenAddress, type SocketAddress } from './address.js';
 import { openFileChardev, openPipeChardev, TerminalChardev } from './chardev-host.js';
 import { MuxChardev, SimpleChardev, StreamChardev } from './chardev-stream.js';
 import { RingBuffer } from './ring-buffer.js';
@@ -79,9 +80,9 @@ class SocketServer implements Chardev {
   }
 
   filename(): string {
-    const where = nameOf(this.#address, this.#server.address());
-    if (this.#client === null) return `disconnected:${where},server=on`;
-    return `${where},server=on${peerOf(this.#address, this.#client)}`;
+    const bound = this.#server.address();
+    if (this.#client === null) return `disconnected:${nameOf(this.#address, bound)},server=on`;
+    return connectedName(this.#client, typeof bound === 'string' ? bound : '', ',server=on');
   }
 
   setFrontend(frontend: Frontend | null): void {
@@ -100,7 +101,7 @@ class SocketServer implements Chardev {
   close(): void {
     this.#server.close();
     for (const socket of [...this.#waiting.splice(0), ...this.#client === null ? [] : [this.#client]]) socket.destroy();
-    if (this.#address.type === 'unix') rmSync(this.#address.path, { force: true });
+    if (this.#address.type === 'unix' && !isAbstract(this.#address.path)) rmSync(this.#address.path, { force: true });
   }
 
   #next(): void {
@@ -147,8 +148,7 @@ class SocketClient implements Chardev {
   }
 
   filename(): string {
-    const where = nameOf(this.#address, null);
-    return this.#client === null ? `disconnected:${where}` : `${where}${peerOf(this.#address, this.#client)}`;
+    return this.#client === null ? `disconnected:${nameOf(this.#address, null)}` : connectedName(this.#client, '', '');
   }
 
   setFrontend(frontend: Frontend | null): void {
@@ -198,14 +198,21 @@ function connectTo(address: SocketAddress): Promise<Socket> {
 
 function nameOf(address: SocketAddress, bound: AddressInfo | string | null): string {
   switch (address.type) {
-    case 'unix': return `unix:${address.path}`;
+    case 'unix': return isAbstract(address.path) ? `unix:${address.path.slice(1)},abstract=on` : `unix:${address.path}`;
     case 'fd': return `fd:${address.fd}`;
     case 'inet': return `tcp:${hostText(address.host)}:${typeof bound === 'object' && bound !== null ? bound.port : address.port}`;
   }
 }
 
-function peerOf(address: SocketAddress, client: Socket): string {
-  return address.type === 'inet' ? ` <-> ${hostText(client.remoteAddress ?? '')}:${client.remotePort ?? 0}` : '';
+/** By its own two ends, whatever the device was made of. `local`: the path of a Unix socket that listens; others have none. */
+function connectedName(client: Socket, local: string, role: string): string {
+  const { localAddress, localPort, remoteAddress = '', remotePort = 0 } = client;
+  if (localAddress === undefined) return `unix:${isAbstract(local) ? '' : local}${role}`;
+  return `tcp:${hostText(localAddress)}:${localPort ?? 0}${role} <-> ${hostText(remoteAddress)}:${remotePort}`;
+}
+
+function isAbstract(path: string): boolean {
+  return path.startsWith('\0');
 }
 
 function hostText(host: string): string {

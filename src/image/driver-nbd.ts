@@ -1,4 +1,5 @@
 import { BlockError } from '../base/errors.js';
+import { inQemusWords } from '../nbd/handshake-client.js';
 import { DEFAULT_PORT, MAX_STRING } from '../nbd/protocol.js';
 import { loadTargetTls, parseNbdName, type NbdTarget } from '../nbd/uri.js';
 import { exportUri, NbdDriver, openNbdDriver, type NbdDriverOptions } from '../protocol/nbd.js';
@@ -29,7 +30,7 @@ async function openNbd(context: DriverContext): Promise<OpenedDriver> {
     reconnectDelayMs: seconds(options, 'reconnect-delay'), openTimeoutMs: seconds(options, 'open-timeout'),
     signal: context.signal,
   };
-  const driver = await openNbdDriver({ ...shared, readOnly: true });
+  const driver = await openNbdDriver({ ...shared, readOnly: true }).catch((error: unknown) => { throw inQemusWords(error); });
   const name = exportUri(address, told);
   return { driver, name, origin: { plainName: name, strong }, readOnly: await readOnlyOf(driver, common) };
 }

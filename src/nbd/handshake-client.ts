@@ -150,6 +150,7 @@ export class OptionPhase {
     if (!this.fixed) throw peerRefused(this.#wire, 'Server does not support export lists');
     this.#send(Option.LIST, Buffer.alloc(0));
     for await (const reply of this.#replies(Option.LIST, 4 + 2 * MAX_STRING)) {
+      if (reply.type === OptionReply.ERR_UNSUP) throw peerRefused(this.#wire, `Unsupported option ${Option.LIST} (${optionName(Option.LIST)})`, 'ENOTSUP');
       if (reply.type !== OptionReply.SERVER) throw this.#refusal(Option.LIST, reply);
       const nameBytes = reply.data.byteLength < 4 ? Infinity : reply.data.readUInt32BE(0);
       if (nameBytes > Math.min(MAX_STRING, reply.data.byteLength - 4)) throw protocolError(this.#wire, 'an export name is longer than its message');
@@ -221,7 +222,8 @@ export class OptionPhase {
     if (reply.type < 0x8000_0000) return protocolError(this.#wire, `Unexpected reply type ${reply.type} to ${what}`);
     const why = REFUSALS[reply.type]?.(what) ?? `Unknown error code when asking for ${what}`;
     const said = printable(reply.data);
-    return peerRefused(this.#wire, said === '' ? why : `${why} (server reported: ${said})`, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL');
+    const hints = [...reply.type === OptionReply.ERR_TLS_REQD ? ['Did you forget a valid tls-creds?'] : [], ...said === '' ? [] : [`server reported: ${said}`]];
+    return peerRefused(this.#wire, why, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL', hints);
   }
 }
 
@@ -230,7 +232,7 @@ const REFUSALS: Readonly<Record<number, (what: string) => string>> = {
   [OptionReply.ERR_POLICY]: (what) => `Denied by server for ${what}`,
   [OptionReply.ERR_INVALID]: (what) => `Invalid parameters for ${what}`,
   [OptionReply.ERR_PLATFORM]: (what) => `Server lacks support for ${what}`,
-  [OptionReply.ERR_TLS_REQD]: (what) => `Server requires TLS for ${what}`,
+  [OptionReply.ERR_TLS_REQD]: (what) => `TLS negotiation required before ${what}`,
   [OptionReply.ERR_UNKNOWN]: () => 'Requested export not available',
   [OptionReply.ERR_SHUTDOWN]: (what) => `Server shutting down before ${what}`,
   [OptionReply.ERR_BLOCK_SIZE_REQD]: (what) => `Server requires INFO_BLOCK_SIZE for ${what}`,
@@ -305,7 +307,7 @@ function blockSizesOf(wire: HandshakeWire, data: Buffer): Pick<InfoParts, 'minim
 }
 
 function canDoWithout({ type }: Reply): boolean {
-  return type === OptionReply.ERR_UNSUP || type === OptionReply.ERR_POLICY || type === OptionReply.ERR_INVALID || type === OptionReply.ERR_PLATFORM;
+  return type >= 0x8000_0000;
 }
 
 function counted(text: string): Buffer {
@@ -319,9 +321,31 @@ export function printable(data: Uint8Array): string {
 }
 
 function protocolError(wire: { readonly socket: { readonly name: string } }, why: string): BlockError {
-  return new BlockError('PROTOCOL', `'${wire.socket.name}' broke the NBD protocol: ${why}`, { node: wire.socket.name, errno: 'EINVAL' });
+  return new NegotiationError('PROTOCOL', `'${wire.socket.name}' broke the NBD protocol: ${why}`, { node: wire.socket.name, errno: 'EINVAL' }, why);
 }
 
-export function peerRefused(wire: HandshakeWire, why: string, errno = 'EINVAL'): BlockError {
-  return new BlockError(errno === 'ENOENT' ? 'NOT_FOUND' : 'PEER', `Could not open the export of '${wire.socket.name}': ${why}`, { node: wire.socket.name, errno });
+export function peerRefused(wire: HandshakeWire, why: string, errno = 'EINVAL', hints: readonly string[] = []): BlockError {
+  const told = hints.length === 0 ? why : `${why} (${hints.join('; ')})`;
+  return new NegotiationError(errno === 'ENOENT' ? 'NOT_FOUND' : errno === 'ENOTSUP' ? 'NOT_SUPPORTED' : 'PEER', `Could not open the export of '${wire.socket.name}': ${told}`,
+    { node: wire.socket.name, errno, ...hints.length === 0 ? {} : { hint: hints.join('\n') } }, why);
+}
+
+/** Names the server in its message, which QEMU's programs do not. */
+class NegotiationError extends BlockError {
+  readonly #why: string;
+
+  constructor(code: BlockError['code'], message: string, details: ConstructorParameters<typeof BlockError>[2], why: string) {
+    super(code, message, details);
+    this.#why = why;
+  }
+
+  get plain(): BlockError {
+    const { code, node, errno, hint } = this;
+    return new BlockError(code, this.#why, { node, errno, hint, cause: this });
+  }
+}
+
+/** The error as QEMU's programs tell it. */
+export function inQemusWords(error: unknown): unknown {
+  return error instanceof NegotiationError ? error.plain : error;
 }

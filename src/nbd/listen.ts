@@ -5,10 +5,10 @@ import { dirname } from 'node:path';
 import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 
 export type NbdListenAddress =
-  /** A stale socket at the path is replaced; what is there and no socket is left alone, and refused. */
+  /** A path that begins with a NUL is an abstract name. A stale socket at the path is replaced; what is there and no socket is left alone, and refused. */
   | { readonly unix: string }
-  /** Port 0 takes a free one. */
-  | { readonly host?: string | undefined; readonly port: number }
+  /** Port 0 takes a free one; with `to` the first that is free from `port` to there. */
+  | { readonly host?: string | undefined; readonly port: number; readonly to?: number | null | undefined }
   /** An inherited socket that listens already. */
   | { readonly fd: number };
 
@@ -17,11 +17,12 @@ const MAX_UNIX_PATH = 107;
 
 /** Resolves when clients can connect. */
 export async function startListening(server: Server, address: NbdListenAddress): Promise<void> {
-  if ('unix' in address) {
+  if ('port' in address && typeof address.to === 'number') return startOnOneOf(server, address, address.to);
+  if ('unix' in address && !address.unix.startsWith('\0')) {
     if (Buffer.byteLength(address.unix) > MAX_UNIX_PATH) refuseLongPath(address.unix);
     removeStaleSocket(address.unix);
   }
-  const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : { ...address };
+  const options: ListenOptions & { fd?: number } = 'unix' in address ? { path: address.unix } : 'fd' in address ? { ...address } : { host: address.host, port: address.port };
   return new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(listenError(address, error));
     server.once('error', failed);
@@ -30,6 +31,17 @@ export async function startListening(server: Server, address: NbdListenAddress):
       resolve();
     });
   });
+}
+
+async function startOnOneOf(server: Server, { host, port }: { readonly host?: string | undefined; readonly port: number }, to: number): Promise<void> {
+  if (to < port) throw new BlockError('INVALID_ARGUMENT', 'Failed to create a socket');
+  for (let next = port; ; next++) {
+    try {
+      return await startListening(server, { host, port: next });
+    } catch (error) {
+      if (errnoOf(error) !== 'EADDRINUSE' || next === to) throw error;
+    }
+  }
 }
 
 /** Throws where nobody could listen. */
