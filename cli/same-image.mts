@@ -1,9 +1,9 @@
 /** What a name on the command line is, where it is a file. */
 import { statSync, type Stats } from 'node:fs';
-import { BlockError, isNbdName } from '../src/index.js';
+import { BlockError, isFileName } from '../src/index.js';
 
 export function statOf(name: string): Stats | undefined {
-  return isNbdName(name) ? undefined : statSync(name, { throwIfNoEntry: false });
+  return !isFileName(name) ? undefined : statSync(name, { throwIfNoEntry: false });
 }
 
 /** An image that is copied onto itself would be emptied first. */
@@ -14,7 +14,7 @@ export function refuseSame(source: string, target: string): void {
 }
 
 export function formatByName(target: string): 'qcow2' | 'raw' {
-  return !isNbdName(target) && target.endsWith('.qcow2') ? 'qcow2' : 'raw';
+  return isFileName(target) && target.endsWith('.qcow2') ? 'qcow2' : 'raw';
 }
 
 /** What was refused because it is there may be meant. */

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { copyImage, formatSize, isNbdName, type CopyImageOptions } from '../../src/index.js';
+import { copyImage, formatSize, isFileName, type CopyImageOptions } from '../../src/index.js';
 import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { formatByName, refuseSame, statOf } from '../same-image.mjs';
@@ -52,7 +52,7 @@ export const command = defineCommand({
       if (json) out.json({ source, target, ...copied, seconds });
       else out.line(`copied ${formatSize(copied.bytes)}: ${formatSize(copied.copied)} of data, ${formatSize(copied.zeroed)} of zeros`);
     } catch (error) {
-      if (createTarget && found === undefined && !isNbdName(target)) rmSync(target, { force: true });
+      if (createTarget && found === undefined && isFileName(target)) rmSync(target, { force: true });
       throw error;
     }
   },

@@ -1,6 +1,6 @@
 /** Opens the image, listens, and stays until the last client has gone or a signal comes. */
 import {
-  addressForListening, badSize, BlockError, openByName, openByOptions, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
+  addressForListening, badSize, BlockError, openByOptions, openByQemuName, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
   type OpenedByName, type OptionTree, type TlsCredentials,
 } from '../../src/index.js';
 import { tellReady } from '../background.mjs';
@@ -62,7 +62,7 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
   const common = commonOptions(options);
   const open = (more: OptionTree): Promise<OpenedByName> => options.imageOpts
     ? openByOptions(graph, { ...common, ...parseImageOptions(options.file), ...more }, context)
-    : openByName(graph, options.file, options.format, { ...common, ...more }, context);
+    : openByQemuName(graph, options.file, options.format, { ...common, ...more }, context);
   const opened = await checkedAio(options, () => open({})).catch((error: unknown) => { throw ProgramError.of(`Failed to blk_new_open '${options.file}'`, error); });
   if (opened.guessedRaw !== null && !options.readOnly && !options.snapshot) writeNow(2, rawWarning(opened.guessedRaw));
   let { node } = opened;

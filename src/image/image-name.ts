@@ -1,9 +1,11 @@
-/** Names of images that say more than a path: `json:{…}`, `blkdebug:CONF:FILE`, `nbd:…`, `file:…`. */
+/** Names of images that say more than a path: `json:{…}`, `driver=…`, `blkdebug:CONF:FILE`, `nbd:…`, `file:…`. */
 import { stat } from 'node:fs/promises';
+import { parseKeyval } from '../base/keyval.js';
 import { isNbdName } from '../nbd/name.js';
 import { parseJson } from '../qobject/parser.js';
 import { isDict } from '../qobject/value.js';
 import { flattenOptions, invalid, type FlatOptions, type OptionTree } from './options.js';
+import { isFileName, isOptionName } from './tree-name.js';
 
 /** Protocols whose driver takes the name whole. */
 const WHOLE: readonly string[] = ['blkdebug', 'blkverify', 'null-co', 'null-aio'];
@@ -30,18 +32,34 @@ export async function fileOptions(name: string): Promise<FlatOptions> {
 
 async function isDevice(name: string): Promise<boolean> {
   const found = await stat(name).catch(() => null); // opening tells the error
-  return found?.isBlockDevice() === true;
+  return found?.isBlockDevice() === true || found?.isCharacterDevice() === true;
+}
+
+/** The tree that is written out in a name; null where the name is that of a file or a protocol. */
+export function treeInName(name: string): OptionTree | null {
+  if (name.startsWith('json:')) return jsonTree(name.slice('json:'.length));
+  return isOptionName(name) ? parseKeyval(name) as OptionTree : null;
 }
 
 /** The options of the whole tree; without a driver, where the format is to be found out. */
 export async function imageOptions(name: string): Promise<FlatOptions> {
-  if (name.startsWith('json:')) return jsonOptions(name.slice('json:'.length));
+  const tree = treeInName(name);
+  if (tree !== null) return flattenOptions(tree);
   return new Map([...await protocolOptions(name)].map(([key, value]) => [`file.${key}`, value]));
 }
 
-function jsonOptions(text: string): FlatOptions {
+/** The path of the file that a name leads to in the end: the name itself, where it is no tree; null where it leads to none. */
+export async function fileInName(name: string): Promise<string | null> {
+  if (isNbdName(name)) return null;
+  if (isFileName(name)) return name.startsWith('file:') ? name.slice('file:'.length) : name;
+  const options = [...await imageOptions(name)].find(([key]) => /^(?:(?:file|image|raw|test)\.)*filename$/.test(key));
+  const found = options === undefined ? null : String(options[1]);
+  return found?.startsWith('blkdebug:') === true ? fileInName(found.replace(/^blkdebug:[^:]*:/, '')) : found;
+}
+
+function jsonTree(text: string): OptionTree {
   const { value, error } = { value: undefined, error: undefined, ...parseJson(text) };
   if (error !== undefined) throw invalid(`Could not parse the JSON options: ${error}`);
   if (!isDict(value)) throw invalid('Invalid JSON object given');
-  return flattenOptions(value as OptionTree);
+  return value as OptionTree;
 }

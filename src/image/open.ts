@@ -15,10 +15,9 @@ import { openFileDriver } from '../protocol/file.js';
 import { isNbdName } from '../nbd/name.js';
 import { MemoryDriver } from '../protocol/memory.js';
 import type { TraceSink } from '../trace/sink.js';
+import { isTreeName } from './tree-name.js';
 
 const MAX_CHAIN_DEPTH = 200;
-/** Names that open a tree of nodes, and not just a file. */
-const TREE_NAME = /^(?:json|blkdebug|blkverify|null-co|null-aio|host_device):/;
 
 export interface OpenImageOptions {
   readonly format?: FormatName | undefined;
@@ -64,7 +63,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
   if (options.noBacking === true && !readOnly && options.forCheck !== true) {
     throw new BlockError('INVALID_ARGUMENT', `Could not open '${filename}': without its backing file an image can only be read`, { node: filename });
   }
-  if (TREE_NAME.test(filename)) {
+  if (isTreeName(filename)) {
     // Loaded only now, as most programs open files
     const { openNamedTree } = await import('./named-tree.js');
     return openNamedTree(filename, options, readOnly);

@@ -8,6 +8,7 @@ import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { createImage, openImage, type OpenImageOptions } from '../image/open.js';
 import type { FormatName } from '../image/formats.js';
+import { isFileName } from '../image/tree-name.js';
 import { isNbdName } from '../nbd/name.js';
 import type { NbdDriver } from '../protocol/nbd.js';
 
@@ -76,7 +77,7 @@ export async function copyImage(source: string, target: string, options: CopyIma
   const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections, signal });
   try {
     const targetFormat = options.targetFormat ?? 'raw';
-    const create = !isNbdName(target) && (options.createTarget ?? true);
+    const create = isFileName(target) && (options.createTarget ?? true);
     if (!create) return await copyInto(from, target, targetFormat, options);
     await createImage(target, { format: targetFormat, size: from.length() });
     try {

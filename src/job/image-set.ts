@@ -5,6 +5,7 @@ import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { lookUpSnapshot } from '../block/snapshot-lookup.js';
 import type { BackingPolicy } from '../image/backing-name.js';
+import { fileInName } from '../image/image-name.js';
 import { openImage, type OpenImageOptions } from '../image/open.js';
 import type { CacheModeName } from '../protocol/cache-mode.js';
 
@@ -56,7 +57,7 @@ export class ImageSet {
 async function refuseDuplicates(filenames: readonly string[]): Promise<void> {
   const seen = new Set<string>();
   for (const filename of filenames) {
-    const real = await realpath(filename).catch(() => filename);
+    const real = await realpath(await fileInName(filename) ?? filename).catch(() => filename);
     if (seen.has(real)) throw new BlockError('INVALID_ARGUMENT', `'${filename}' is named twice`);
     seen.add(real);
   }
@@ -96,7 +97,7 @@ export async function refuseImageAsState(spec: string, filenames: readonly strin
   const state = await stat(spec).catch(() => null);
   if (state === null || !(state.isFile() || state.isBlockDevice())) return;
   for (const filename of filenames) {
-    const image = await stat(filename).catch(() => null);
+    const image = await stat(await fileInName(filename) ?? filename).catch(() => null);
     const same = image !== null && (state.isBlockDevice() ? image.isBlockDevice() && image.rdev === state.rdev : image.dev === state.dev && image.ino === state.ino);
     if (same) throw new BlockError('INVALID_ARGUMENT', `'${spec}' is the image '${filename}' itself, expected another file for the VM state`);
   }

@@ -7,6 +7,7 @@ import { syncDirectory } from '../base/directory.js';
 import { BlockError, errnoOf, wrapHostError } from '../base/errors.js';
 import type { SnapshotInfo } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
+import { fileInName } from '../image/image-name.js';
 
 /** A snapshot of a set: the date tells it from an older one of the same name. */
 export interface Identity {
@@ -50,7 +51,7 @@ export class SetNotes {
 
   /** Writes the notes, the deciding one last: without it the others mean nothing. */
   static async begin(filenames: readonly string[], { tag, dateSeconds, dateNanoseconds }: Identity, loads?: string): Promise<SetNotes> {
-    const images = await Promise.all(filenames.map((filename) => realpath(filename)));
+    const images = await Promise.all(filenames.map(async (filename) => realpath(await fileInName(filename) ?? filename)));
     const note: Note = { set: randomUUID(), tag, dateSeconds, dateNanoseconds, images, loads };
     const notes = new SetNotes(note, await Promise.all(images.map(notePath)));
     for (const file of notes.#paths.toReversed()) await writeDurably(file, JSON.stringify(note));
@@ -81,7 +82,7 @@ export function isSame({ name, dateSeconds, dateNanoseconds }: SnapshotInfo, not
 
 /** The note beside an image. */
 export async function findNote(filename: string): Promise<FoundNote | null> {
-  const image = await realpath(filename).catch(() => null);
+  const image = await realpath(await fileInName(filename) ?? filename).catch(() => null);
   if (image === null) return null; // opening it will say why
   const file = await notePath(image);
   const note = await readNote(file);

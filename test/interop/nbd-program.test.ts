@@ -108,11 +108,11 @@ peers('qemu-img', 'qemu-io', 'nbdinfo', 'nbdcopy')('quiesce-nbd', () => {
     await stop();
   });
 
-  test('--image-opts and json: open trees of nodes', async () => {
+  test('--image-opts, json: and names with a protocol open trees of nodes', async () => {
     const disk = await image();
     await io(disk, 'write -P 3 0 64k');
     const tree = { driver: 'qcow2', file: { driver: 'file', filename: disk } };
-    for (const args of [['--image-opts', `driver=qcow2,file.filename=${disk}`], [`json:${JSON.stringify(tree)}`]]) {
+    for (const args of [['--image-opts', `driver=qcow2,file.filename=${disk}`], [`json:${JSON.stringify(tree)}`], [`blkdebug::${disk}`], ['-f', 'qcow2', `file:${disk}`]]) {
       await serve('-t', ...args);
       await io(uri(), 'read -P 3 0 64k');
       await stop();

@@ -9,7 +9,7 @@ import type { BlockNode } from '../../block/node.js';
 import type { FormatName } from '../../image/formats.js';
 import { openByName } from '../../image/open-name.js';
 import { createImage } from '../../image/open.js';
-import { isNbdName } from '../../nbd/name.js';
+import { isFileName } from '../../image/tree-name.js';
 import { CACHE_MODES } from '../../protocol/cache-mode.js';
 import { finish, ownJobs, type ChainJobOptions } from '../chain-files.js';
 import { startBackup, type BackupSync, type BitmapMode } from './backup.js';
@@ -43,7 +43,7 @@ export async function backupImage(source: string, target: string, options: Backu
   let made = false;
   try {
     const from = await open(graph, source, options.sourceFormat ?? null, options.bitmap === undefined, options);
-    const create = options.createTarget !== false && !isNbdName(target);
+    const create = options.createTarget !== false && isFileName(target);
     if (create) {
       await makeTarget(target, from, options);
       made = true;

@@ -11,6 +11,7 @@ import { formatByName, type FormatName } from '../../image/formats.js';
 import { openByName } from '../../image/open-name.js';
 import { createImage } from '../../image/open.js';
 import { CACHE_MODES, type CacheModeName } from '../../protocol/cache-mode.js';
+import { isFileName } from '../../image/tree-name.js';
 import { isNbdName } from '../../nbd/name.js';
 import { ownJobs } from '../chain-files.js';
 import { startMirror, type Mirror, type MirrorOptions } from './mirror.js';
@@ -50,7 +51,7 @@ export async function mirrorImage(source: string, target: string, options: Mirro
   let made = false;
   try {
     const from = await open(graph, source, options.sourceFormat ?? null, true, options);
-    if (createTarget && !isNbdName(target)) {
+    if (createTarget && isFileName(target)) {
       await makeTarget(target, targetFormat, from.length());
       made = true;
     }

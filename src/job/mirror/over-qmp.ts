@@ -8,7 +8,9 @@ import { systemClock, type Clock } from '../../base/clock.js';
 import { syncDirectory } from '../../base/directory.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import { formatByName, type FormatName } from '../../image/formats.js';
+import { treeInName } from '../../image/image-name.js';
 import { createImage } from '../../image/open.js';
+import { isFileName } from '../../image/tree-name.js';
 import { isNbdName } from '../../nbd/name.js';
 import { parseNbdName } from '../../nbd/uri.js';
 import { QmpClient, QmpError } from '../../qmp/client.js';
@@ -176,10 +178,11 @@ class MirrorOverQmp {
       if (this.#request.targetFormat !== undefined || !createTarget) throw new BlockError('INVALID_ARGUMENT', `'${target}' is a node, and no file to be made or opened in a format`);
       return target;
     }
-    const file = isNbdName(target) ? exportOptions(target) : { driver: 'file', filename: resolve(target) };
-    if (!isNbdName(target) && createTarget) await this.#createFile(resolve(target), targetFormat, Number((source['image'] as JsonObject)['virtual-size']));
+    if (isFileName(target) && createTarget) await this.#createFile(resolve(target), targetFormat, Number((source['image'] as JsonObject)['virtual-size']));
     const name = `target-${process.pid}`;
-    await this.#qmp.execute('blockdev-add', { driver: targetFormat, 'node-name': name, discard: 'unmap', file: { ...file, discard: 'unmap' } });
+    const file = isNbdName(target) ? exportOptions(target) : { driver: 'file', filename: resolve(target) };
+    const tree = treeInName(target) ?? { driver: targetFormat, discard: 'unmap', file: { ...file, discard: 'unmap' } };
+    await this.#qmp.execute('blockdev-add', { ...tree, 'node-name': name });
     this.#node = name;
     return name;
   }
