@@ -231,11 +231,18 @@ export class BlockNode extends IoVerbs {
     const errors: unknown[] = [];
     const { children } = this;
     await this.drained(async () => {
+      await this.#flushLast().catch((error: unknown) => errors.push(error));
       await this.driver.close().catch((error: unknown) => errors.push(error));
     });
     for (const child of children) await child.detach().catch((error: unknown) => errors.push(error));
     this.onClosed?.();
     if (errors.length > 0) throw errors[0];
+  }
+
+  /** Users who never asked for a flush hear at the end at the latest that their writes were lost. */
+  async #flushLast(): Promise<void> {
+    if (this.readOnly || this.noFlush || this.#changes === this.#durable.changes) return;
+    await this.#flush(makeRequest('flush', 0, 0, null));
   }
 
   #validate(request: BlockRequest): void {

@@ -30,7 +30,7 @@ async function opened<T>(options: OptionTree, use: (node: BlockNode, graph: Bloc
   try {
     return await use(node, graph);
   } finally {
-    await node.close();
+    await node.close().catch(() => undefined); // its last flush may be told to fail
   }
 }
 
