@@ -48,6 +48,7 @@ function itemOf(item: Exclude<GetoptItem, { kind: 'rest' }>): Item {
 }
 
 async function run(items: readonly Item[], daemonize: boolean): Promise<number> {
+  if (daemonize) process.umask(0o027);
   const daemon = new StorageDaemon({ version: { major: 7, minor: 2, micro: 22, package: `quiesce-${packageJson.version}` }, stdio: ownStdio(daemonize), say });
   const stopping = new AbortController();
   void daemon.ended.then(() => stopping.abort());

@@ -196,9 +196,15 @@ export class BlockExports {
     return this.#server;
   }
 
+  #nodeWithBitmap(name: string): BlockNode {
+    const node = this.#graph.find(name);
+    if (node === undefined) throw new BlockError('NOT_FOUND', `Node '${name}' not found`);
+    return node;
+  }
+
   #bitmaps(node: BlockNode, writable: boolean, wanted: readonly ExportBitmapName[]): DirtyBitmap[] {
     return wanted.map((one) => {
-      const bitmap = typeof one === 'string' ? findBelow(node, one) : this.#graph.lookUp(one.node).bitmaps.get(one.name);
+      const bitmap = typeof one === 'string' ? findBelow(node, one) : this.#nodeWithBitmap(one.node).bitmaps.get(one.name);
       const name = typeof one === 'string' ? one : one.name;
       if (bitmap === undefined) throw new BlockError('NOT_FOUND', typeof one === 'string' ? `Bitmap '${name}' is not found` : `Dirty bitmap '${name}' not found`);
       bitmap.check('busy', 'inconsistent');

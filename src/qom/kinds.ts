@@ -205,6 +205,7 @@ class Tls extends Simple {
     if (this.#type.endsWith('x509') || this.#type.endsWith('psk')) {
       if (dir === '') throw invalid("Missing 'dir' property value");
       const verifyPeer = this.values['verify-peer'] as boolean;
+      if (endpoint === 'server' && this.text('username') !== '') throw invalid('username should not be set when endpoint=server');
       this.credentials = this.#type.endsWith('psk')
         ? loadTlsPsk({ endpoint, dir, priority, username: this.text('username') || undefined })
         : loadTlsX509({ endpoint, dir, verifyPeer, priority, sanityCheck: this.values['sanity-check'] as boolean, passphrase: this.#passphrase() });

@@ -1,13 +1,15 @@
 /** Character devices as qemu-storage-daemon has them: the same answers, and monitors over a terminal, a pipe, a file and a mux. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, constants, createReadStream, existsSync, openSync, readFileSync, writeFileSync, writeSync, type ReadStream } from 'node:fs';
+import { closeSync, constants, createReadStream, existsSync, openSync, readFileSync, rmSync, writeFileSync, writeSync, type ReadStream } from 'node:fs';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
+import { NbdClient } from '../../src/index.js';
 import { peers } from '../support/peers.js';
 import { standIn } from '../support/programs.js';
 import { kill, run, start, storageDaemonLauncher } from '../support/run.js';
 import { waitFor } from '../support/cli.js';
 import { useTmp } from '../support/tmp.js';
-import { negotiated, ourDaemonTranscript, theirTranscript } from '../support/transcript.js';
+import { converse, negotiated, ourDaemonTranscript, theirTranscript } from '../support/transcript.js';
 
 const tmp = useTmp();
 
@@ -70,6 +72,64 @@ peers('qemu-storage-daemon')('character devices', () => {
       if (theirs !== own) differing.push({ text, theirs, own });
     }
     expect(differing).toEqual([]);
+  });
+});
+
+peers('qemu-storage-daemon')('sockets of a daemon', () => {
+  const whole = negotiated(line('query-chardev'), line('quit'));
+
+  /** Runs the daemon with a socket of this kind as descriptor 3; what its monitor answers. */
+  async function inherited(program: string, socketScript: string, chardev: string): Promise<string[]> {
+    rmSync(tmp('listening'), { force: true });
+    const script = `import os, socket, sys\n${socketScript}\nos.dup2(s.fileno(), 3); os.set_inheritable(3, True)\nos.execvp(sys.argv[1], sys.argv[1:])`;
+    const child = start('python3', ['-c', script, program, '--chardev', chardev, '--monitor', 'c', '--pidfile', tmp('pid')]);
+    try {
+      await waitFor('it runs', () => existsSync(tmp('pid')));
+      return (await converse(whole, tmp('listening'))).slice(1).filter((message) => !message.includes('"event"'));
+    } finally {
+      await kill(child);
+      rmSync(tmp('pid'), { force: true });
+    }
+  }
+
+  test('one that listens already came with the process', async () => {
+    const listening = `s = socket.socket(socket.AF_UNIX); s.bind(${JSON.stringify(tmp('listening'))}); s.listen(5)`;
+    const [theirs, ours] = [await inherited('qemu-storage-daemon', listening, 'socket,id=c,fd=3,server=on,wait=off'), await inherited(storageDaemonLauncher, listening, 'socket,id=c,fd=3,server=on,wait=off')];
+    expect(ours).toEqual(theirs);
+    expect(theirs[1]).toContain(`"unix:${tmp('listening')},server=on"`);
+  });
+
+  test('abstract names, for exports', async () => {
+    const name = `quiesce-test-${process.pid}`;
+    for (const program of ['qemu-storage-daemon', storageDaemonLauncher]) {
+      const child = start(program, ['--blockdev', 'null-co,node-name=n,size=65536', '--nbd-server', `addr.type=unix,addr.path=${name},addr.abstract=on`, '--export', 'nbd,id=e,node-name=n', '--pidfile', tmp('pid')]);
+      await waitFor('it runs', () => existsSync(tmp('pid')));
+      const client = await NbdClient.open({ address: { type: 'unix', path: `\0${name}` }, exportName: 'n' });
+      expect(client.size).toBe(65_536);
+      await client.close();
+      await kill(child, 'SIGTERM');
+      rmSync(tmp('pid'), { force: true });
+    }
+  });
+
+  test('the first free port of several', async () => {
+    const holder = createServer();
+    await new Promise<void>((resolve) => { holder.listen(0, '127.0.0.1', resolve); });
+    const taken = (holder.address() as AddressInfo).port;
+    const child = start(storageDaemonLauncher, ['--chardev', `socket,id=c,host=127.0.0.1,port=${taken},to=${taken + 50},server=on,wait=off`, '--monitor', 'c', '--pidfile', tmp('pid')]);
+    await waitFor('it runs', () => existsSync(tmp('pid')));
+    let found = 0;
+    for (let port = taken + 1; port <= taken + 50 && found === 0; port++) {
+      const greeted = await new Promise<boolean>((resolve) => {
+        const probe = connect(port, '127.0.0.1');
+        probe.once('data', (data: Buffer) => { resolve(data.toString().startsWith('{"QMP"')); probe.destroy(); });
+        probe.once('error', () => resolve(false)).setTimeout(2000, () => resolve(false));
+      });
+      if (greeted) found = port;
+    }
+    expect(found).toBeGreaterThan(taken);
+    await kill(child, 'SIGTERM');
+    holder.close();
   });
 });
 

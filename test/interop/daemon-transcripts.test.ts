@@ -55,7 +55,7 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     const add = (id: string, more: object = {}): string => line('block-export-add', { type: 'nbd', id, 'node-name': 'n', ...more });
     const lines = [
       qcow2, add('e'), start, start, add('e'), add('e'), add('f'), add('3f'), add('f', { name: 'x', writable: true }),
-      add('g', { name: 'y', bitmaps: ['b'] }), add('g', { name: 'y', iothread: 'b' }), add('g', { name: 'z'.repeat(5000) }),
+      add('g', { name: 'y', bitmaps: ['b'] }), add('g', { name: 'y', bitmaps: [{ node: 'nope', name: 'b' }] }), add('g', { name: 'y', bitmaps: [{ node: 'n', name: 'b' }] }), add('g', { name: 'y', iothread: 'b' }), add('g', { name: 'z'.repeat(5000) }),
       line('query-block-exports'), line('block-export-del', { id: 'z' }), line('blockdev-del', { 'node-name': 'n' }),
       line('block-export-del', { id: 'e' }), line('nbd-server-add', { device: 'n', name: 'x' }), line('nbd-server-add', { device: 'n' }),
       line('nbd-server-add', { device: 'q' }), line('query-block-exports'), line('nbd-server-remove', { name: 'q' }),
@@ -64,7 +64,7 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
       line('nbd-server-start', { addr: { type: 'unix', data: { path: tmp('nbd') } }, 'tls-creds': 'none' }),
       line('blockdev-del', { 'node-name': 'n' }), line('blockdev-del', { 'node-name': 'n' }),
     ];
-    const events = { 16: 2, 22: 2, 23: 2 };
+    const events = { 18: 2, 24: 2, 25: 2 };
     const { ours, theirs } = await both({ ...negotiated(...lines), replies: events });
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });

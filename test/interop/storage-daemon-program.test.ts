@@ -27,7 +27,7 @@ const LINES: readonly (readonly string[])[] = [
     'nbd,node-name=a,server.type=foo', 'nbd,node-name=a,server.type=unix,server.path=/none', 'quorum,node-name=a,vote-threshold=1', 'copy-on-read,node-name=a,file=x',
   ].map((value) => ['--blockdev', value]),
   ...['null,id=a,mux=x', 'null,id=a,to=x', 'null,id=a,size=x', 'null,id=a,tight=3', 'mux,id=a', 'mux,id=a,chardev=zz', 'ringbuf,id=a,size=3', 'file,id=a,path=/no/x', 'pipe,id=a,path=/no/x', 'udp,id=a',
-    'socket,id=a,path=/x,websocket=on', 'socket,id=a,path=/x,tls-creds=c', 'socket,id=a,path=/x,reconnect=5,server=on', 'socket,id=a,host=h', 'null,id=a,foo=1', 'vc,id=a',
+    'socket,id=a,path=/x,websocket=on', 'socket,id=a,path=/x,tls-creds=c', 'socket,id=a,path=/x,reconnect=5,server=on', 'socket,id=a,host=127.0.0.1,port=5,to=3,server=on', 'socket,id=a,host=h', 'null,id=a,foo=1', 'vc,id=a',
   ].map((value) => ['--chardev', value]),
   ...['addr.type=foo', 'addr.type=inet,addr.host=localhost,addr.port=x', 'addr.type=fd,addr.str=99', 'addr.type=unix,addr.path=/no/x,tls-creds=z', 'addr.type=unix,addr.path=a,max-connections=x',
     `addr.type=unix,addr.path=/no/${'a'.repeat(120)}`].map((value) => ['--nbd-server', value]),
@@ -42,7 +42,7 @@ const LINES: readonly (readonly string[])[] = [
     'events=', 'events=.', 'events=EVENTS', 'help=on', 'x=help', 'foo,bar', 'foo,nobar', 'foo,id=1x', 'id=x',
   ].map((value) => ['--trace', value, '--nbd-server', 'foo']),
   ['-T', 'foo', '--nbd-server', 'foo'], ['--nbd-server', 'foo', '-T', 'foo'], ['-T', 'file=/no/x', '-T', 'foo'],
-  ['--object', 'foo,id=a'], ['--object', 'secret'], ['--object', 'secret,id=a'], ['--object', 'help'], ['--object', 'secret,help'],
+  ['--object', 'tls-creds-psk,id=a,dir=.,endpoint=server,username=x'], ['--object', 'foo,id=a'], ['--object', 'secret'], ['--object', 'secret,id=a'], ['--object', 'help'], ['--object', 'secret,help'],
 ];
 
 peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('quiesce-storage-daemon', () => {
