@@ -21,8 +21,8 @@ const MAX_IN_FLIGHT = 64;
 const BUFFER_BYTES = 64 * MiB;
 /** A socket buffer of the kernel holds about so much. */
 const INBOX_BYTES = MiB / 4;
-/** Clients beyond `maxConnections` wait without a greeting, as they would in a listen backlog; more than these are turned away. */
-const MAX_WAITING = 128;
+/** Clients beyond `maxConnections` wait without a greeting, as they do in QEMU's listen backlog; more than these are turned away. */
+const MAX_WAITING = 1024;
 
 export interface NbdServerOptions {
   /** With credentials, a client must start TLS before anything else. */

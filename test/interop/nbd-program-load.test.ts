@@ -60,7 +60,8 @@ async function visit(client: RawNbd, index: number, of: number): Promise<void> {
 peers('qemu-img')('200 connections', () => {
   test.each([
     ['quiesce-nbd -e 0', nbdLauncher, ['-k', '-t', '-e', '0'], 200], ['quiesce-nbd -e 200', nbdLauncher, ['-k', '-t', '-e', '200'], 200],
-    ['quiesce-nbd -e 100', nbdLauncher, ['-k', '-t', '-e', '100'], 100], ['quiesce nbd serve', launcher, ['--socket', '--persistent'], 200],
+    ['quiesce-nbd -e 100', nbdLauncher, ['-k', '-t', '-e', '100'], 100],
+    ['quiesce-nbd', nbdLauncher, ['-k', '-t'], 1], ['quiesce nbd serve', launcher, ['--socket', '--persistent'], 200],
   ] as const)('%s: each does its work, those beyond the limit when it is their turn', async (_, binary, [socket, ...options], atOnce) => {
     const disk = await image('16M');
     const server = await serve(binary, [...binary === launcher ? ['nbd', 'serve'] : [], socket, tmp('s'), ...options, disk], tmp('s'));
