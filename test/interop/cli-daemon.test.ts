@@ -74,7 +74,7 @@ peers('qemu-img', 'qemu-io', 'nbdinfo')('with clients', () => {
     expect(await runOk('qemu-io', ['-r', '-c', 'read -P 7 1M 64k', daemon.image])).not.toContain('failed');
   });
 
-  test.each([['SIGINT'], ['SIGTERM', 'SIGTERM'], ['SIGTERM', 'SIGINT', 'SIGHUP']] as NodeJS.Signals[][])('%s %s %s: it closes in order', async (...signals) => {
+  test.each([['SIGINT'], ['SIGTERM', 'SIGTERM'], ['SIGTERM', 'SIGINT', 'SIGHUP']] as NodeJS.Signals[][])('Q-14: %s %s %s: it closes in order', async (...signals) => {
     const daemon = await startWithDisk();
     await runOk('qemu-io', ['-f', 'raw', '-c', 'write -P 7 1M 64k', uri()]);
     for (const signal of signals) daemon.child.kill(signal);

@@ -91,7 +91,7 @@ peers('qemu-img')('several live disks', () => {
     }
   });
 
-  test('have none of it where one refuses', async () => {
+  test('V-12: have none of it where one refuses', async () => {
     await withDisks(async () => {
       await quiesceOk(['snapshot', 'create', '--daemon', tmp('monitor'), 'b', 'taken']);
       await expectRefused(args('taken', '--also', 'b'), "Node 'b' already has a snapshot 'taken'");
@@ -103,7 +103,7 @@ peers('qemu-img')('several live disks', () => {
     expect(await Promise.all(DISKS.map((name) => snapshotNames(tmp(`${name}.qcow2`))))).toEqual([[], ['taken'], []]);
   });
 
-  test('have none of it where one fails, and the others go on', async () => {
+  test('V-12: have none of it where one fails, and the others go on', async () => {
     const failing = 'file.driver=blkdebug,file.image.driver=file,file.image.filename=FILE,file.inject-error.0.event=cluster_alloc,file.inject-error.0.once=on,file.inject-error.0.iotype=write';
     await withDisks(async () => {
       expect(await quiesce(args('t', '--also', 'b', 'c'))).toMatchObject({ code: 1, stderr: expect.stringContaining('Input/output error') });

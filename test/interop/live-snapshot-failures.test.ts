@@ -53,7 +53,7 @@ peers('qemu-system-x86_64', 'qemu-img')('a snapshot of a live disk', () => {
     await lastWrite(image, 'next');
   });
 
-  test('is not made of a stream of QEMU that is cut off, of no byte, or of another size than was sent', async () => {
+  test('V-1: is not made of a stream of QEMU that is cut off, of no byte, or of another size than was sent', async () => {
     const { image, disk } = await prepare();
     const truncated = Buffer.concat([Buffer.from('QEVM'), randomBytes(100_000, 2)]);
     expect(oneLineError(await quiesce(create(disk, 't', '-'), { input: truncated }))).toContain('the QEMU migration stream ended after 100004 bytes');
@@ -67,7 +67,7 @@ peers('qemu-system-x86_64', 'qemu-img')('a snapshot of a live disk', () => {
     await runOk('qemu-img', ['check', '-q', image]);
   });
 
-  test('is not made where the disk fails under the state, and the machine runs on', async () => {
+  test('V-1: is not made where the disk fails under the state, and the machine runs on', async () => {
     const { image, disk, args } = await prepare('file.driver=blkdebug,file.image.driver=file,file.image.filename=IMAGE,file.inject-error.0.event=vmstate_save,file.inject-error.0.once=on,file.inject-error.0.iotype=write');
     await withMachine(tmp('qmp'), args, async () => {
       await writesOn(tmp('log'), 20);

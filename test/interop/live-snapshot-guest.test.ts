@@ -13,7 +13,7 @@ const tmp = useTmp();
 const ROUNDS = 40;
 
 peers('qemu-system-x86_64', 'qemu-img')('a guest that writes', () => {
-  test('is snapshotted by QMP and by the command line, with a state and without, and never stops', async () => {
+  test('V-16: is snapshotted by QMP and by the command line, with a state and without, and never stops', async () => {
     const image = await makeImage(tmp('a.qcow2'), '16M');
     await installWriter(image);
     const disk = await startLiveDisk(tmp(), image);

@@ -109,7 +109,7 @@ describe('rates', () => {
 });
 
 describe('groups', () => {
-  test('members take turns, whatever their depth', async () => {
+  test('I-10: members take turns, whatever their depth', async () => {
     const { clock, throttle } = group({ 'iops-total': 100 });
     const loads = [new Load(throttle.join(), 'read', 512, 1), new Load(throttle.join(), 'read', 512, 32), new Load(throttle.join(), 'read', 512, 4)];
     await clock.advance(30_000);
@@ -128,7 +128,7 @@ describe('groups', () => {
     expect(writes.done).toBeGreaterThan(60);
   });
 
-  test('new limits hold for requests that wait already', async () => {
+  test('I-12: new limits hold for requests that wait already', async () => {
     const { clock, throttle } = group({ 'iops-total': 1 });
     const load = new Load(throttle.join(), 'read', 512, 8);
     await clock.advance(2_500);
@@ -141,7 +141,24 @@ describe('groups', () => {
     expect(Math.abs(load.done - 114 - 11)).toBeLessThanOrEqual(1);
   });
 
-  test('a member that passes waits for nobody, and is counted', async () => {
+  test('I-14: what waits leaves in the order in which it came, whatever the limits become meanwhile', async () => {
+    const { clock, throttle } = group({ 'iops-total': 10 });
+    const member = throttle.join();
+    const left: number[] = [];
+    const submit = async (index: number): Promise<void> => {
+      await member.admit(makeRequest('write', 0, 512 * (1 + index % 9), null));
+      left.push(index);
+    };
+    for (let index = 0; index < 120; index++) {
+      void submit(index);
+      if (index % 10 === 0) throttle.setLimits({ 'iops-total': 10 + index });
+      if (index % 7 === 0) await clock.advance(50);
+    }
+    await clock.advance(60_000);
+    expect(left).toEqual(Array.from({ length: 120 }, (_, index) => index));
+  });
+
+  test('I-13: a member that passes waits for nobody, and is counted', async () => {
     const { clock, throttle } = group({ 'iops-total': 10 });
     const [held, passing] = [throttle.join(), throttle.join()];
     const load = new Load(held, 'read', 512, 1);
@@ -155,7 +172,7 @@ describe('groups', () => {
     expect(passing.admit(makeRequest('read', 0, 512, null))).not.toBeNull();
   });
 
-  test('a member that leaves lets its requests go and takes no place any more', async () => {
+  test('I-7: a member that leaves lets its requests go and takes no place any more', async () => {
     const { clock, throttle } = group({ 'iops-total': 10 });
     const [leaving, staying] = [throttle.join(), throttle.join()];
     while (leaving.admit(makeRequest('read', 0, 512, null)) === null);
@@ -169,7 +186,7 @@ describe('groups', () => {
     expect(clock.sleeping).toBe(0); // a timer left behind would keep the process
   });
 
-  test('a request that is given up waits no longer, and is not counted', async () => {
+  test('I-8: a request that is given up waits no longer, and is not counted', async () => {
     const { clock, throttle } = group({ 'iops-total': 10 });
     const member = throttle.join();
     while (member.admit(makeRequest('read', 0, 512, null)) === null);

@@ -88,7 +88,7 @@ describe('requests', () => {
     expect(seen).toEqual([[1, 1, far, 100, 100], [1, 0, far, 50_000, 50_000], [3, 0, 0, 0, 0], [4, 0, far, 4096, 0], [5, 0, far, 4096, 0], [6, 18, far, 4096, 0], [6, 1, far, 4096, 0]]);
   });
 
-  test('no more than 64 are in flight, and the rest follow as replies come', async () => {
+  test('I-8: no more than 64 are in flight, and the rest follow as replies come', async () => {
     const client = await connect(async (peer) => {
       const first: ScriptedRequest[] = [];
       for (let count = 0; count < 64; count++) first.push(await peer.request());

@@ -36,7 +36,7 @@ test('200 connections write and read, each its own', async () => {
   await until(() => server.connections === 0);
 });
 
-test('exports that are added and removed, and clients that come and go, leave nothing behind', async () => {
+test('I-7: exports that are added and removed, and clients that come and go, leave nothing behind', async () => {
   const pool = new BufferPool(32 * MiB);
   const { server, disk } = await serve(tmp('s'), { pool });
   const cycle = async (turn: number): Promise<void> => {

@@ -143,7 +143,7 @@ describe('with a reconnect delay', () => {
 });
 
 describe('without one', () => {
-  test('requests in flight fail, the next one connects again, and no flush succeeds any more where writes may be lost', async () => {
+  test('W-10: requests in flight fail, the next one connects again, and no flush succeeds any more where writes may be lost', async () => {
     await listen(tmp('socket'), async (peer, connection) => {
       await peer.serve();
       if (connection > 0) return answerAll(peer);

@@ -82,7 +82,7 @@ describe('a failing disk', () => {
     client.destroy();
   });
 
-  test('each command fails with its own text, sparse reads too, and gives its memory back', async () => {
+  test('I-8: each command fails with its own text, sparse reads too, and gives its memory back', async () => {
     const pool = new BufferPool(32 * MiB);
     const { disk } = await serve(tmp('s'), { pool });
     const client = await RawNbd.transmitting(tmp('s'), { contexts: ['base:allocation'] });
@@ -138,7 +138,7 @@ describe('flushes', () => {
   });
 });
 
-test('while a disk is drained nothing reaches it, and all is answered afterwards', async () => {
+test('I-13: while a disk is drained nothing reaches it, and all is answered afterwards', async () => {
   const { server, disk } = await serve(tmp('s'));
   const { node } = [...server.exports()][0]!.backend;
   const client = await RawNbd.transmitting(tmp('s'), { contexts: ['base:allocation'] });
@@ -172,7 +172,7 @@ describe('bounds', () => {
     disk.letGo();
   });
 
-  test('one connection holds no more than its share of memory, and others go on', async () => {
+  test('I-9, I-10: one connection holds no more than its share of memory, and others go on', async () => {
     const pool = new BufferPool(32 * MiB);
     const { disk } = await serve(tmp('s'), { pool }, 64 * MiB);
     const [greedy, modest] = [await RawNbd.transmitting(tmp('s')), await RawNbd.transmitting(tmp('s'))];

@@ -107,7 +107,7 @@ test('a job that ended is not found, one that completed is found as that', async
   expect(await (await journal()).find(none)).toEqual([]);
 });
 
-test('records of other versions and garbage are told, and nothing else is lost', async () => {
+test('Q-12: records of other versions and garbage are told, and nothing else is lost', async () => {
   await interrupted();
   const good = readFileSync(disk('state/job.job'), 'utf8');
   writeFileSync(disk('state/x.job'), good.replace('"version": 1', '"version": 2'));
