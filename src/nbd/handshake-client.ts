@@ -207,7 +207,7 @@ export class OptionPhase {
 
   async #reply(option: number, limit: number): Promise<Reply> {
     const wire = this.#wire;
-    const header = await wire.read(20);
+    const header = await readAs(wire, 20, 'option reply');
     if (header.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC) throw protocolError(wire, 'Unexpected option reply magic');
     if (header.readUInt32BE(8) !== option) throw protocolError(wire, `the server answered option ${header.readUInt32BE(8)}, expected ${option}`);
     const type = header.readUInt32BE(12);
@@ -222,8 +222,8 @@ export class OptionPhase {
     if (reply.type < 0x8000_0000) return protocolError(this.#wire, `Unexpected reply type ${reply.type} to ${what}`);
     const why = REFUSALS[reply.type]?.(what) ?? `Unknown error code when asking for ${what}`;
     const said = printable(reply.data);
-    const hints = [...reply.type === OptionReply.ERR_TLS_REQD ? ['Did you forget a valid tls-creds?'] : [], ...said === '' ? [] : [`server reported: ${said}`]];
-    return peerRefused(this.#wire, why, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL', hints);
+    const hint = [...reply.type === OptionReply.ERR_TLS_REQD ? ['Did you forget a valid tls-creds?'] : [], ...said === '' ? [] : [`server reported: ${said}`]].join('\n');
+    return peerRefused(this.#wire, why, reply.type === OptionReply.ERR_UNKNOWN ? 'ENOENT' : 'EINVAL', { said, hint });
   }
 }
 
@@ -252,11 +252,11 @@ const NO_INFO: InfoParts = { size: null, flags: 0, minimum: 0, preferred: 0, max
 
 /** Reads the greeting. Resolves with the option phase, or with the export of an oldstyle server, which has no options. */
 export async function greet(wire: HandshakeWire): Promise<OptionPhase | ExportInfo> {
-  const magic = await wire.read(16);
-  if (magic.readBigUInt64BE(0) !== INIT_MAGIC) throw protocolError(wire, 'Bad initial magic received');
-  const style = magic.readBigUInt64BE(8);
-  if (style === OPTION_MAGIC) return new OptionPhase(wire, (await wire.read(2)).readUInt16BE(0));
-  if (style !== OLDSTYLE_MAGIC) throw protocolError(wire, 'Bad server magic received');
+  const initial = (await readAs(wire, 8, 'initial magic')).readBigUInt64BE(0);
+  if (initial !== INIT_MAGIC) throw protocolError(wire, `Bad initial magic received: ${hex64(initial)}`);
+  const style = (await readAs(wire, 8, 'server magic')).readBigUInt64BE(0);
+  if (style === OPTION_MAGIC) return new OptionPhase(wire, (await readAs(wire, 2, 'server flags')).readUInt16BE(0));
+  if (style !== OLDSTYLE_MAGIC) throw protocolError(wire, `Bad server magic received: ${hex64(style)}`);
   const rest = await wire.read(12);
   const flags = rest.readUInt32BE(8);
   if (flags > 0xffff) throw protocolError(wire, `unexpected export flags 0x${flags.toString(16)}`);
@@ -306,6 +306,20 @@ function blockSizesOf(wire: HandshakeWire, data: Buffer): Pick<InfoParts, 'minim
   return { minimum, preferred, maximum: most - most % minimum };
 }
 
+function hex64(word: bigint): string {
+  return `0x${word.toString(16).padStart(16, '0')}`;
+}
+
+/** `what` is not there where the server hangs up. */
+async function readAs(wire: HandshakeWire, bytes: number, what: string): Promise<Buffer> {
+  try {
+    return await wire.read(bytes);
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.errno !== 'EIO') throw error;
+    throw new NegotiationError(error.code, error.message, { node: error.node, errno: error.errno, cause: error }, `Failed to read ${what}: Unexpected end-of-file before all data were read`);
+  }
+}
+
 function canDoWithout({ type }: Reply): boolean {
   return type >= 0x8000_0000;
 }
@@ -324,10 +338,10 @@ function protocolError(wire: { readonly socket: { readonly name: string } }, why
   return new NegotiationError('PROTOCOL', `'${wire.socket.name}' broke the NBD protocol: ${why}`, { node: wire.socket.name, errno: 'EINVAL' }, why);
 }
 
-export function peerRefused(wire: HandshakeWire, why: string, errno = 'EINVAL', hints: readonly string[] = []): BlockError {
-  const told = hints.length === 0 ? why : `${why} (${hints.join('; ')})`;
+export function peerRefused(wire: HandshakeWire, why: string, errno = 'EINVAL', { said, hint } = { said: '', hint: '' }): BlockError {
+  const told = said === '' ? why : `${why} (server reported: ${said})`;
   return new NegotiationError(errno === 'ENOENT' ? 'NOT_FOUND' : errno === 'ENOTSUP' ? 'NOT_SUPPORTED' : 'PEER', `Could not open the export of '${wire.socket.name}': ${told}`,
-    { node: wire.socket.name, errno, ...hints.length === 0 ? {} : { hint: hints.join('\n') } }, why);
+    { node: wire.socket.name, errno, hint: hint || undefined }, why);
 }
 
 /** Names the server in its message, which QEMU's programs do not. */

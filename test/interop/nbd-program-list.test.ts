@@ -103,6 +103,23 @@ peers('qemu-nbd')('a server that refuses', () => {
     expect(differing).toEqual([]);
   }, 120_000);
 
+  test('to speak NBD, or hangs up', async () => {
+    for (const [index, words] of ['', 'NBDMAG', 'GARBAGE!', 'NBDMAGICIHAVE', 'NBDMAGICGARBAGE!', 'NBDMAGICIHAVEOPT'].entries()) {
+      const path = tmp(`rude-${index}`);
+      const server = createServer((socket) => {
+        sockets.add(socket);
+        socket.on('error', () => undefined).end(words);
+      });
+      servers.push(server);
+      await new Promise<void>((resolve) => { server.listen(path, resolve); });
+      const [theirs, ours] = await both('-k', path);
+      expect({ words, ...ours }).toEqual({ words, ...theirs });
+    }
+    await scripted(tmp('mute'), GREETING, () => null);
+    const [theirs, ours] = await both('-k', tmp('mute'));
+    expect(ours).toEqual(theirs);
+  });
+
   test('nobody there, no such host, and ports of all kinds', async () => {
     for (const args of [['-k', tmp('nobody')], ['-b', '127.0.0.1', '-p', '1'], ['-b', '127.0.0.1', '-p', 'abc'], ['-b', '127.0.0.1', '-p', '0'], ['-b', 'no.such.host.invalid'], ['-p', '-1'], ['-p', '']]) {
       const [theirs, ours] = await both(...args);

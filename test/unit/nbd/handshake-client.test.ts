@@ -133,7 +133,7 @@ describe('what it does not put up with', () => {
   });
 
   test.each([
-    [0x8000_0006, 'NOT_FOUND', 'Requested export not available'], [0x8000_0005, 'PEER', 'Server requires TLS for option 7 (go)'],
+    [0x8000_0006, 'NOT_FOUND', 'Requested export not available'], [0x8000_0005, 'PEER', 'TLS negotiation required before option 7 (go)'],
     [0x8000_0002, 'PEER', 'Denied by server'], [0x8000_0007, 'PEER', 'Server shutting down'], [0x8000_0099, 'PEER', 'Unknown error code'],
   ])('refusal 0x%s is told in words', async (type, code, words) => {
     await expect(openOnce(async (peer) => {
