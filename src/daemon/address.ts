@@ -17,6 +17,8 @@ export function socketAddress(flat: JsonDict): SocketAddress {
   const refuse = (why: string): never => { throw new BlockError('NOT_SUPPORTED', why); };
   switch (flat['type']) {
     case 'unix':
+      // a name is filled up with zeros by our host, and cannot be as short as it is
+      if (flat['abstract'] === true && flat['tight'] !== false) refuse('abstract unix sockets are not available, but for those with tight=off');
       return { type: 'unix', path: `${flat['abstract'] === true ? '\0' : ''}${flat['path'] as string}` };
     case 'inet':
       return { type: 'inet', host: (flat['host'] as string), port: (flat['port'] as string), to: flat['to'] === undefined ? null : Number(flat['to']) };

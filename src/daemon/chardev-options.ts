@@ -2,7 +2,7 @@
 import type { Duplex } from 'node:stream';
 import type { Json } from '../qobject/value.js';
 import { parseSize } from '../base/bytes.js';
-import { inheritedSocket, type SocketAddress } from './address.js';
+import { inheritedSocket, socketAddress, type SocketAddress } from './address.js';
 import type { ChardevConfig } from './chardev.js';
 import { BACKEND_NAMES, noLogFile, refuseSocketOptions, ringBytes, unknownBackend } from './commands-chardev.js';
 import type { StorageDaemon } from './daemon.js';
@@ -111,11 +111,12 @@ function socketConfig(options: QemuOpts, daemon: StorageDaemon): ChardevConfig {
   for (const name of ['tls-creds', 'tls-authz', 'reconnect']) if (values.has(name)) given[name] = values.get(name)!;
   if (wait !== undefined) given['wait'] = wait;
   refuseSocketOptions(daemon, given, server);
-  return { kind: 'socket', address: addressOf(path, host, fd, port), server, wait: server && (wait ?? true), reconnectSeconds: Number(reconnect ?? 0) };
+  return { kind: 'socket', address: addressOf(options), server, wait: server && (wait ?? true), reconnectSeconds: Number(reconnect ?? 0) };
 }
 
-function addressOf(path: string | undefined, host: string | undefined, fd: string | undefined, port: string | undefined): SocketAddress {
-  if (path !== undefined) return { type: 'unix', path };
-  if (host !== undefined) return { type: 'inet', host, port: port!, to: null };
+function addressOf(options: QemuOpts): SocketAddress {
+  const [path, host, fd, port, to] = ['path', 'host', 'fd', 'port', 'to'].map((name) => options.values.get(name));
+  if (path !== undefined) return socketAddress({ type: 'unix', path, abstract: boolOption(options, 'abstract') ?? false, tight: boolOption(options, 'tight') ?? true });
+  if (host !== undefined) return { type: 'inet', host, port: port!, to: to === undefined ? null : Number(to) };
   return { type: 'fd', fd: inheritedSocket(fd ?? '') };
 }

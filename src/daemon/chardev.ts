@@ -1,6 +1,6 @@
 /** Character devices: what monitors speak through. One client at a time each, as with QEMU's. */
 import { createServer, Socket, type AddressInfo, type Server } from 'node:net';
-import { rmSync } from 'node:fs';
+import { fstatSync, readFileSync, rmSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { BlockError, errnoText, errnoOf } from '../base/errors.js';
 import { startListening } from '../nbd/listen.js';
@@ -82,7 +82,15 @@ class SocketServer implements Chardev {
   filename(): string {
     const bound = this.#server.address();
     if (this.#client === null) return `disconnected:${nameOf(this.#address, bound)},server=on`;
-    return connectedName(this.#client, typeof bound === 'string' ? bound : '', ',server=on');
+    return connectedName(this.#client, typeof bound === 'string' ? bound : this.#inheritedPath(), ',server=on');
+  }
+
+  /** Of a Unix socket that came with the process only the kernel knows the path. */
+  #inheritedPath(): string {
+    if (this.#address.type !== 'fd') return '';
+    const inode = String(fstatSync(this.#address.fd).ino);
+    const line = readFileSync('/proc/net/unix', 'utf8').split('\n').map((text) => text.trim().split(/\s+/)).find((fields) => fields[6] === inode);
+    return line?.slice(7).join(' ') ?? '';
   }
 
   setFrontend(frontend: Frontend | null): void {

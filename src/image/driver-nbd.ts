@@ -86,8 +86,9 @@ function readServer(options: NodeOptionsReader, type: string | undefined): Addre
   };
   if (type === 'unix') {
     const path = needed('path');
-    options.bool('server.tight');
-    return { type: 'unix', path: options.bool('server.abstract', false) ? `\0${path}` : path };
+    const [tight, abstract] = [options.bool('server.tight', true), options.bool('server.abstract', false)];
+    if (abstract && tight) throw new BlockError('NOT_SUPPORTED', 'abstract unix sockets are not available, but for those with tight=off');
+    return { type: 'unix', path: abstract ? `\0${path}` : path };
   }
   if (type === 'inet') {
     const [host, port] = [needed('host'), needed('port')];

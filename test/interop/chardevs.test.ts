@@ -1,8 +1,8 @@
 /** Character devices as qemu-storage-daemon has them: the same answers, and monitors over a terminal, a pipe, a file and a mux. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, type ChildProcess } from 'node:child_process';
 import { closeSync, constants, createReadStream, existsSync, openSync, readFileSync, rmSync, writeFileSync, writeSync, type ReadStream } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
-import { describe, expect, test } from '@jest/globals';
+import { afterEach, describe, expect, test } from '@jest/globals';
 import { NbdClient } from '../../src/index.js';
 import { peers } from '../support/peers.js';
 import { standIn } from '../support/programs.js';
@@ -77,12 +77,20 @@ peers('qemu-storage-daemon')('character devices', () => {
 
 peers('qemu-storage-daemon')('sockets of a daemon', () => {
   const whole = negotiated(line('query-chardev'), line('quit'));
+  const children: ChildProcess[] = [];
+  afterEach(async () => { for (const child of children.splice(0)) await kill(child); });
+  const daemon = (program: string, ...args: string[]): ChildProcess => {
+    const child = start(program, [...args, '--pidfile', tmp('pid')]);
+    children.push(child);
+    return child;
+  };
+
 
   /** Runs the daemon with a socket of this kind as descriptor 3; what its monitor answers. */
   async function inherited(program: string, socketScript: string, chardev: string): Promise<string[]> {
     rmSync(tmp('listening'), { force: true });
     const script = `import os, socket, sys\n${socketScript}\nos.dup2(s.fileno(), 3); os.set_inheritable(3, True)\nos.execvp(sys.argv[1], sys.argv[1:])`;
-    const child = start('python3', ['-c', script, program, '--chardev', chardev, '--monitor', 'c', '--pidfile', tmp('pid')]);
+    const child = daemon('python3', '-c', script, program, '--chardev', chardev, '--monitor', 'c');
     try {
       await waitFor('it runs', () => existsSync(tmp('pid')));
       return (await converse(whole, tmp('listening'))).slice(1).filter((message) => !message.includes('"event"'));
@@ -99,10 +107,10 @@ peers('qemu-storage-daemon')('sockets of a daemon', () => {
     expect(theirs[1]).toContain(`"unix:${tmp('listening')},server=on"`);
   });
 
-  test('abstract names, for exports', async () => {
+  test('abstract names of full length, for exports', async () => {
     const name = `quiesce-test-${process.pid}`;
     for (const program of ['qemu-storage-daemon', storageDaemonLauncher]) {
-      const child = start(program, ['--blockdev', 'null-co,node-name=n,size=65536', '--nbd-server', `addr.type=unix,addr.path=${name},addr.abstract=on`, '--export', 'nbd,id=e,node-name=n', '--pidfile', tmp('pid')]);
+      const child = daemon(program, '--blockdev', 'null-co,node-name=n,size=65536', '--nbd-server', `addr.type=unix,addr.path=${name},addr.abstract=on,addr.tight=off`, '--export', 'nbd,id=e,node-name=n');
       await waitFor('it runs', () => existsSync(tmp('pid')));
       const client = await NbdClient.open({ address: { type: 'unix', path: `\0${name}` }, exportName: 'n' });
       expect(client.size).toBe(65_536);
@@ -116,7 +124,7 @@ peers('qemu-storage-daemon')('sockets of a daemon', () => {
     const holder = createServer();
     await new Promise<void>((resolve) => { holder.listen(0, '127.0.0.1', resolve); });
     const taken = (holder.address() as AddressInfo).port;
-    const child = start(storageDaemonLauncher, ['--chardev', `socket,id=c,host=127.0.0.1,port=${taken},to=${taken + 50},server=on,wait=off`, '--monitor', 'c', '--pidfile', tmp('pid')]);
+    const child = daemon(storageDaemonLauncher, '--chardev', `socket,id=c,host=127.0.0.1,port=${taken},to=${taken + 50},server=on,wait=off`, '--monitor', 'c');
     await waitFor('it runs', () => existsSync(tmp('pid')));
     let found = 0;
     for (let port = taken + 1; port <= taken + 50 && found === 0; port++) {
