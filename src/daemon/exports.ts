@@ -196,31 +196,38 @@ export class BlockExports {
     return this.#server;
   }
 
-  #nodeWithBitmap(name: string): BlockNode {
-    const node = this.#graph.find(name);
-    if (node === undefined) throw new BlockError('NOT_FOUND', `Node '${name}' not found`);
-    return node;
-  }
-
   #bitmaps(node: BlockNode, writable: boolean, wanted: readonly ExportBitmapName[]): DirtyBitmap[] {
     return wanted.map((one) => {
-      const bitmap = typeof one === 'string' ? findBelow(node, one) : this.#nodeWithBitmap(one.node).bitmaps.get(one.name);
-      const name = typeof one === 'string' ? one : one.name;
-      if (bitmap === undefined) throw new BlockError('NOT_FOUND', typeof one === 'string' ? `Bitmap '${name}' is not found` : `Dirty bitmap '${name}' not found`);
+      const { bitmap, holder } = typeof one === 'string' ? findBelow(node, one) : this.#bitmapOf(one);
       bitmap.check('busy', 'inconsistent');
-      if (!writable && !node.readOnly && bitmap.enabled) throw invalid(`Enabled bitmap '${name}' incompatible with readonly export`);
+      // who names the node knows that its writes go on
+      const grows = typeof one === 'string' && !holder.readOnly && bitmap.enabled;
+      if (!writable && grows) throw invalid(`Enabled bitmap '${bitmap.name}' incompatible with readonly export`);
       return bitmap;
     });
   }
+
+  #bitmapOf({ node, name }: Exclude<ExportBitmapName, string>): Found {
+    const holder = this.#graph.find(node);
+    if (holder === undefined) throw new BlockError('NOT_FOUND', `Node '${node}' not found`);
+    const bitmap = holder.bitmaps.get(name);
+    if (bitmap === undefined) throw new BlockError('NOT_FOUND', `Dirty bitmap '${name}' not found`);
+    return { bitmap, holder };
+  }
+}
+
+interface Found {
+  readonly bitmap: DirtyBitmap;
+  readonly holder: BlockNode;
 }
 
 /** In the node itself or in what it filters or overlays. */
-function findBelow(top: BlockNode, name: string): DirtyBitmap | undefined {
-  for (let node: BlockNode | undefined = top; node !== undefined; node = nextBelow(node)) {
-    const found = node.bitmaps.get(name);
-    if (found !== undefined) return found;
+function findBelow(top: BlockNode, name: string): Found {
+  for (let holder: BlockNode | undefined = top; holder !== undefined; holder = nextBelow(holder)) {
+    const bitmap = holder.bitmaps.get(name);
+    if (bitmap !== undefined) return { bitmap, holder };
   }
-  return undefined;
+  throw new BlockError('NOT_FOUND', `Bitmap '${name}' is not found`);
 }
 
 function nextBelow(node: BlockNode): BlockNode | undefined {

@@ -69,6 +69,19 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 
+  test('to bitmaps of exports that are read-only, by name and by node', async () => {
+    const add = (id: string, ...bitmaps: unknown[]): string => line('block-export-add', { type: 'nbd', id, 'node-name': 'top', name: id, bitmaps });
+    await makeImages();
+    const chain = { driver: 'qcow2', 'node-name': 'top', file: { driver: 'file', filename: tmp('b.qcow2') }, backing: { driver: 'qcow2', 'node-name': 'below', file: { driver: 'file', filename: tmp('a.qcow2') } } };
+    const { ours, theirs } = await both(negotiated(
+      line('blockdev-add', chain), line('nbd-server-start', { addr: { type: 'unix', data: { path: tmp('nbd') } } }),
+      line('block-dirty-bitmap-add', { node: 'top', name: 'own' }), line('block-dirty-bitmap-add', { node: 'top', name: 'still', disabled: true }), line('block-dirty-bitmap-add', { node: 'below', name: 'base' }),
+      add('e0', 'own'), add('e1', 'still'), add('e2', 'base'), add('e3', { node: 'top', name: 'own' }), add('e4', { node: 'below', name: 'base' }), add('e5', { node: 'below', name: 'own' }),
+      add('e6', { node: 'none', name: 'own' }), add('e7', 'none'), line('query-block-exports'), line('block-dirty-bitmap-remove', { node: 'top', name: 'own' }),
+    ));
+    expect(ours.slice(1)).toEqual(theirs.slice(1));
+  });
+
   test('to questions about the graph', async () => {
     const lines = [
       qcow2, raw,
