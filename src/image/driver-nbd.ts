@@ -1,5 +1,6 @@
 import { BlockError } from '../base/errors.js';
 import { inQemusWords } from '../nbd/handshake-client.js';
+import { portNumber } from '../nbd/name.js';
 import { DEFAULT_PORT, MAX_STRING } from '../nbd/protocol.js';
 import { loadTargetTls, parseNbdName, type NbdTarget } from '../nbd/uri.js';
 import { exportUri, NbdDriver, openNbdDriver, type NbdDriverOptions } from '../protocol/nbd.js';
@@ -110,10 +111,8 @@ function readServer(options: NodeOptionsReader, type: string | undefined): Addre
   throw invalid(`Parameter 'server.type' does not accept value '${type}'`);
 }
 
-function inet(host: string, port: string | undefined): Address {
-  const number = port === undefined ? DEFAULT_PORT : Number(port);
-  if (!Number.isInteger(number) || number < 1 || number > 65_535) throw invalid(`Port '${port}' is not a number from 1 to 65535`);
-  return { type: 'inet', host, port: number };
+function inet(host: string, port = String(DEFAULT_PORT)): Address {
+  return { type: 'inet', host, port: portNumber({ host, port }) };
 }
 
 function readTls({ options, tlsCredentials }: DriverContext, address: Address): Tls {
