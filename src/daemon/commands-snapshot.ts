@@ -85,6 +85,7 @@ async function changeBackingFile({ graph }: StorageDaemon, { device, 'image-node
   if (change === undefined) throw new BlockError('NOT_SUPPORTED', `Could not change backing file to '${backing as string}': Operation not supported`);
   // QEMU records the image's own format as that of the file below; so do we, for the image must be the same afterwards
   await whileWritable(graph, node, () => node.drained(() => change(backing as string, node.driver.formatName)));
+  if (node.origin !== null) node.origin.autoBacking = backing as string;
 }
 
 /** Drains the node: what the snapshot holds is what had been answered, and nothing of what had not begun. */

@@ -82,6 +82,17 @@ peers('qemu-storage-daemon', 'qemu-img')('the daemon answers as qemu-storage-dae
     expect(ours.slice(1)).toEqual(theirs.slice(1));
   });
 
+  test('to a backing name that is not that of the node below any more', async () => {
+    const change = (name: string): string => line('change-backing-file', { device: 'n', 'image-node-name': 'n', 'backing-file': name });
+    const ask = line('query-named-block-nodes', { flat: true });
+    const { ours, theirs } = await both({
+      ...negotiated(line('blockdev-add', { driver: 'qcow2', 'node-name': 'n', file: { driver: 'file', filename: tmp('c.qcow2') } }), ask, change('other.qcow2'), ask, change(tmp('a.qcow2')), ask),
+      before: { 1: () => runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', tmp('a.qcow2'), '-F', 'qcow2', tmp('c.qcow2')]) },
+    });
+    expect(ours.slice(1)).toEqual(theirs.slice(1));
+    expect(theirs[4]).toContain('json:');
+  });
+
   test('to questions about the graph', async () => {
     const lines = [
       qcow2, raw,

@@ -33,6 +33,7 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('as qemu-storage-daemon', ()
         '{"execute":"query-block-exports"}',
       ),
       untilReply: true,
+      failing: true,
       before: {
         4: async () => {
           const { stdout, stderr } = await run('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', '-c', 'flush', `nbd+unix:///n?socket=${tmp('nbd')}`]);
