@@ -25,7 +25,7 @@ export const command = defineCommand({
       help: 'background may never end under load; write-blocking makes guests wait for the target; auto begins in the background, and slows guests down as far as the deadline needs',
     },
     deadline: { type: 'number', min: 1, max: 4_000_000, value: 'SECONDS', help: 'for auto: ready after so long. Default: twice the first estimate and 10 s' },
-    'max-guest-latency': { type: 'number', min: 10, max: 600_000, value: 'MS', help: 'for auto: how long a guest waits for a target that has died. Default 1000' },
+    'max-guest-latency': { type: 'number', min: 10, max: 600_000, value: 'MS', help: 'for auto: how long a guest waits for a target that has died; with --qmp and QEMU before 8.2, how long the machine may stand still at the end. Default 1000' },
     'throttle-below': { type: 'size', value: 'BYTES', help: 'for auto: when so little is left to copy, guests may be slowed down. Default: what the target takes in 2 s' },
     'min-guest-rate': { type: 'size', value: 'BYTES', help: 'for auto: bytes per second that guests may always write. Default 0' },
     speed: { type: 'size', value: 'BYTES', help: 'copy no more than so many bytes per second' },
