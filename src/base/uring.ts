@@ -27,6 +27,10 @@ const FEATURE_SINGLE_MMAP = 1 << 0;
 /** Came with the kernel that has plain reads and writes (5.6). */
 const FEATURE_RW_CUR_POS = 1 << 3;
 const REGISTER_EVENTFD = 4;
+/** Looks for completions, and lets the kernel do what it had put off. */
+const ENTER_GETEVENTS = 1;
+/** A completion that nobody was woken for is found after at most twice this. */
+const WATCH_MS = 1000;
 const OP_READ = 22;
 const OP_WRITE = 23;
 const EFD_NONBLOCK_CLOEXEC = 0x80800;
@@ -80,6 +84,9 @@ class Uring {
   #pending = 0;
   #scheduled = false;
   #broken = false;
+  #watch: NodeJS.Timeout | null = null;
+  /** Something has ended since the watch looked. */
+  #alive = false;
 
   constructor(queues: Queues, enter: SystemCall, errno: () => number, wake: WakeHandle) {
     this.#queues = queues;
@@ -102,6 +109,7 @@ class Uring {
   close(): void {
     assert(this.#inFlight === 0, 'a ring closed with requests in flight');
     this.#broken = true;
+    this.#stopWatch();
     this.#wake.close();
     this.#queues.unmap();
     closeSync(this.#queues.fd);
@@ -126,6 +134,7 @@ class Uring {
     Atomics.store(ring, submitTail, (tail + 1) >>> 0);
     this.#pending++;
     if (this.#inFlight++ === 0) this.#wake.ref();
+    this.#watch ??= setInterval(this.#look, WATCH_MS).unref();
     if (!this.#scheduled) {
       this.#scheduled = true;
       setImmediate(this.#submit);
@@ -160,6 +169,19 @@ class Uring {
     }
   }
 
+  /** Everything hangs on being woken, so it is not all that is relied on. */
+  readonly #look = (): void => {
+    if (this.#inFlight === 0) return this.#stopWatch();
+    if (!this.#alive && !this.#broken) this.#enter(SYS_ENTER, this.#queues.fd, 0, 0, ENTER_GETEVENTS, 0, 0);
+    this.#alive = false;
+    this.#reap();
+  };
+
+  #stopWatch(): void {
+    if (this.#watch !== null) clearInterval(this.#watch);
+    this.#watch = null;
+  }
+
   #reap(): void {
     const { ring, completeHead, completeTail, completions, completionMask } = this.#queues;
     let head = ring[completeHead]!;
@@ -177,6 +199,7 @@ class Uring {
   #end(index: number, result: number): void {
     const slot = this.#slots[index]!;
     const { moved } = slot;
+    this.#alive = true;
     slot.buffer = null;
     slot.moved = null;
     this.#free.push(slot);

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { afterAll, expect, jest, test } from '@jest/globals';
 import { BufferPool } from '../../../src/base/buffer-pool.js';
@@ -107,3 +108,24 @@ test('QUIESCE_NO_URING=1 means that no request is taken', async () => {
     delete process.env['QUIESCE_NO_URING'];
   }
 });
+
+// the last one: it takes the ring of the others away
+testRing('what has ended is found although nobody was woken for it', async () => {
+  ring.close();
+  const { Pipe } = (createRequire(import.meta.url)('node:process') as unknown as { binding(name: string): { Pipe: { prototype: { readStart?: () => number } } } }).binding('pipe_wrap');
+  Pipe.prototype.readStart = () => 0;
+  const deaf = new RingUser();
+  const fd = openFile(64 * KiB);
+  const buffer = await arena(4 * KiB);
+  try {
+    // where writes wait for a thread of the kernel, they have not ended when they were asked for
+    for (let turn = 0; turn < 3; turn++) {
+      expect(await new Promise((resolve) => { expect(deaf.write(fd, buffer.fill(turn), turn * 4 * KiB, resolve)).toBe(true); })).toBe(4 * KiB);
+    }
+    expect(fs.readFileSync(tmp('file')).subarray(4 * KiB, 8 * KiB).every((byte) => byte === 1)).toBe(true);
+  } finally {
+    delete Pipe.prototype.readStart;
+    deaf.close();
+    fs.closeSync(fd);
+  }
+}, 60_000);
