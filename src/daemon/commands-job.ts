@@ -25,7 +25,7 @@ export function jobCommands(daemon: StorageDaemon): CommandTable {
     'query-jobs': () => jobs.list().map(jobInfo),
     'job-pause': verb(whatFollows((job) => job.pause())),
     'job-resume': verb(resume),
-    'job-cancel': verb((job) => cancel(job, true)),
+    'job-cancel': verb((job) => cancel(job, true, daemon.blockJobs.find(job.id))),
     'job-complete': verb(whatFollows((job) => job.complete())),
     'job-finalize': verb((job) => finalize(job)),
     'job-dismiss': verb((job) => job.dismiss()),
@@ -58,9 +58,10 @@ export async function settled(turns = 1): Promise<void> {
 }
 
 /** As with QEMU a job whose work is done has ended when the command has, and so has one that stands still with nothing under way. */
-async function cancel(job: Job, force: boolean): Promise<void> {
-  const byPiece = job.type === 'commit' || job.type === 'stream';
-  const standsStill = job.ran || (job.idle && !job.paused) || (byPiece && !job.busy && !job.isReady);
+async function cancel(job: Job, force: boolean, blockJob: BlockJob | undefined): Promise<void> {
+  const byPiece = (job.type === 'commit' || job.type === 'stream') && blockJob !== undefined && mirrorOf(blockJob) === undefined;
+  const pausedByClient = job.userPaused && blockJob?.ioStatus === 'ok';
+  const standsStill = job.ran || (job.idle && (!job.paused || pausedByClient)) || (byPiece && !job.busy && !job.isReady);
   job.cancel(force);
   await (standsStill && job.cancelled ? job.groupEnded : settled());
 }
@@ -88,9 +89,10 @@ function blockJobCommands(blockJobs: BlockJobs): CommandTable {
     'query-block-jobs': () => blockJobs.list().map(blockJobInfo),
     'block-job-set-speed': ({ device, speed }) => find(device).setSpeed(Number(speed)),
     'block-job-cancel': ({ device, force = false }) => {
-      const { job } = find(device);
+      const blockJob = find(device);
+      const { job } = blockJob;
       if (job.userPaused && force !== true) throw new BlockError('INVALID_ARGUMENT', `The block job for device '${device as string}' is currently paused`);
-      return cancel(job, force === true);
+      return cancel(job, force === true, blockJob);
     },
     'block-job-pause': ({ device }) => whatFollows((job) => job.pause())(find(device).job),
     'block-job-resume': ({ device }) => resume(find(device).job),

@@ -21,7 +21,7 @@ export interface ActiveCommitOptions {
   readonly autoDismiss?: boolean | undefined;
 }
 
-/** Begins the job; refused as QEMU refuses it. It never completes unasked, unless `autoComplete`. */
+/** Begins the job; refused as QEMU refuses it. It never completes unasked, unless `autoComplete`. A read-only base is writable from then on, however the job ends, as with QEMU. */
 export async function startActiveCommit(graph: BlockGraph, jobs: BlockJobs, options: ActiveCommitOptions): Promise<Mirror> {
   const { top, base, onError, ...same } = options;
   const wasReadOnly = base.readOnly;
@@ -29,7 +29,7 @@ export async function startActiveCommit(graph: BlockGraph, jobs: BlockJobs, opti
   if (wasReadOnly) await setReadOnly(graph, base, false);
   try {
     return await startMirror(graph, jobs, {
-      ...same, kind: 'commit', source: top, target: base, sync: 'full', copyMode: 'background', onSourceError: onError, onTargetError: onError, onAborted: restore,
+      ...same, kind: 'commit', source: top, target: base, sync: 'full', copyMode: 'background', onSourceError: onError, onTargetError: onError,
     });
   } catch (error) {
     await restore();

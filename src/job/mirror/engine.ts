@@ -179,7 +179,9 @@ export class MirrorEngine {
   async #pace(context: JobContext): Promise<void> {
     const { blockJob } = this.state.parts;
     if (!this.#ready || this.#mustEnd(context)) {
-      for (let ms = blockJob.spend(0); ms > 0 && !this.state.failed; ms = blockJob.spend(0)) await context.sleep(ms);
+      const ms = blockJob.spend(0);
+      // a resume, and a higher speed, end the sleep: as with QEMU the next piece follows at once
+      if (ms > 0 && !this.state.failed) await context.sleep(ms);
     }
     if (this.state.takeErrors() > 0) await context.sleep(RETRY_MS);
     const now = blockJob.clock.monotonicMs();

@@ -75,8 +75,6 @@ export interface MirrorOptions {
   readonly journal?: MirrorJournal | undefined;
   /** The node that is to lie below the target from the moment in which that takes the source's place; null: none does. */
   readonly backingAtEnd?: (() => Promise<BlockNode | null>) | undefined;
-  /** After the job has failed, or was cancelled for good, and has let go of all nodes. */
-  readonly onAborted?: (() => Promise<void>) | undefined;
 }
 
 /** A running mirror, for those who steer it. */
@@ -345,10 +343,9 @@ class MirrorRun implements Mirror, JobWork {
   async dismissed(): Promise<void> { await this.#options.journal?.forget(); }
 
   async abort(): Promise<void> {
-    if (this.#left) return this.#options.onAborted?.();
+    if (this.#left) return;
     this.#state.parts.target.abandon();
     await this.#leave(false);
-    await this.#options.onAborted?.();
   }
 
   /** Takes the filter out; with `pivot`, the users of the source get the target. `equal`: the target is what it was to be. */
