@@ -1,4 +1,4 @@
-/** blockdev-mirror beside qemu-storage-daemon: refusals, events, what is told of jobs and nodes, every policy for errors. */
+/** blockdev-mirror beside qemu-storage-daemon: refusals, events, what is told of jobs and nodes. */
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { ourReplies, theirReplies, type JobStep } from '../support/job-script.js';
@@ -65,24 +65,6 @@ const REPLACES: readonly JobStep[] = [
   mirror({ device: 'thr', target: 'b', replaces: 'a', 'filter-node-name': 'f' }), READY, GRAPH, ['job-complete', { id: 'j' }], GONE, GRAPH, NODES,
 ];
 
-/** A target that fails once, by policy and by what fails. */
-const POLICIES: readonly (readonly [policy: string, errno: number, iotype: string])[] = [
-  ['report', 5, 'write'], ['ignore', 5, 'write'], ['stop', 5, 'write'], ['enospc', 28, 'write'], ['enospc', 5, 'write'], ['auto', 28, 'write'], ['stop', 28, 'write'],
-  ['report', 5, 'flush'], ['stop', 5, 'flush'], ['ignore', 5, 'flush'],
-];
-
-function failing([policy, errno, iotype]: (typeof POLICIES)[number], index: number): readonly JobStep[] {
-  const failed: JobStep = policy === 'ignore' ? READY : { until: policy === 'report' || (policy === 'enospc' && errno !== 28) ? '"concluded"' : '"paused"' };
-  return [
-    ['blockdev-add', { driver: 'raw', 'node-name': `d${index}`, file: {
-      driver: 'blkdebug', image: { driver: 'file', filename: '@/c.raw' }, 'inject-error': [{ event: 'none', iotype, errno, once: true }],
-    } }],
-    ['blockdev-mirror', { 'job-id': 'j', device: 'e', target: `d${index}`, sync: 'full', 'on-target-error': policy, 'auto-dismiss': false }],
-    failed, { ms: 100 }, ...JOBS, ['block-job-resume', { device: 'j' }], { ms: 200 }, ...JOBS, ['block-job-cancel', { device: 'j' }], { ms: 200 }, ...JOBS,
-    ['block-job-dismiss', { id: 'j' }], ['blockdev-del', { 'node-name': `d${index}` }],
-  ];
-}
-
 async function makeImages(folder: string): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
@@ -91,11 +73,10 @@ async function makeImages(folder: string): Promise<void> {
   await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', `${folder}/top.qcow2`]);
   await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 4 2M 1M', `${folder}/top.qcow2`]);
   await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-u', '-b', 'base.qcow2', '-F', 'qcow2', `${folder}/dst.qcow2`, '16M']);
-  for (const [name, bytes] of [['small', 8 * 2 ** 20], ['a', 4 * 2 ** 20], ['b', 4 * 2 ** 20], ['c', 2 ** 20]] as const) {
+  for (const [name, bytes] of [['small', 8 * 2 ** 20], ['a', 4 * 2 ** 20], ['b', 4 * 2 ** 20]] as const) {
     writeFileSync(`${folder}/${name}.raw`, '');
     truncateSync(`${folder}/${name}.raw`, bytes);
   }
-  writeFileSync(`${folder}/e.raw`, Buffer.alloc(2 ** 20, 5));
 }
 
 async function compare(steps: readonly JobStep[]): Promise<void> {
@@ -114,5 +95,4 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('blockdev-mirror gives the m
   test('when it is completed, finalized and dismissed by hand', () => compare(ENDS), 60_000);
   test('when it is cancelled', () => compare(CANCELS), 60_000);
   test('in the place of another node', () => compare(REPLACES), 60_000);
-  test('of targets that fail', () => compare([raw('e'), ...POLICIES.flatMap(failing)]), 120_000);
 });

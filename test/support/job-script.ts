@@ -8,10 +8,14 @@ import { appears, normalise } from './transcript.js';
 
 export type JobStep =
   | readonly [command: string, args?: Readonly<Record<string, unknown>>]
-  /** Waits for a message that contains this. */
-  | { readonly until: string }
+  /** Waits for a message that contains this. `here`: it may have come already, with the last command or since. */
+  | { readonly until: string; readonly here?: boolean }
   /** Waits for what a job does in so many milliseconds. */
-  | { readonly ms: number };
+  | { readonly ms: number }
+  /** Waits until the block job does nothing: it sleeps, stands still or has ended, and what it tells of itself has been the same for a while. `moved`: it has done so many bytes already. */
+  | { readonly asleep: string; readonly moved?: number }
+  /** Done by the test, at this point of the script. */
+  | { readonly run: () => Promise<void> };
 
 /** For each step what came since the last one: up to the reply of a command, up to the message that was waited for. */
 export type JobReplies = readonly (readonly string[])[];
@@ -40,7 +44,17 @@ export async function ourReplies(steps: readonly JobStep[], folder: string): Pro
   }
 }
 
-const PATIENCE_MS = 30_000;
+/** A script did not go on; what came until then can be compared all the same. */
+export class StuckScript extends Error {
+  readonly replies: JobReplies;
+
+  constructor(cause: unknown, replies: JobReplies) {
+    super(cause instanceof Error ? cause.message : String(cause), { cause });
+    this.replies = replies;
+  }
+}
+
+const PATIENCE_MS = Number(process.env['QUIESCE_PATIENCE'] ?? 30_000);
 
 async function play(steps: readonly JobStep[], path: string): Promise<JobReplies> {
   const socket = connect({ path });
@@ -68,19 +82,50 @@ async function play(steps: readonly JobStep[], path: string): Promise<JobReplies
       clearTimeout(deadline);
     }
   };
+  const command = async (name: string, args?: Readonly<Record<string, unknown>>): Promise<string[]> => {
+    socket.write(`${JSON.stringify({ execute: name, ...(args === undefined ? {} : { arguments: args }) })}\n`);
+    return upTo((message) => /^\{"(?:return|error)"/.test(message), `the reply to ${name}`);
+  };
+  /** Events that come meanwhile. */
+  const asleep = async (id: string, moved: number): Promise<string[]> => {
+    const deadline = performance.now() + PATIENCE_MS;
+    const events: string[] = [];
+    let before = '';
+    for (let alike = 0; alike < 4;) {
+      await new Promise((resolve) => { setTimeout(resolve, 6); });
+      const told = await command('query-block-jobs');
+      const now = told.pop()!;
+      events.push(...told);
+      if (performance.now() > deadline) throw new Error(`the job does not stand still: ${now}`);
+      const job = (JSON.parse(now) as { return: readonly { device: string; busy: boolean; offset: number }[] }).return.find(({ device }) => device === id);
+      alike = now === before && job?.busy !== true && (job === undefined || job.offset >= moved) ? alike + 1 : 0;
+      before = now;
+    }
+    return events;
+  };
   await upTo((message) => message.includes('"QMP"'), 'the greeting');
   const replies: string[][] = [];
-  for (const step of [['qmp_capabilities'] as JobStep, ...steps]) {
-    if ('until' in step) replies.push(await upTo((message) => message.includes(step.until), step.until));
-    else if ('ms' in step) {
-      await new Promise((resolve) => { setTimeout(resolve, step.ms); });
-      replies.push([]);
-    } else {
-      socket.write(`${JSON.stringify({ execute: step[0], ...(step[1] === undefined ? {} : { arguments: step[1] }) })}\n`);
-      replies.push(await upTo((message) => /^\{"(?:return|error)"/.test(message), `the reply to ${step[0]}`));
+  let lastCommand = 0;
+  const one = async (step: JobStep): Promise<string[]> => {
+    if ('until' in step) {
+      const came = step.here === true && replies.slice(lastCommand).flat().some((message) => message.includes(step.until));
+      return came ? [] : upTo((message) => message.includes(step.until), step.until);
     }
+    if ('asleep' in step) return asleep(step.asleep, step.moved ?? 0);
+    if (!('run' in step || 'ms' in step)) {
+      lastCommand = replies.length;
+      return command(...step);
+    }
+    await ('run' in step ? step.run() : new Promise((resolve) => { setTimeout(resolve, step.ms); }));
+    return [];
+  };
+  try {
+    for (const step of [['qmp_capabilities'] as JobStep, ...steps]) replies.push(await one(step));
+  } catch (error) {
+    throw new StuckScript(error, replies.slice(1));
+  } finally {
+    socket.destroy();
   }
-  socket.destroy();
   return replies.slice(1);
 }
 

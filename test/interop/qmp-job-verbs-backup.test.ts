@@ -1,0 +1,3 @@
+import { jobMatrixSuite } from '../support/job-matrix-suite.js';
+
+jobMatrixSuite('backup', 'backup none');
