@@ -11,12 +11,14 @@ export interface LabDiskOptions {
   /** Turns of the event loop that a request takes at most; 0 = it ends at once. Default 3. */
   readonly turns?: number;
   readonly seed?: number;
+  /** Writes past the end extend it, as where an image format lies on it. Default false. */
+  readonly growable?: boolean;
 }
 
 export class LabDisk implements BlockDriver {
   readonly kind = 'protocol';
   readonly formatName = 'memory';
-  readonly growable = false;
+  readonly growable: boolean;
   readonly limits: BlockLimits = { requestAlignment: 1, memoryAlignment: 1, maxTransfer: Infinity };
   readonly memory: MemoryDriver;
   /** What it was asked, in order. */
@@ -33,8 +35,9 @@ export class LabDisk implements BlockDriver {
   readonly #random: Random;
   readonly #turns: number;
 
-  constructor({ bytes, turns = 3, seed = 1 }: LabDiskOptions) {
-    this.memory = new MemoryDriver({ bytes, growable: false });
+  constructor({ bytes, turns = 3, seed = 1, growable = false }: LabDiskOptions) {
+    this.growable = growable;
+    this.memory = new MemoryDriver({ bytes, growable });
     this.#turns = turns;
     this.#random = new Random(seed);
   }
