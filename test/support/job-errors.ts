@@ -7,10 +7,10 @@ import { runOk } from './run.js';
 
 export const ERROR_POLICIES: readonly OnError[] = ['report', 'ignore', 'enospc', 'stop', 'auto'];
 export type FailingRequest = 'read' | 'write' | 'flush';
-/** Where a job meets errors. */
+/** Where a job meets errors. QEMU's backup does not flush its target at the end; ours does, and what comes of it is tried in unit tests. */
 export const FAILING: readonly (readonly [kind: JobKind, request: FailingRequest])[] = [
   ['mirror', 'read'], ['mirror', 'write'], ['mirror', 'flush'], ['active commit', 'read'], ['active commit', 'write'],
-  ['commit', 'read'], ['commit', 'write'], ['stream', 'read'], ['stream', 'write'], ['backup', 'read'], ['backup', 'write'], ['backup', 'flush'],
+  ['commit', 'read'], ['commit', 'write'], ['stream', 'read'], ['stream', 'write'], ['backup', 'read'], ['backup', 'write'],
 ];
 const EIO = 5;
 const ENOSPC = 28;

@@ -168,3 +168,16 @@ test('J-18: of a group in which one backup fails, no bitmap loses a bit; of one 
     expect([source, second].map((node) => findBitmap(node, 'b').count / CLUSTER)).toEqual(fails ? [3, 4] : [0, 1]);
   }
 });
+
+test.each(['report', 'stop'] as const)('a target that cannot be flushed holds no backup: the policy %s is for that too', async (policy) => {
+  const { lab, b, source, target } = setUp(4);
+  let flushes = 0;
+  b.fault = ({ op }) => { if (op === 'flush' && flushes++ === 0) throw new Error('no'); };
+  const { job } = await startBackup(lab.graph, lab.jobs, { ...OPTIONS, source, target, onTargetError: policy });
+  if (policy === 'stop') {
+    while (!job.userPaused) await turn();
+    job.resume();
+  }
+  await job.ended;
+  expect([job.failed, flushes]).toEqual(policy === 'report' ? [true, 1] : [false, 2]);
+});
