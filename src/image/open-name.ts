@@ -68,7 +68,10 @@ async function probeOn(graph: BlockGraph, file: OptionTree, options: OptionTree,
   const below = await open(graph, { ...inherited, ...file }, context);
   try {
     const found = await probe(below);
-    const node = await open(graph, { ...options, driver: found, file: below.nodeName }, context);
+    const { backing, ...others } = options;
+    // no backing file is what a raw image has anyway
+    const fitting = found === 'raw' && backing === null ? others : options;
+    const node = await open(graph, { ...fitting, driver: found, file: below.nodeName }, context);
     if (below.origin !== null) below.origin.inheritsFrom = node;
     if (!(node.driver instanceof RawDriver)) return { node, guessedRaw: null };
     node.driver.guardFirstSector();

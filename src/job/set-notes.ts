@@ -102,8 +102,6 @@ async function notePath(image: string): Promise<string> {
   const stats = await stat(image).catch(() => null);
   if (stats === null || stats.isFile()) return path.join(path.dirname(image), `.${path.basename(image)}.quiesce-set`);
   const state = process.env['XDG_STATE_HOME'] ?? path.join(os.homedir(), '.local', 'state');
-  const { ensureDir } = await import('fs-extra/esm');
-  await ensureDir(path.join(state, 'quiesce'));
   return path.join(state, 'quiesce', `set-${createHash('sha256').update(image).digest('hex').slice(0, 32)}`);
 }
 
@@ -138,6 +136,8 @@ function parseNote(text: string): Note | null {
 export async function writeDurably(file: string, text: string): Promise<void> {
   const temporary = `${file}.new`;
   try {
+    const { ensureDir } = await import('fs-extra/esm');
+    await ensureDir(path.dirname(file));
     const handle = await open(temporary, 'w', 0o600);
     try {
       await handle.writeFile(text);

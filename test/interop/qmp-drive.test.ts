@@ -54,6 +54,12 @@ const PIVOTS: readonly JobStep[] = [
 const EXISTING: readonly JobStep[] = [
   ...OPEN, ['nbd-server-start', { addr: { type: 'unix', data: { path: '@/nbd.sock' } } }], ['block-export-add', { id: 'e', type: 'nbd', 'node-name': 'top', writable: true }],
   mirror({ sync: 'top', mode: 'existing', target: '@/made.qcow2', 'node-name': 'made' }), READY, ['job-complete', { id: 'j' }], GONE, GRAPH,
+  mirror({ device: 'made', mode: 'existing', target: '@/r2.raw', 'node-name': 'probed' }), READY, ['job-complete', { id: 'j' }], GONE, GRAPH, NODES,
+];
+
+const NONE: readonly JobStep[] = [
+  ...OPEN, ['nbd-server-start', { addr: { type: 'unix', data: { path: '@/nbd.sock' } } }], ['block-export-add', { id: 'e', type: 'nbd', 'node-name': 'top', writable: true }],
+  mirror({ sync: 'none', target: '@/over.qcow2', 'node-name': 'over' }), { ms: 200 }, ['query-jobs'], ['job-complete', { id: 'j' }], GONE, GRAPH, NODES,
 ];
 
 const BACKUPS: readonly JobStep[] = [
@@ -100,6 +106,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('drive-mirror and drive-back
   test('where they are refused', () => compare(REFUSALS), 120_000);
   test('mirrors that leave the disk where it is', () => compare(MIRRORS, ['new.qcow2', 'layer.qcow2']), 60_000);
   test('mirrors that take its place, over the image below it', () => compare(PIVOTS, ['layer.qcow2', 'flat.raw']), 60_000);
-  test('a mirror to an image that is there, with a backing file', () => compare(EXISTING, ['made.qcow2']), 60_000);
+  test('a mirror to an image that is there, with a backing file', () => compare(EXISTING, ['made.qcow2', 'r2.raw']), 60_000);
+  test('a mirror of what is written from now on, which comes to lie on its source', () => compare(NONE, ['over.qcow2']), 60_000);
   test('backups', () => compare(BACKUPS, ['new.qcow2', 'flat.raw', 'layer.qcow2', 't.qcow2', 't.raw']), 60_000);
 });

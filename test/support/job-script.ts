@@ -1,5 +1,5 @@
 /** One script of QMP commands and waits, played to qemu-storage-daemon and to ours: what comes back, event by event. */
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageDaemon } from '../../src/index.js';
@@ -56,8 +56,19 @@ export class StuckScript extends Error {
 
 const PATIENCE_MS = Number(process.env['QUIESCE_PATIENCE'] ?? 30_000);
 
+/** The socket is there before its daemon listens. */
+async function connected(path: string): Promise<Socket> {
+  for (let attempt = 0; ; attempt++) {
+    const socket = connect({ path });
+    const error = await new Promise<Error | null>((resolve) => { socket.once('connect', () => resolve(null)).once('error', resolve); });
+    if (error === null) return socket;
+    if (attempt >= 500) throw error;
+    await new Promise((resolve) => { setTimeout(resolve, 10); });
+  }
+}
+
 async function play(steps: readonly JobStep[], path: string): Promise<JobReplies> {
-  const socket = connect({ path });
+  const socket = await connected(path);
   const messages: string[] = [];
   let text = '';
   let wake = (): void => undefined;
