@@ -8,7 +8,7 @@ import { BlockChild } from '../block/child.js';
 import type { BlockGraph } from '../block/graph.js';
 import { BlockNode } from '../block/node.js';
 import { NO_USE, Permission } from '../block/permissions.js';
-import { makeRequest } from '../block/request.js';
+import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
 import { InterceptFilter } from '../filter/intercept.js';
 import { findOverlay, freezeChain, nodeBelow, skipFilters } from '../image/chain.js';
@@ -163,7 +163,7 @@ class Commit implements JobWork {
     const { base } = this.#options;
     const lengths = [...this.#filter!.parents].map((user) => (user instanceof BlockChild ? user.parent?.length() ?? 0 : 0));
     const end = Math.min(base.length(), Math.max(0, ...lengths));
-    if (end > length) await this.#baseDoor!.submit(makeRequest('write-zeroes', length, end - length, null, 0, 'background'));
+    if (end > length) await this.#baseDoor!.submit(makeRequest('write-zeroes', length, end - length, null, RequestFlag.OWN_ZEROES, 'background'));
   }
 
   async #look(offset: number, bytes: number): Promise<CommitPiece> {
@@ -181,7 +181,7 @@ class Commit implements JobWork {
     try {
       if (!zero) await this.#topDoor!.submit(makeRequest('read', offset, bytes, buffer, 0, 'background'));
       await before;
-      const write = zero ? makeRequest('write-zeroes', offset, bytes, null, 0, 'background') : makeRequest('write', offset, bytes, buffer, 0, 'background');
+      const write = zero ? makeRequest('write-zeroes', offset, bytes, null, RequestFlag.OWN_ZEROES, 'background') : makeRequest('write', offset, bytes, buffer, 0, 'background');
       const writing = this.#baseDoor!.submit(write);
       begun();
       await writing.catch((error: unknown) => { throw new WriteFailed(error); });

@@ -4,7 +4,7 @@
  */
 import { mkdirSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
-import { BlockGraph, BlockJobs, JobTable, makeRequest, openBlockdev, Permission, RequestFlag, startMirror, type BlockNode } from '../../src/index.js';
+import { BlockGraph, BlockJobs, JobTable, makeRequest, openBlockdev, Permission, RequestFlag, startCommit, startMirror, type BlockNode } from '../../src/index.js';
 import { peers } from '../support/peers.js';
 import { run, runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
@@ -60,4 +60,26 @@ peers('qemu-img', 'qemu-io')('a mirror over a backing file that is not open', ()
       }, 60_000);
     }
   }
+});
+
+peers('qemu-img', 'qemu-io')('a commit into an image whose backing file is not open', () => {
+  test('leaves zeros there that hide it', async () => {
+    const folder = tmp('images');
+    await makeImages(folder, 'compat=1.1');
+    for (const name of ['mid', 'copy']) {
+      await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'dst.qcow2', '-F', 'qcow2', `${folder}/${name}.qcow2`]);
+      await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -z 1M 2M', '-c', 'write -q -P 5 2M 64k', `${folder}/${name}.qcow2`]);
+    }
+    await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'mid.qcow2', '-F', 'qcow2', `${folder}/active.qcow2`]);
+    const graph = new BlockGraph();
+    const open = (name: string, backing: string | null): Promise<BlockNode> =>
+      openBlockdev(graph, { driver: 'qcow2', 'node-name': name, 'read-only': name !== 'active', file: { driver: 'file', filename: `${folder}/${name}.qcow2` }, backing });
+    const [base, top, active] = [await open('dst', null), await open('mid', 'dst'), await open('active', 'mid')];
+    const { job } = await startCommit(new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }), graph, { id: 'j', active, top, base });
+    await job.ended;
+    expect(job.error).toBe(null);
+    await graph.closeAll();
+    const { code, stdout } = await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'qcow2', `${folder}/copy.qcow2`, `${folder}/dst.qcow2`]);
+    expect([code, stdout]).toEqual([0, 'Images are identical.\n']);
+  }, 60_000);
 });
