@@ -75,7 +75,7 @@ peers('qemu-img', 'qemu-io')('a commit into an image whose backing file is not o
     const open = (name: string, backing: string | null): Promise<BlockNode> =>
       openBlockdev(graph, { driver: 'qcow2', 'node-name': name, 'read-only': name !== 'active', file: { driver: 'file', filename: `${folder}/${name}.qcow2` }, backing });
     const [base, top, active] = [await open('dst', null), await open('mid', 'dst'), await open('active', 'mid')];
-    const { job } = await startCommit(new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }), graph, { id: 'j', active, top, base });
+    const { job } = await startCommit(graph, new BlockJobs(new JobTable(() => undefined), { emit: () => undefined }), { jobId: 'j', active, top, base });
     await job.ended;
     expect(job.error).toBe(null);
     await graph.closeAll();
