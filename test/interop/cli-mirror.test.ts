@@ -82,7 +82,7 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
     const image = await source();
     const disk = { driver: 'qcow2', 'node-name': 'disk0', file: { driver: 'file', filename: image } };
     const daemon = start(storageDaemonLauncher, [
-      '--blockdev', JSON.stringify(disk), '--nbd-server', `addr.type=unix,addr.path=${tmp('nbd')}`,
+      '--blockdev', JSON.stringify(disk), '--blockdev', 'null-co,node-name=liar,size=67108864,read-zeroes=on', '--nbd-server', `addr.type=unix,addr.path=${tmp('nbd')}`,
       '--export', 'type=nbd,id=e,node-name=disk0,name=d,writable=on', '--chardev', `socket,id=c,path=${tmp('qmp')},server=on,wait=off`, '--monitor', 'chardev=c',
     ]);
     const ended = new Promise<number | null>((resolve) => { daemon.once('close', resolve); });
@@ -99,7 +99,11 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
       expect(existsSync(tmp('gone.raw'))).toBe(false);
       expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('copy.raw')])).toContain("is what 'disk0' was: 20.1 MiB copied in ");
       await equal(image, tmp('copy.raw'), 'raw');
-      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('new.qcow2'), '--pivot'])).toContain("has taken the place of 'disk0'");
+      // what it takes is not what it shows
+      await expectRefused(['mirror', '--daemon', tmp('qmp'), 'disk0', 'liar', '--pivot', '--verify'], /^the mirror failed: Source and target differ in \d+ bytes at 1048576$/);
+      await runOk('qemu-io', ['-r', '-f', 'raw', '-c', 'read -P 9 1M 2M', uri]);
+      await expectRefused(['mirror', '--daemon', tmp('qmp'), 'disk0', 'liar', '--existing'], "'liar' is a node, and no file to be made or opened in a format");
+      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('new.qcow2'), '--pivot', '--verify'])).toContain("has taken the place of 'disk0'");
       await runOk('qemu-io', ['-f', 'raw', '-c', 'read -P 9 1M 2M', '-c', 'write -P 3 50M 1M', uri]);
       const qmp = await QmpClient.connect(tmp('qmp'));
       const nodes = await qmp.execute('query-named-block-nodes', { flat: true }) as { 'node-name': string }[];
