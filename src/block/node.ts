@@ -239,9 +239,12 @@ export class BlockNode extends IoVerbs {
     if (errors.length > 0) throw errors[0];
   }
 
-  /** Users who never asked for a flush hear at the end at the latest that their writes were lost. */
+  /**
+   * Users who never asked for a flush hear at the end at the latest that their writes were lost. Amid a change of the graph
+   * it would wait for what waits for the close: what lies below flushes when it closes itself.
+   */
   async #flushLast(): Promise<void> {
-    if (this.readOnly || this.noFlush || this.#changes === this.#durable.changes) return;
+    if (this.readOnly || this.noFlush || this.#changes === this.#durable.changes || isDrainingBelow(this)) return;
     await this.#flush(makeRequest('flush', 0, 0, null));
   }
 
@@ -444,4 +447,8 @@ function withoutUnmap(request: BlockRequest): BlockRequest {
 
 function isWrite({ op }: BlockRequest): boolean {
   return op !== 'read' && op !== 'flush';
+}
+
+function isDrainingBelow(node: BlockNode): boolean {
+  return node.children.some(({ node: below }) => below.draining || isDrainingBelow(below));
 }
