@@ -46,7 +46,8 @@ function whatFollows(act: (job: Job) => void): (job: Job) => Promise<void> {
 /** What stopped a job that goes piece by piece, and still does, is met before the reply; the operations of a mirror run beside it. */
 async function resume(job: Job): Promise<void> {
   job.resume();
-  await settled(job.type === 'mirror' ? 1 : TURNS_OF_A_PIECE);
+  // one whose work is over by then is told of afterwards
+  for (let left = job.type === 'mirror' ? 1 : TURNS_OF_A_PIECE; left > 0 && !job.ran; left--) await settled();
 }
 
 /** A piece that fails at once has failed, and the job has paused again. */
