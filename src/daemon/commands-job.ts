@@ -54,8 +54,8 @@ async function resume(job: Job): Promise<void> {
 const TURNS_OF_A_PIECE = 4;
 
 /** Whatever needs nothing from outside has been done. */
-export async function settled(turns = 1): Promise<void> {
-  for (let left = turns; left > 0; left--) await new Promise((resolve) => { setImmediate(resolve); });
+export async function settled(): Promise<void> {
+  await new Promise((resolve) => { setImmediate(resolve); });
 }
 
 /** As with QEMU a job whose work is done has ended when the command has, and so has one that stands still with nothing under way. */
