@@ -75,7 +75,7 @@ export { BlockJobs, type BlockJob, type BlockJobInfo, type OnError } from './job
 export type { Job, JobInfo } from './job/job.js';
 export { JobTable } from './job/job-table.js';
 export { mirrorOf, startMirror, type Mirror, type MirrorFigures, type MirrorOptions } from './job/mirror/mirror.js';
-export { keepJobsIn } from './daemon/kept-jobs.js';
+export { keepJobsIn, type KeptJobs } from './daemon/kept-jobs.js';
 export { resumeMirror, startJournaledMirror } from './job/mirror/journaled.js';
 export type { MirrorSync } from './job/mirror/begin.js';
 export type { ControllerOptions as ConvergenceOptions, MirrorPhase } from './job/mirror/controller.js';

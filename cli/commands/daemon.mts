@@ -1,6 +1,6 @@
 import packageJson from '../../package.json' with { type: 'json' };
 import type { Logger } from 'pino';
-import { BlockError, PidFile, keepJobsIn, StorageDaemon } from '../../src/index.js';
+import { BlockError, PidFile, keepJobsIn, StorageDaemon, type KeptJobs } from '../../src/index.js';
 import { defineCommand } from '../command.mjs';
 import { readConfig, type ConfigStep } from '../daemon/config.mjs';
 import { LOG_LEVELS, openLog } from '../daemon/log.mjs';
@@ -60,15 +60,17 @@ async function serve(steps: readonly ConfigStep[], { qmpSocket, jobs }: Places, 
   if (signal.aborted) daemon.quit();
   signal.addEventListener('abort', () => daemon.quit(), { once: true });
   let started = false;
+  let kept: KeptJobs | null = null as KeptJobs | null;
   try {
     const exporting = steps.findIndex(({ where }) => !/^(objects|blockdevs)/.test(where));
     const before = exporting < 0 ? steps.length : exporting;
-    // interrupted jobs go on before anybody can write to their disks
-    const goOn = { apply: () => keepJobsIn(daemon, jobs, (message) => log.info({ job: message }, 'kept job')) };
-    for (const step of [...steps.slice(0, before), goOn, ...steps.slice(before)]) {
+    // nobody can write to the disks of interrupted jobs before those go on
+    const keepJobs = { apply: async () => { kept = await keepJobsIn(daemon, jobs, (message) => log.info({ job: message }, 'kept job')); } };
+    for (const step of [...steps.slice(0, before), keepJobs, ...steps.slice(before)]) {
       if (signal.aborted) return;
       await step.apply(daemon);
     }
+    await kept?.goOn();
     await daemon.chardevs.add(QMP, { kind: 'socket', address: { type: 'unix', path: qmpSocket }, server: true, wait: false, reconnectSeconds: 0 });
     daemon.addMonitor(QMP);
     log.info({ qmp: qmpSocket, config, steps: steps.map(({ where }) => where) }, 'ready');
@@ -76,6 +78,7 @@ async function serve(steps: readonly ConfigStep[], { qmpSocket, jobs }: Places, 
     await daemon.ended;
     log.info({ by: signal.aborted ? 'signal' : 'quit' }, 'closing');
   } finally {
+    kept?.letGo();
     await daemon.close();
     if (started) log.info('closed');
   }

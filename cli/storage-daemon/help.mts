@@ -34,8 +34,11 @@ Options take effect in the order in which they stand.
 
   --daemonize               go to the background when all is set up
   --pidfile PATH            write the process id when all is set up
-  --state-dir DIR           keep mirrors in DIR and go on with interrupted ones here:
-                            behind their --blockdev, before --export
+  --state-dir DIR[,checkpoint=SECONDS]
+                            keep mirrors and backups in DIR, and go on with
+                            interrupted ones here: behind their --blockdev,
+                            before --export. Default: every 5 seconds it is
+                            noted what need not be copied again
 `;
 }
 

@@ -53,7 +53,7 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
   const stopping = new AbortController();
   void daemon.ended.then(() => stopping.abort());
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => daemon.quit());
-  const setting: Setting = { daemon, stop: stopping.signal, pidFile: null, say: () => undefined };
+  const setting: Setting = { daemon, stop: stopping.signal, pidFile: null, keptJobs: [], say: () => undefined };
   let pidFile: PidFile | null = null;
   // a monitor may have its first client while the options behind it are still to take effect
   const letCommandsRun = daemon.qmp.holdCommands();
@@ -62,6 +62,7 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
       const ended = await takeEffect(item, setting);
       if (ended) return 0;
     }
+    for (const kept of setting.keptJobs) await kept.goOn();
     if (setting.pidFile !== null) pidFile = writePidFile(setting.pidFile);
     if (daemonize) process.chdir('/');
     tellReady();
@@ -69,6 +70,7 @@ async function run(items: readonly Item[], daemonize: boolean): Promise<number> 
     await untilEnded(daemon);
     return 0;
   } finally {
+    for (const kept of setting.keptJobs) kept.letGo();
     await daemon.close();
     pidFile?.remove();
   }

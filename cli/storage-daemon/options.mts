@@ -1,7 +1,7 @@
 /** The options of quiesce-storage-daemon, and what each does where it stands. */
 import { Duplex } from 'node:stream';
 import {
-  addBlockdev, addExport, BlockError, keepJobsIn, parseChardevOptions, socketAddress, startNbdServer, visitText,
+  addBlockdev, addExport, BlockError, keepJobsIn, parseChardevOptions, socketAddress, startNbdServer, visitText, type KeptJobs,
   type Chardev, type JsonDict, type StorageDaemon,
 } from '../../src/index.js';
 import type { LongOption } from '../getopt.mjs';
@@ -29,6 +29,8 @@ export interface Setting {
   /** Aborted when the daemon is to end. */
   readonly stop: AbortSignal;
   pidFile: string | null;
+  /** Interrupted jobs: they go on when all is set up. */
+  readonly keptJobs: KeptJobs[];
   /** A line on standard error under the option's own words. */
   readonly say: (text: string) => void;
 }
@@ -50,13 +52,19 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
   },
   object: (value, { daemon }) => (addObject(daemon.objects, value) ? 'end' : undefined),
   pidfile: (value, _, shared) => { shared.pidFile = value; },
-  'state-dir': (value, { daemon, say }) => keepJobsIn(daemon, value, (message) => say(`info: ${message}`)),
+  'state-dir': async (value, { daemon, say, keptJobs }) => {
+    const [, directory, seconds] = /^(.*?)(?:,checkpoint=(\d+(?:\.\d+)?))?$/.exec(value)!;
+    const checkpointMs = seconds === undefined ? undefined : Math.max(MIN_CHECKPOINT_MS, Number(seconds) * 1000);
+    keptJobs.push(await keepJobsIn(daemon, directory!, (message) => say(`info: ${message}`), { checkpointMs }));
+  },
   trace: (value, { say }) => {
     const taken = takeTrace(value, say);
     if (taken === 'end') return 'end';
     if (taken.file !== null) openTraceFile(taken.file);
   },
 };
+
+const MIN_CHECKPOINT_MS = 100;
 
 /** Key=value or JSON, checked by the schema. */
 function typed(type: string, text: string, impliedKey?: string): JsonDict {

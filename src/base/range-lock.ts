@@ -24,6 +24,7 @@ export class RangeLock {
   #queue: Waiter[] = [];
 
   get heldCount(): number { return this.#held.size; }
+  get held(): Iterable<RangeHold> { return this.#held; }
 
   /** Takes the range at once, or returns null where that would mean waiting. No allocation beyond the hold itself. */
   tryAcquire(start: number, end: number, exclusive = true): RangeHold | null {

@@ -21,6 +21,13 @@ export interface BitmapStore {
   beginChanges(): Promise<void>;
   /** Takes the bitmap of this name off the disk, if it is there. */
   remove(name: string): Promise<void>;
+  /**
+   * Stores the bitmap in place of the one of this name, for a job of ours and as in use: no program trusts it, and nobody
+   * sees it here. The disk has the old one or the new one, and the new one when it resolves.
+   */
+  keep(bitmap: DirtyBitmap): Promise<void>;
+  /** What `keep` stored last under the name, in whatever process; null where there is none. Nobody sees it any more. */
+  readKept(name: string): Promise<DirtyBitmap | null>;
 }
 
 export class DirtyBitmaps implements WriteObserver {

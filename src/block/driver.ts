@@ -93,6 +93,10 @@ export interface BlockDriver {
   readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */
   readonly bitmapStore?: BitmapStore;
+  /** How often confirmed writes that no flush had covered may have been lost. */
+  readonly lostWrites?: number;
+  /** They are written again: flushes, which fail after such a loss, may succeed. */
+  forgiveLoss?(): void;
   /** Its own dirty bitmaps without a name, oldest first: shown with those of the node, and nothing else. */
   readonly shownBitmaps?: readonly DirtyBitmap[];
   readonly check?: (options: CheckOptions) => Promise<CheckResult>;

@@ -8,6 +8,7 @@ import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
 import { AlignedIo, needsPadding } from './aligned-io.js';
+import { beginGuarded, endGuarded, type ChangeGuard } from './change-guard.js';
 import type { BlockChild } from './child.js';
 import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
@@ -82,6 +83,8 @@ export class BlockNode extends IoVerbs {
   readonly parents = new Set<NodeUser>();
   /** Dirty bitmaps, and whoever else must know. */
   readonly writeObservers = new Set<WriteObserver>();
+  /** Changed while the node is drained. */
+  readonly changeGuards = new Set<ChangeGuard>();
   /** By name; those that the image keeps are among them. */
   readonly bitmaps: DirtyBitmaps;
   /** Why no command may change the node now, oldest first. */
@@ -158,11 +161,29 @@ export class BlockNode extends IoVerbs {
       return rejected(error);
     }
     this.#inFlight++;
-    if (this.writeObservers.size > 0 && isWrite(request)) for (const observer of this.writeObservers) observer.writes?.(request.offset, request.bytes);
-    const running = this.#dispatch(request);
+    if (this.changeGuards.size > 0 && request.op !== 'read') return this.#guarded(request);
+    const running = this.#begin(request);
     if (running !== DONE) return this.#finish(running, request);
     this.#ended(request);
     return DONE;
+  }
+
+  #begin(request: BlockRequest): Promise<void> {
+    if (this.writeObservers.size > 0 && isWrite(request)) for (const observer of this.writeObservers) observer.writes?.(request.offset, request.bytes);
+    return this.#dispatch(request);
+  }
+
+  async #guarded(request: BlockRequest): Promise<void> {
+    const guards = [...this.changeGuards];
+    try {
+      const ready = beginGuarded(guards, request);
+      if (ready !== null) await ready;
+      await this.#begin(request);
+    } finally {
+      if (isWrite(request)) this.#tellWritten(request);
+      endGuarded(guards, request);
+      this.#leave();
+    }
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
@@ -180,8 +201,7 @@ export class BlockNode extends IoVerbs {
   }
 
   #ended(request: BlockRequest): void {
-    if (isWrite(request)) this.#changes++;
-    if (this.writeObservers.size > 0 && isWrite(request)) this.#tellWritten(request);
+    if (isWrite(request)) this.#tellWritten(request);
     this.#leave();
   }
 
@@ -423,6 +443,7 @@ export class BlockNode extends IoVerbs {
   }
 
   #tellWritten(request: BlockRequest): void {
+    this.#changes++;
     for (const observer of this.writeObservers) observer.wrote?.(request.offset, request.bytes, request);
   }
 

@@ -1,5 +1,6 @@
 /** QMP: blockdev-backup. */
 import { prepareBackup, type BackupOptions, type BackupSync, type BitmapMode, type PreparedBackup } from '../job/backup/backup.js';
+import { prepareJournaledBackup } from '../job/backup/journaled.js';
 import type { BlockNode } from '../block/node.js';
 import type { OnError } from '../job/block-job.js';
 import type { JobTransaction } from '../job/job-transaction.js';
@@ -9,7 +10,12 @@ import type { PreparedAction } from './transaction.js';
 
 /** With a transaction of jobs, they end together. */
 export async function prepareBackupAction(daemon: StorageDaemon, args: JsonDict, transaction: JobTransaction | undefined): Promise<PreparedAction> {
-  return asAction(await prepareBackup(daemon.graph, daemon.blockJobs, { ...blockdevOptions(daemon, args), transaction }));
+  return asAction(await prepareKept(daemon, { ...blockdevOptions(daemon, args), transaction }));
+}
+
+/** It survives, where the daemon keeps its jobs. */
+export function prepareKept({ graph, blockJobs, journal }: StorageDaemon, options: BackupOptions): Promise<PreparedBackup> {
+  return journal === null ? prepareBackup(graph, blockJobs, options) : prepareJournaledBackup(graph, blockJobs, journal, options);
 }
 
 export function asAction(backup: PreparedBackup): PreparedAction {

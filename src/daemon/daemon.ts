@@ -154,10 +154,16 @@ export class StorageDaemon {
   async #close(): Promise<void> {
     const errors: unknown[] = [];
     const step = async (work: Promise<void>): Promise<void> => { await work.catch((error: unknown) => errors.push(error)); };
+    if (this.journal !== null) {
+      // the jobs that it keeps hear of all that is written before they end
+      await step(this.exports.close());
+      this.journal.suspend();
+    }
     await step(this.jobs.close());
     await step(this.liveSnapshots.close());
     await step(this.exports.close());
     await step(this.graph.closeAll());
+    if (this.journal !== null) await step(this.journal.close());
     await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
     this.chardevs.close();
     if (errors.length > 0) throw errors[0];

@@ -11,12 +11,11 @@ import { BlockError } from '../base/errors.js';
 import { TaskPool } from '../base/task-pool.js';
 import type { BlockChild } from '../block/child.js';
 import { DirtyBitmap } from '../block/dirty-bitmap.js';
+import { forgiveLosses, lostWrites, refuseLoss } from '../block/lost-writes.js';
 import type { BlockStatus } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
-
-
 
 const PIECE_BYTES = MiB;
 const MEMORY_BYTES = 128 * MiB;
@@ -90,6 +89,10 @@ export class BlockCopy {
   readonly #pieces = new Set<Piece>();
   #inFlightBytes = 0;
   #copied = 0;
+  /** Copied since the last flush began. */
+  #unflushed: DirtyBitmap;
+  #flushing: Promise<unknown> = Promise.resolve();
+  #losses: number;
   #memory: BufferPool | null = null;
   /** What was sent, and how those who wait for it are let go. */
   readonly #underWay = new Map<Promise<void>, () => void>();
@@ -103,6 +106,12 @@ export class BlockCopy {
     this.clusterSize = clusterSize;
     this.length = source.length();
     this.bitmap = new DirtyBitmap({ name: '', granularity: clusterSize, size: this.length, enabled: false });
+    this.#unflushed = this.#noneOf();
+    this.#losses = lostWrites(target.node);
+  }
+
+  #noneOf(): DirtyBitmap {
+    return new DirtyBitmap({ name: '', granularity: this.clusterSize, size: this.length, enabled: false });
   }
 
   /** Bytes that were copied so far; whole clusters. */
@@ -174,7 +183,10 @@ export class BlockCopy {
   release(piece: Piece, how: 'copied' | 'skipped' | 'failed'): void {
     const bytes = this.#whole(piece);
     this.#inFlightBytes -= bytes;
-    if (how === 'copied') this.#copied += bytes;
+    if (how === 'copied') {
+      this.#copied += bytes;
+      this.#unflushed.set(piece.start, piece.end - piece.start);
+    }
     if (how === 'failed') this.bitmap.set(piece.start, piece.end - piece.start);
     this.#pieces.delete(piece);
     piece.settle();
@@ -242,9 +254,49 @@ export class BlockCopy {
     }
   }
 
-  /** What was copied is on stable storage when it resolves. */
-  flush(): Promise<void> {
-    return this.#send(this.#target, makeRequest('flush', 0, 0, null, 0, 'background'));
+  /** A bitmap of the caller's own: what is to be copied or on its way. */
+  uncopied(): DirtyBitmap {
+    const bitmap = this.#noneOf();
+    bitmap.merge(this.bitmap);
+    for (const { start, end } of this.#pieces) bitmap.set(start, end - start);
+    return bitmap;
+  }
+
+  /**
+   * What was copied is on stable storage when it resolves. Where it rejects, all that may be lost is to be copied again: a
+   * disk that failed to flush may have dropped it, and a server may have been started again. That cannot be done with
+   * what is `overwritten` in the source by now: then it rejects with CORRUPT.
+   */
+  flush(overwritten: DirtyBitmap): Promise<void> {
+    const flushed = this.#flushing.then(() => this.#flush(overwritten));
+    this.#flushing = flushed.catch(() => undefined);
+    return flushed;
+  }
+
+  async #flush(overwritten: DirtyBitmap): Promise<void> {
+    const covered = this.#unflushed;
+    this.#unflushed = this.#noneOf();
+    const failure = await attempt('write', () => this.#send(this.#target, makeRequest('flush', 0, 0, null, 0, 'background')));
+    const losses = lostWrites(this.#target.node);
+    const lost = losses !== this.#losses;
+    this.#losses = losses;
+    if (failure === null && !lost) return;
+    const { node } = this.#target;
+    const error = failure?.error ?? new BlockError('IO', `the server of '${node.name}' was lost with writes on it that were not flushed`, { node: node.name, errno: 'EIO' });
+    covered.merge(this.#unflushed);
+    this.#unflushed = this.#noneOf();
+    if (this.#abandoned) throw error;
+    if (!lost && error instanceof BlockError && error.code === 'NO_SPACE') {
+      this.#unflushed = covered; // nothing was dropped: it waits for space
+      throw error;
+    }
+    const refused = (lost ? refuseLoss(node) : null) ?? (intersect(covered, overwritten)
+      ? new BlockError('CORRUPT', `'${node.name}' lost a part of the copy (${error.message}), which the source does not hold any more`, { node: node.name, cause: error }) : null);
+    if (refused !== null) throw new BlockError('CORRUPT', refused.message, { node: node.name, cause: error });
+    forgiveLosses(node);
+    this.bitmap.merge(covered);
+    this.#copied = Math.max(0, this.#copied - covered.count);
+    throw error;
   }
 
   /** Whatever is under way fails at once for those who wait for it, and so does what comes. */
@@ -291,6 +343,15 @@ export class BlockCopy {
     for (const piece of this.#pieces) if (piece.start < end && offset < piece.end) return piece;
     return undefined;
   }
+}
+
+function intersect(one: DirtyBitmap, other: DirtyBitmap): boolean {
+  for (let at = one.nextDirty(0); at < one.size;) {
+    const end = one.nextClean(at);
+    if (other.nextDirty(at, end) < end) return true;
+    at = one.nextDirty(end);
+  }
+  return false;
 }
 
 function topLayer(node: BlockNode): BlockNode {

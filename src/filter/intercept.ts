@@ -13,14 +13,6 @@ import type { WriteGate } from './write-gate.js';
 /** What becomes of a write, write-zeroes or discard; `below` is the node that is filtered. */
 type Intercept = (request: BlockRequest, below: BlockChild) => Promise<void>;
 
-/** Who has to know of changes before they begin. */
-export interface ChangeGuard {
-  /** Null: at once, in the same turn of the event loop. No bytes: something changes that is no user's data. */
-  begin(offset: number, bytes: number): Promise<void> | null;
-  /** Once for each `begin`: the change is over, and all who hear of it have heard. */
-  ended(offset: number, bytes: number): void;
-}
-
 interface InterceptOptions {
   readonly child: BlockNode;
   /** What QMP calls the driver. */
@@ -29,7 +21,6 @@ interface InterceptOptions {
   readonly edge?: string | undefined;
   /** Holds writes up before they come to anything else. */
   readonly gate?: WriteGate | undefined;
-  readonly guard?: ChangeGuard | undefined;
   /** Learns how long users wait for writes. */
   readonly latency?: LatencyMeter | undefined;
   /** What a write costs at the gate. Default: its bytes. */
@@ -44,48 +35,30 @@ export class InterceptFilter extends FilterDriver {
   intercept: Intercept | null = null;
   readonly childUse?: (child: BlockChild, parent: EdgeUse) => EdgeUse;
   readonly #gate: WriteGate | null;
-  readonly #guard: ChangeGuard | null;
   readonly #latency: LatencyMeter | null;
   readonly #cost: (request: BlockRequest) => number;
 
-  constructor({ child, formatName, edge = 'backing', gate, guard, latency, cost, childUse }: InterceptOptions) {
+  constructor({ child, formatName, edge = 'backing', gate, latency, cost, childUse }: InterceptOptions) {
     super(child, edge);
     this.formatName = formatName;
     this.#gate = gate ?? null;
-    this.#guard = guard ?? null;
     this.#latency = latency ?? null;
     this.#cost = cost ?? (({ bytes }) => bytes);
     if (childUse !== undefined) this.childUse = (_child, parent) => childUse(parent);
   }
 
   override submit(request: BlockRequest): Promise<void> {
-    if (request.op === 'read') return this.forward(request);
-    if (request.op === 'flush') return this.#guard === null ? this.forward(request) : this.#guarded(request, this.#guard);
+    if (request.op === 'read' || request.op === 'flush') return this.forward(request);
     return this.#latency === null ? this.#admit(request) : this.#latency.watch(() => this.#admit(request));
   }
 
   #admit(request: BlockRequest): Promise<void> {
     const turn = this.#gate === null || this.#gate.bytesPerSecond === Infinity ? null : this.#gate.admit(this.#cost(request));
-    return turn === null ? this.#change(request) : turn.then(() => this.#change(request));
+    return turn === null ? this.#carryOut(request) : turn.then(() => this.#carryOut(request));
   }
 
   readonly drainBegin = (): void => this.#gate?.pass();
   readonly drainEnd = (): void => this.#gate?.unpass();
-
-  #change(request: BlockRequest): Promise<void> {
-    return this.#guard === null ? this.#carryOut(request) : this.#guarded(request, this.#guard);
-  }
-
-  async #guarded(request: BlockRequest, guard: ChangeGuard): Promise<void> {
-    const { offset, bytes } = request;
-    const ready = guard.begin(offset, bytes);
-    try {
-      if (ready !== null) await ready;
-      await (request.op === 'flush' ? this.forward(request) : this.#carryOut(request));
-    } finally {
-      guard.ended(offset, bytes);
-    }
-  }
 
   #carryOut(request: BlockRequest): Promise<void> {
     return this.intercept === null ? this.forward(request) : this.intercept(request, this.file);

@@ -131,6 +131,7 @@ export class BlockJob {
       prepare: async () => work.prepare?.(),
       commit: async () => work.commit?.(),
       abort: async () => work.abort?.(),
+      abortsAtOnce: work.abortsAtOnce ?? false,
       clean: async () => work.clean?.(),
       dismissed: async () => work.dismissed?.(),
       complete: () => work.complete?.(),

@@ -44,6 +44,8 @@ export interface JobWork {
   complete?(): void;
   /** Without it the job cannot be completed by hand. Default true where there is `complete` or the job waits in `ready`. */
   readonly completable?: boolean;
+  /** Cancelled for good, it is aborting at once, though `run` may still wait for a disk: `abort` comes when that is over. */
+  readonly abortsAtOnce?: boolean;
   /** Asked to end; returns whether that is for good. Default: always. */
   cancel?(force: boolean): boolean;
   /** Nothing is under way: cancelled now, it ends before anything else happens. Default: not known. */
@@ -110,6 +112,7 @@ export class Job {
   #wake: (() => void) | null = null;
   #completed: () => void = () => undefined;
   #ran = false;
+  #running: Promise<void> = Promise.resolve();
   #started = false;
   readonly #ranWaiters: (() => void)[] = [];
   readonly #ended: Promise<void>;
@@ -301,6 +304,7 @@ export class Job {
   /** For the transaction: what was done takes effect or is taken back; the job is told to have ended. */
   async conclude(): Promise<void> {
     this.settle();
+    await this.#running.catch(() => undefined);
     try {
       await (this.failed ? this.#options.abort?.() : this.#options.commit?.());
     } catch (error) {
@@ -322,7 +326,8 @@ export class Job {
     let failure: unknown = null;
     try {
       await this.#pausePoint();
-      await this.#options.run(this.#context());
+      this.#running = this.#options.run(this.#context());
+      await (this.#options.abortsAtOnce === true ? this.#unlessCancelled(this.#running) : this.#running);
     } catch (error) {
       failure = error ?? new Error('unknown error');
     }
@@ -336,6 +341,14 @@ export class Job {
     await this.#transaction.jobRan(this);
   }
 
+  #unlessCancelled(running: Promise<void>): Promise<void> {
+    const { signal } = this.#abort;
+    return new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(cancellation()), { once: true });
+      running.then(resolve, reject);
+    });
+  }
+
   #context(): JobContext {
     const isCancelled = (): boolean => this.cancelled;
     const isRequested = (): boolean => this.cancelRequested;
@@ -346,7 +359,7 @@ export class Job {
       },
       pausePoint: () => this.#pausePoint(),
       sleep: (ms) => this.#sleep(ms),
-      becomeReady: () => this.become('ready'),
+      becomeReady: () => { if (!this.#ran) this.become('ready'); },
       ready: async () => {
         this.become('ready');
         await new Promise<void>((resolve) => { this.#completed = resolve; });

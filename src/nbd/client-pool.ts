@@ -58,6 +58,7 @@ export class ClientPool {
   #flushed = 0;
   /** Nobody knows what became of confirmed writes: no later flush can make good for them. */
   #unflushedLost = false;
+  #losses = 0;
 
   private constructor(options: PoolOptions, first: ClientConnection) {
     this.#options = options;
@@ -77,6 +78,10 @@ export class ClientPool {
   }
 
   get connections(): number { return this.#live.length; }
+  /** How often the server was lost with confirmed changes on it that no flush had covered. */
+  get losses(): number { return this.#losses; }
+  /** Whoever wrote what was lost writes it again: flushes may succeed. */
+  forgiveLoss(): void { this.#unflushedLost = false; }
   /** Not over TCP, where it gains nothing; with TLS data has to be looked at; and what is sent again must be had again. */
   get canPipe(): boolean {
     const { address, tls, reconnectDelayMs = 0 } = this.#options;
@@ -116,7 +121,10 @@ export class ClientPool {
     this.#rejectQueue(error);
     for (const connection of this.#live.filter(({ inFlight }) => inFlight > 0)) {
       this.#live.splice(this.#live.indexOf(connection), 1);
-      if (this.#live.length === 0 && this.#changes > this.#flushed) this.#unflushedLost = true;
+      if (this.#live.length === 0 && this.#changes > this.#flushed) {
+        this.#losses++;
+        this.#unflushedLost = true;
+      }
       connection.onDeath = (_error, unanswered) => { for (const request of unanswered) request.reject(error); };
       connection.destroy(error);
     }
@@ -169,7 +177,10 @@ export class ClientPool {
     if (at >= 0) this.#live.splice(at, 1);
     if (this.#failure !== null || error.code === 'PROTOCOL') return this.#giveUp(this.#failure ?? error, unanswered);
     const waits = (this.#options.reconnectDelayMs ?? 0) > 0;
-    if (this.#live.length === 0 && !waits && this.#changes > this.#flushed) this.#unflushedLost = true;
+    if (this.#live.length === 0 && this.#changes > this.#flushed) {
+      this.#losses++;
+      if (!waits) this.#unflushedLost = true;
+    }
     const again: NbdRequest[] = [];
     for (const request of unanswered) {
       const resend = request.repeatable && (waits || (this.#live.length > 0 && !CHANGING.includes(request.command)));

@@ -60,6 +60,10 @@ export class NbdClient {
   get canMultiConn(): boolean { return this.#has(TransmissionFlag.CAN_MULTI_CONN); }
   /** How many connections there are now. */
   get connections(): number { return this.#pool.connections; }
+  /** How often the server was lost with confirmed changes on it that no flush had covered. */
+  get losses(): number { return this.#pool.losses; }
+  /** What was lost is written again: flushes may succeed. */
+  forgiveLoss(): void { this.#pool.forgiveLoss(); }
 
   /** Fills `buffer` from `offset`; or `pipe`, which has begun with that buffer. */
   read(offset: number, buffer: Uint8Array, pipe?: PipeBuffer): Promise<void> {

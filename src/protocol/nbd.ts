@@ -72,6 +72,8 @@ export class NbdDriver implements BlockDriver {
   }
 
   length(): number { return this.client.size; }
+  get lostWrites(): number { return this.client.losses; }
+  readonly forgiveLoss = (): void => this.client.forgiveLoss();
   get pipeBytes(): number { return this.client.pipeBytes; }
 
   submit(request: BlockRequest): Promise<void> {

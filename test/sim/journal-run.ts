@@ -8,8 +8,9 @@ import { RangeLock } from '../../src/base/range-lock.js';
 import { BitArray } from '../../src/block/bit-array.js';
 import type { JournalFiles, JournalSector, SectorFile } from '../../src/job/journal/files.js';
 import type { FileIdentity } from '../../src/job/journal/identity.js';
+import type { CheckpointJob } from '../../src/job/journal/write-intent.js';
 import { JobJournal, type FoundJob, type RunningJob } from '../../src/job/journal/journal.js';
-import type { JobRecord } from '../../src/job/journal/record.js';
+import type { JobEnd, JobRecord } from '../../src/job/journal/record.js';
 
 const GRANULE = 1024;
 const GRANULES = 24;
@@ -22,6 +23,7 @@ type Cut = 'power' | 'kill';
 class World implements Clock {
   now = 1_000_000;
   boot = 1;
+  bootedMs = 0;
   dead = false;
   #steps = 0;
   #cutAfter = Infinity;
@@ -207,6 +209,30 @@ class SimFiles implements JournalFiles {
   }
 }
 
+/** A bitmap in an image: the old one or the new one. */
+class KeptGranules {
+  durable = new Set<number>();
+  #putting: Set<number> | null = null;
+  readonly #world: World;
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  async put(granules: Set<number>): Promise<void> {
+    this.#putting = granules;
+    await this.#world.steps(100);
+    this.durable = granules;
+    await this.#world.steps(20);
+    this.#putting = null;
+  }
+
+  after(_cut: Cut): void {
+    if (this.#putting !== null && this.#world.random.chance(0.5)) this.durable = this.#putting;
+    this.#putting = null;
+  }
+}
+
 export interface JournalRun {
   readonly cuts: number;
   /** Lives that began with less than everything to copy. */
@@ -227,6 +253,7 @@ class Simulation {
   readonly #files: SimFiles;
   readonly #record: JobRecord;
   #same: boolean;
+  #kept: KeptGranules | null = null;
   #value = 1000;
   #cuts = 0;
   #resumed = 0;
@@ -240,9 +267,11 @@ class Simulation {
     this.#same = random.chance(0.6);
     this.#target = new CachedDisk(this.#world, (granule) => (this.#same ? granule + 1 : 0));
     this.#files = new SimFiles(this.#world);
-    const file = (filename: string): readonly FileIdentity[] => [this.#identity(filename)];
+    const end = (nodeName: string): JobEnd => ({ nodeName, shape: '', files: [this.#identity(nodeName)] });
+    // what differs may lie in the image of the source
+    if (random.chance(0.5)) this.#kept = new KeptGranules(this.#world);
     this.#record = {
-      jobId: 'job', type: 'mirror', state: 'running', source: { nodeName: 'source', files: file('source') }, target: { nodeName: 'target', files: file('target') },
+      jobId: 'job', type: 'mirror', state: 'running', source: end('source'), target: end('target'),
       options: {}, length: GRANULES * GRANULE, regionBytes: PER_REGION * GRANULE, nonce: random.next32(),
     };
   }
@@ -254,7 +283,7 @@ class Simulation {
       const found = await this.#find();
       this.#check(found);
       if (found?.record.state === 'completed') break;
-      if (found?.distrust === null && found.dirty.ones < found.dirty.length) this.#resumed++;
+      if (found?.distrust === null && this.#left(found).size < GRANULES) this.#resumed++;
       this.#files.faults = random.chance(0.1) ? 0.02 : 0;
       const done = await this.#world.run(this.#live(found), last ? Infinity : random.below(random.pick([30, 200, 1500])));
       if (done) break;
@@ -271,16 +300,17 @@ class Simulation {
     const world = this.#world;
     const cut: Cut = random.chance(0.5) ? 'power' : 'kill';
     this.#cuts++;
-    for (const part of [this.#source, this.#target, this.#files]) part.after(cut);
+    for (const part of [this.#source, this.#target, this.#files, this.#kept]) part?.after(cut);
     world.now += random.below(20);
     if (cut === 'power') {
       world.boot++;
       world.now += 2500;
+      world.bootedMs = world.now;
     }
     if (!random.chance(0.15)) return;
     this.#foreign++;
     this.#same = false;
-    world.now += 31;
+    world.now += 11;
     const disk = random.pick([this.#source, this.#target]);
     disk.current[random.below(GRANULES)] = ++this.#value;
     disk.modifiedMs = world.now;
@@ -300,7 +330,7 @@ class Simulation {
     if (found === null) return;
     const completed = found.record.state === 'completed';
     for (let granule = 0; granule < GRANULES; granule++) {
-      const dirty = !completed && found.dirty.get(Math.floor(granule / PER_REGION));
+      const dirty = !completed && this.#left(found).has(granule);
       const [source, target] = [this.#source.current[granule], this.#target.current[granule]];
       // after the completion others may write what they like
       if (completed && found.distrust !== null) continue;
@@ -308,21 +338,30 @@ class Simulation {
     }
   }
 
+  /** Granules that a resumed job copies. */
+  #left({ dirty, distrust }: FoundJob): Set<number> {
+    const left = new Set<number>(distrust === null ? this.#kept?.durable : []);
+    for (let granule = 0; granule < GRANULES; granule++) if (dirty.get(Math.floor(granule / PER_REGION))) left.add(granule);
+    return left;
+  }
+
   #journal(): JobJournal {
-    return new JobJournal({ files: this.#files, clock: this.#world, boot: String(this.#world.boot), identify: async (filename) => this.#identity(filename) });
+    return new JobJournal({ files: this.#files, clock: this.#world, boot: String(this.#world.boot), bootedMs: this.#world.bootedMs, identify: async (filename) => this.#identity(filename) });
   }
 
   #identity(filename: string): FileIdentity {
-    return { filename, inode: '1', size: GRANULES * GRANULE, modifiedMs: (filename === 'source' ? this.#source : this.#target).modifiedMs, writable: true };
+    const { modifiedMs } = filename === 'source' ? this.#source : this.#target;
+    return { filename, inode: '1', size: GRANULES * GRANULE, modifiedMs, changedMs: modifiedMs, writable: true };
   }
 
   /** One life of the job. */
   async #live(found: FoundJob | null): Promise<void> {
     const regions = new BitArray(GRANULES / PER_REGION);
     if (found === null) regions.set(0, this.#same ? 0 : regions.length);
-    else for (let region = found.dirty.nextSet(0, regions.length); region < regions.length; region = found.dirty.nextSet(region + 1, regions.length)) regions.set(region, region + 1);
-    const dirty = new Set<number>();
-    for (let granule = 0; granule < GRANULES; granule++) if (regions.get(Math.floor(granule / PER_REGION))) dirty.add(granule);
+    const dirty = new Set(found === null ? [] : this.#left(found));
+    for (const granule of dirty) regions.set(Math.floor(granule / PER_REGION), Math.floor(granule / PER_REGION) + 1);
+    if (found === null) for (let granule = 0; granule < GRANULES; granule++) if (regions.get(Math.floor(granule / PER_REGION))) dirty.add(granule);
+    if (found === null) this.#kept?.durable.clear();
     const job = await this.#journal().begin(this.#record, regions);
     const claims = new RangeLock();
     let guests = 3;
@@ -344,12 +383,29 @@ class Simulation {
     const checkpoints = async (): Promise<void> => {
       while (guests > 0 || dirty.size > 0) {
         await this.#world.sleep(this.#random.below(this.#random.pick([3, 100])));
-        await job.intent.checkpoint({ isEqual: equal, flush });
+        await job.intent.checkpoint(this.#kept === null ? { isCovered: equal, flush } : this.#inBitmap(this.#kept, job, dirty, claims, flush));
       }
     };
     await Promise.all([guestLife(), guestLife(), guestLife(), copierLife(), copierLife(), checkpoints()]);
     await flush();
     await job.complete();
+  }
+
+  #inBitmap(kept: KeptGranules, { intent }: RunningJob, dirty: ReadonlySet<number>, claims: RangeLock, flush: () => Promise<void>): CheckpointJob {
+    return {
+      always: true,
+      isCovered: () => true,
+      flush: async () => {
+        const differing = new Set(dirty);
+        for (const { start, end } of claims.held) for (let granule = start / GRANULE; granule < end / GRANULE; granule++) differing.add(granule);
+        await flush();
+        const ready = intent.begin(0, 0);
+        if (ready !== null) await ready;
+        this.#source.modifiedMs = this.#world.now;
+        await kept.put(differing);
+        intent.ended(0, 0);
+      },
+    };
   }
 
   async #guestWrite({ intent }: RunningJob, dirty: Set<number>, claims: RangeLock): Promise<void> {

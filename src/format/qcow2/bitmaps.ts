@@ -138,6 +138,31 @@ export class Qcow2Bitmaps implements BitmapStore, WritingHooks {
     });
   }
 
+  async keep(bitmap: DirtyBitmap): Promise<void> {
+    await this.#image.exclusive(async () => {
+      const old = this.#stored.find(({ entry }) => entry.name === bitmap.name);
+      const reservation = new Reservation(this.#image);
+      try {
+        const table = await writeBitmapData(this.#image, bitmap, reservation);
+        const entry = { ...newEntry(bitmap.name, bitmap.granularity), ...table, flags: FLAG_IN_USE };
+        await this.#replace([...this.#stored.filter((stored) => stored !== old), { entry, bitmap: null, changes: 0 }], reservation, old === undefined ? [] : [old.entry]);
+      } catch (error) {
+        await reservation.rollback();
+        throw error;
+      }
+    });
+  }
+
+  async readKept(name: string): Promise<DirtyBitmap | null> {
+    const stored = this.#stored.find(({ entry }) => entry.name === name);
+    if (stored === undefined || !isUnderstood(stored.entry) || (stored.entry.flags & FLAG_IN_USE) === 0) return null;
+    const bitmap = new DirtyBitmap({ name, granularity: 2 ** stored.entry.granularityBits, size: this.#image.header.size, enabled: false });
+    await loadBitmapData(this.#image, stored.entry, bitmap, new ReadBudget(this.#image.file));
+    this.bitmaps.delete(name);
+    this.#stored = this.#stored.map((one) => (one === stored ? { ...stored, bitmap: null } : one));
+    return bitmap;
+  }
+
   /** Nothing on disk claims to be right from here on. In place: an entry's flags lie in one sector, so each is old or new. */
   async begin(): Promise<void> {
     const changing = this.#stored.filter(({ entry, bitmap }) => (bitmap !== null || (entry.flags & FLAG_AUTO) !== 0) && (entry.flags & FLAG_IN_USE) === 0);

@@ -5,8 +5,10 @@
 import { MiB } from '../../base/bytes.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import type { BlockGraph } from '../../block/graph.js';
+import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import { BlockNode } from '../../block/node.js';
 import { Permission } from '../../block/permissions.js';
+import { makeRequest } from '../../block/request.js';
 import { attempt, type CopyCall, type CopyFailure } from '../../filter/block-copy.js';
 import { CopyBeforeWriteFilter } from '../../filter/copy-before-write.js';
 import { nodeFilename } from '../../image/filename.js';
@@ -15,6 +17,7 @@ import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
 import { jobFailure } from '../failure.js';
 import type { JobContext, JobWork } from '../job.js';
 import type { JobTransaction } from '../job-transaction.js';
+import type { JournaledJob } from '../journal/journaled-job.js';
 import { planBackup, refuseChunk, refuseLengths, type BackupPlan } from './checks.js';
 
 /** `top`: only what the first layer of the source holds; `none`: only what guests are about to change, until the job is cancelled. */
@@ -45,6 +48,8 @@ export interface BackupOptions {
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
   readonly transaction?: JobTransaction | undefined;
+  /** Survives the end of the process: by `prepareJournaledBackup`. */
+  readonly journal?: JournaledJob | undefined;
 }
 
 /** A backup whose instant is now; it copies nothing in the background until it is started. */
@@ -74,6 +79,7 @@ export function prepareBackup(graph: BlockGraph, jobs: BlockJobs, options: Backu
 
 class Backup implements JobWork, PreparedBackup {
   readonly completable = false;
+  readonly abortsAtOnce = true;
   blockJob!: BlockJob;
   readonly #graph: BlockGraph;
   readonly #options: BackupOptions;
@@ -102,6 +108,7 @@ class Backup implements JobWork, PreparedBackup {
         }
         refuseLengths(options);
         await backup.#insertFilter();
+        options.journal?.guard(options.source, options.target);
       });
       refuseChunk(options, backup.#driver.copying.clusterSize);
       await backup.#makeJob(jobs);
@@ -133,10 +140,11 @@ class Backup implements JobWork, PreparedBackup {
   #takeBits(): void {
     const { copying } = this.#driver;
     const { sync, bitmap } = this.#plan;
+    const { journal } = this.#options;
     copying.skipUnallocated = sync === 'top';
-    if (sync !== 'bitmap') return;
+    if (journal?.resumed !== true && sync !== 'bitmap') return;
     copying.bitmap.clearAll();
-    copying.bitmap.merge(bitmap!);
+    if (journal?.mark(copying.bitmap) !== true) copying.bitmap.merge(bitmap!);
     this.#empty = copying.bitmap.count === 0;
   }
 
@@ -188,8 +196,21 @@ class Backup implements JobWork, PreparedBackup {
     await new Promise<void>((resolve) => { setImmediate(resolve); });
     if (this.#plan.sync === 'none') for (;;) await context.sleep(Infinity);
     if (this.#plan.sync === 'top') await this.#resetUnallocated(context);
-    await this.#copy(context);
-    await this.#flush(context);
+    this.#options.journal?.begun({ differing: () => this.#differing(), flush: () => this.#flushBoth() }, this.blockJob.clock);
+    do await this.#copy(context);
+    while (!await this.#flush(context));
+  }
+
+  /** From what the source holds now: a backup that goes on later shows that. */
+  #differing(): DirtyBitmap {
+    const differing = this.#driver.copying.uncopied();
+    differing.merge(this.#driver.done);
+    return differing;
+  }
+
+  async #flushBoth(): Promise<void> {
+    await this.#driver.file.submit(makeRequest('flush', 0, 0, null, 0, 'background'));
+    await this.#driver.copying.flush(this.#driver.done);
   }
 
   async #resetUnallocated(context: JobContext): Promise<void> {
@@ -236,18 +257,21 @@ class Backup implements JobWork, PreparedBackup {
     await context.pausePoint();
   }
 
-  /** What was copied lasts before anybody is told that it was. */
-  async #flush(context: JobContext): Promise<void> {
+  /** What was copied lasts before anybody is told that it was. False where there is more to be copied, or again. */
+  async #flush(context: JobContext): Promise<boolean> {
     const { source, target } = this.#options;
     const edge = this.#driver.target;
     for (;;) {
       const failure = await attempt('write', async () => {
         // the last sector of the source may be a part of one
         if (target.length() > source.length()) await edge.writeZeroes(source.length(), target.length() - source.length());
-        await this.#driver.copying.flush();
+        await this.#driver.copying.flush(this.#driver.done);
       });
-      if (failure === null) return;
+      if (failure === null) return this.#driver.copying.remaining === 0;
+      const { error } = failure;
+      if (error instanceof BlockError && error.code === 'CORRUPT') throw error;
       await this.#failed(failure, context);
+      if (this.#driver.copying.remaining > 0) return false;
     }
   }
 
@@ -305,6 +329,17 @@ class Backup implements JobWork, PreparedBackup {
     if (filter === null) return;
     await removeFilter(this.#graph, filter);
     await this.#graph.refresh([this.#options.target]);
+    await this.#endJournal();
+  }
+
+  /** Nobody writes while it goes: nothing is lost where the process ends before it is forgotten. */
+  async #endJournal(): Promise<void> {
+    const { journal, source } = this.#options;
+    if (journal === undefined) return;
+    await source.drained(async () => {
+      await journal.forget();
+      journal.unguard();
+    });
   }
 }
 

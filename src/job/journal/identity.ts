@@ -1,4 +1,5 @@
 /** Whether a file is the one that a job worked on, and whether anybody else wrote to it since. */
+import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { errnoOf, wrapHostError } from '../../base/errors.js';
 import type { Lease } from './region-file.js';
@@ -8,8 +9,11 @@ export interface FileIdentity {
   /** Device and inode. */
   readonly inode: string;
   readonly size: number;
+  /** When it was written last; a program may set that to what it likes. */
   readonly modifiedMs: number;
-  /** By the job: its size and time may have changed as long as the job's lease held. */
+  /** When anything of it was changed last: the kernel's word. */
+  readonly changedMs: number;
+  /** By the job: its size and times may have changed as long as the job's lease held. */
   readonly writable: boolean;
 }
 
@@ -17,17 +21,23 @@ export interface FileIdentity {
 export async function identify(filename: string, writable: boolean): Promise<FileIdentity | null> {
   try {
     const stats = await stat(filename);
-    return stats.isFile() ? { filename, inode: `${stats.dev}:${stats.ino}`, size: stats.size, modifiedMs: stats.mtimeMs, writable } : null;
+    return stats.isFile() ? { filename, inode: `${stats.dev}:${stats.ino}`, size: stats.size, modifiedMs: stats.mtimeMs, changedMs: stats.ctimeMs, writable } : null;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return null;
     throw wrapHostError(error, `could not look at '${filename}'`);
   }
 }
 
-/** Why the file cannot be trusted to be as the job left it, or null. */
-export function findChange(then: FileIdentity, now: FileIdentity | null, lease: Lease): string | null {
+/** 64 bits, in hex, that are others once the file has changed; for a file that stood still for longer than the clock of its times ticks. */
+export function stateOf({ inode, size, modifiedMs, changedMs }: FileIdentity): string {
+  return createHash('sha256').update(`${inode} ${size} ${modifiedMs} ${changedMs}`).digest('hex').slice(0, 16);
+}
+
+/** Why the file cannot be trusted to be as the job left it, or null. `state`: what it was when the job told last that nothing was under way. */
+export function findChange(then: FileIdentity, now: FileIdentity | null, { untilMs }: Lease, state: string | undefined): string | null {
   const { filename } = then;
   if (now === null || now.inode !== then.inode) return `'${filename}' is another file than before`;
-  if (then.writable) return now.modifiedMs > lease.untilMs ? `'${filename}' was modified by another program` : null;
-  return now.size !== then.size || now.modifiedMs !== then.modifiedMs ? `'${filename}' was modified` : null;
+  if (state !== undefined) return stateOf(now) === state ? null : `'${filename}' was modified by another program`;
+  if (then.writable) return Math.max(now.modifiedMs, now.changedMs) > untilMs ? `'${filename}' was modified by another program` : null;
+  return stateOf(now) === stateOf(then) ? null : `'${filename}' was modified`;
 }

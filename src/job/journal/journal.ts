@@ -6,16 +6,19 @@ import type { Clock } from '../../base/clock.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import { BitArray } from '../../block/bit-array.js';
 import type { JournalFiles } from './files.js';
-import { findChange, type FileIdentity } from './identity.js';
+import { findChange, stateOf, type FileIdentity } from './identity.js';
 import { decodeRecord, encodeRecord, MAX_RECORD_BYTES, type JobRecord } from './record.js';
-import { fileBytes, readRegions, regionCount, wholeFile, type Lease } from './region-file.js';
+import { fileBytes, MAX_STATES, readRegions, regionCount, wholeFile, type Lease } from './region-file.js';
 import { WriteIntent, type WriteIntentOptions } from './write-intent.js';
 
 export interface JournalOptions {
   readonly files: JournalFiles;
   readonly clock: Clock;
-  /** What tells one boot of the machine from another. */
+  /** What tells one boot of the machine from another, and when this one began, by the wall clock. */
   readonly boot: string;
+  readonly bootedMs: number;
+  /** How often a running job tells what it has copied. Default 5 s. */
+  readonly checkpointMs?: number | undefined;
   /** What a file is now. */
   readonly identify: (filename: string, writable: boolean) => Promise<FileIdentity | null>;
 }
@@ -33,18 +36,34 @@ export interface RunningJob {
   readonly intent: WriteIntent;
   /** The copy is whole and takes the disk's place: before anybody writes to it. */
   complete(): Promise<void>;
-  /** The job is over and forgotten. */
-  forget(): Promise<void>;
+  /** The job is over and forgotten; false where it is to go on later instead. */
+  forget(): Promise<boolean>;
 }
 
+const CHECKPOINT_MS = 5000;
 const RECORD = '.job';
 const REGIONS = '.dirty';
 
 export class JobJournal {
   readonly #options: JournalOptions;
 
+  /** Of jobs that are to go on later; null while jobs that end are forgotten. */
+  #suspended: WriteIntent[] | null = null;
+
   constructor(options: JournalOptions) {
     this.#options = options;
+  }
+
+  get checkpointMs(): number { return this.#options.checkpointMs ?? CHECKPOINT_MS; }
+
+  /** Jobs that end from now on are kept, and go on when their process starts again. */
+  suspend(): void {
+    this.#suspended ??= [];
+  }
+
+  /** All of them have ended, and their disks are closed. */
+  async close(): Promise<void> {
+    for (const intent of this.#suspended?.splice(0) ?? []) await intent.closeSealed();
   }
 
   /** From now on the job is found after a crash. `dirty`: what it has to copy. */
@@ -58,14 +77,19 @@ export class JobJournal {
     await files.replace(`${jobId}${REGIONS}`, wholeFile(record, dirty, { untilMs: clock.wallMs(), boot }));
     await files.replace(`${jobId}${RECORD}`, encodeRecord(record));
     const file = await files.openSectors(`${jobId}${REGIONS}`);
-    const intent = new WriteIntent({ geometry: record, boot, clock, file, dirty, onLost });
+    const intent = new WriteIntent({ geometry: record, boot, clock, file, dirty, onLost, states: () => this.#states(record) });
     return {
       intent,
       complete: () => files.replace(`${jobId}${RECORD}`, encodeRecord({ ...record, state: 'completed' })),
       forget: async () => {
+        if (this.#suspended !== null) {
+          this.#suspended.push(intent);
+          return false;
+        }
         await files.remove(`${jobId}${RECORD}`);
         await intent.close();
         await files.remove(`${jobId}${REGIONS}`);
+        return true;
       },
     };
   }
@@ -108,14 +132,26 @@ export class JobJournal {
     return durable?.boot === this.#options.boot ? volatile : durable;
   }
 
-  async #findChange({ source, target }: JobRecord, lease: Lease): Promise<string | null> {
-    for (const { nodeName, files } of [source, target]) {
-      if (files === null) return `node '${nodeName}' does not tell who wrote to it`;
-      for (const file of files) {
-        const change = findChange(file, await this.#options.identify(file.filename, file.writable), lease);
-        if (change !== null) return change;
-      }
+  async #findChange(record: JobRecord, lease: Lease): Promise<string | null> {
+    for (const { nodeName, files } of [record.source, record.target]) if (files === null) return `node '${nodeName}' does not tell who wrote to it`;
+    const { boot, bootedMs, identify } = this.#options;
+    // what was changed in this boot the job of an earlier one did not do
+    const untilMs = lease.boot === boot ? lease.untilMs : Math.min(lease.untilMs, bootedMs);
+    for (const [index, file] of filesOf(record).entries()) {
+      const change = findChange(file, await identify(file.filename, file.writable), { ...lease, untilMs }, lease.states?.[index]);
+      if (change !== null) return change;
     }
     return null;
   }
+
+  async #states(record: JobRecord): Promise<readonly string[] | null> {
+    const files = filesOf(record);
+    if (files.length > MAX_STATES || record.source.files === null || record.target.files === null) return null;
+    const now = await Promise.all(files.map(({ filename, writable }) => this.#options.identify(filename, writable)));
+    return now.every((file) => file !== null) ? now.map((file) => stateOf(file)) : null;
+  }
+}
+
+function filesOf({ source, target }: JobRecord): readonly FileIdentity[] {
+  return [...source.files ?? [], ...target.files ?? []];
 }

@@ -9,6 +9,8 @@ export const MAX_RECORD_BYTES = 1024 * 1024;
 
 export interface JobEnd {
   readonly nodeName: string;
+  /** Tells one way to make up the node from another. */
+  readonly shape: string;
   /** What lies below it; null where a file is none that can be known again (a device, a server). */
   readonly files: readonly FileIdentity[] | null;
 }
@@ -20,6 +22,8 @@ export interface JobRecord extends Geometry {
   readonly state: 'running' | 'completed';
   readonly source: JobEnd;
   readonly target: JobEnd;
+  /** In the source's image: what differed when it was stored. Regions that are not marked may differ there. */
+  readonly bitmap?: string | undefined;
   /** What starts the same job again, in its own words. */
   readonly options: Readonly<Record<string, string | number | boolean>>;
 }
@@ -37,7 +41,7 @@ export function decodeRecord(name: string, bytes: Uint8Array): JobRecord {
   }
   if (!isObject(value) || value['format'] !== FORMAT) throw corrupt(name, `'format' is not '${FORMAT}'`);
   if (value['version'] !== VERSION) throw new BlockError('NOT_SUPPORTED', `the job record '${name}' has version ${String(value['version'])}, and ${VERSION} is known`);
-  const { jobId, type, state, source, target, options, length, regionBytes, nonce } = value;
+  const { jobId, type, state, source, target, options, length, regionBytes, nonce, bitmap } = value;
   const must = (valid: boolean, what: string): void => { if (!valid) throw corrupt(name, `'${what}' is not valid`); };
   must(typeof jobId === 'string', 'jobId');
   must(type === 'mirror' || type === 'backup', 'type');
@@ -45,21 +49,23 @@ export function decodeRecord(name: string, bytes: Uint8Array): JobRecord {
   must(isEnd(source), 'source');
   must(isEnd(target), 'target');
   must(isObject(options) && Object.values(options).every((option) => ['string', 'number', 'boolean'].includes(typeof option)), 'options');
+  must(bitmap === undefined || typeof bitmap === 'string', 'bitmap');
   must(isCount(length), 'length');
   must(isCount(regionBytes) && regionBytes >= 512 && Number.isInteger(Math.log2(regionBytes)) && length as number / regionBytes <= 2 ** 24, 'regionBytes');
   must(isCount(nonce) && nonce < 2 ** 32, 'nonce');
-  return { jobId, type, state, source, target, options, length, regionBytes, nonce } as unknown as JobRecord;
+  return { jobId, type, state, source, target, options, length, regionBytes, nonce, ...bitmap === undefined ? {} : { bitmap } } as unknown as JobRecord;
 }
 
 function isEnd(value: unknown): value is JobEnd {
-  if (!isObject(value) || typeof value['nodeName'] !== 'string') return false;
+  if (!isObject(value) || typeof value['nodeName'] !== 'string' || typeof value['shape'] !== 'string') return false;
   const { files } = value;
   return files === null || (Array.isArray(files) && files.length > 0 && files.every(isIdentity));
 }
 
 function isIdentity(value: unknown): value is FileIdentity {
   return isObject(value) && typeof value['filename'] === 'string' && typeof value['writable'] === 'boolean' &&
-    typeof value['inode'] === 'string' && isCount(value['size']) && typeof value['modifiedMs'] === 'number';
+    typeof value['inode'] === 'string' && isCount(value['size']) &&
+    typeof value['modifiedMs'] === 'number' && typeof value['changedMs'] === 'number';
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -13,6 +13,9 @@ const FIRST_BITS = 2;
 const BITS_BYTES = 504;
 const BITS = BITS_BYTES * 8;
 const CHECKED_BYTES = 508;
+/** Within a lease's sector. */
+const BOOT_AT = 16;
+const STATES_AT = 80;
 
 export interface Geometry {
   /** Bytes of the disk. */
@@ -28,7 +31,12 @@ export interface Lease {
   readonly untilMs: number;
   /** The machine's boot in which it was given. */
   readonly boot: string;
+  /** Nothing is under way, and this is what the job's files are (`stateOf`), in their order. Absent while something is. */
+  readonly states?: readonly string[] | undefined;
 }
+
+/** Of so many files a sector can tell the states. */
+export const MAX_STATES = 50;
 
 /** Regions coarse enough that marking them costs little. */
 export function regionBytesFor(length: number): number {
@@ -59,12 +67,14 @@ export function bitsSector({ nonce }: Geometry, index: number, bits: BitArray): 
 }
 
 /** `where`: 0 the durable one, 1 that of this boot. */
-export function leaseSector({ nonce }: Geometry, where: 0 | 1, { untilMs, boot }: Lease): JournalSector {
+export function leaseSector({ nonce }: Geometry, where: 0 | 1, { untilMs, boot, states = [] }: Lease): JournalSector {
   const bytes = new Uint8Array(SECTOR_BYTES);
   const view = viewOf(bytes);
   view.setFloat64(0, untilMs);
   view.setUint32(8, nonce);
-  new TextEncoder().encodeInto(boot, bytes.subarray(16, 16 + 64));
+  view.setUint32(12, states.length);
+  new TextEncoder().encodeInto(boot, bytes.subarray(BOOT_AT, STATES_AT));
+  bytes.set(Buffer.from(states.join(''), 'hex'), STATES_AT);
   return sealed(where, bytes);
 }
 
@@ -101,8 +111,11 @@ function readLease({ nonce }: Geometry, where: 0 | 1, file: Uint8Array): Lease |
   const bytes = file.subarray(where * SECTOR_BYTES, (where + 1) * SECTOR_BYTES);
   const view = viewOf(bytes);
   if (!isSealed(where, bytes) || view.getUint32(8) !== nonce) return null;
-  const boot = Buffer.from(bytes.subarray(16, 16 + 64)).toString().replace(/\0.*$/, '');
-  return { untilMs: view.getFloat64(0), boot };
+  const boot = Buffer.from(bytes.subarray(BOOT_AT, STATES_AT)).toString().replace(/\0.*$/, '');
+  const count = view.getUint32(12);
+  if (count > MAX_STATES) return null;
+  const states = Array.from({ length: count }, (_, index) => Buffer.from(bytes.subarray(STATES_AT + index * 8, STATES_AT + (index + 1) * 8)).toString('hex'));
+  return { untilMs: view.getFloat64(0), boot, ...count === 0 ? {} : { states } };
 }
 
 function sealed(index: number, bytes: Uint8Array): JournalSector {

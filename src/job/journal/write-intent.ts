@@ -11,8 +11,11 @@ import { bitsSector, leaseSector, regionCount, sectorOf, type Geometry } from '.
 
 /** Of what is durable: longer than a machine takes to start is too long. */
 const LEASE_MS = 2000;
-/** Of what only processes of this boot see: in that time nobody starts after a kill, writes, and ends. */
-const SHORT_LEASE_MS = 30;
+/** Of what only processes of this boot see, while something is under way: in that time nobody starts after a kill, and writes. */
+const SHORT_LEASE_MS = 10;
+const BEAT_MS = 4;
+/** After so long without anything under way the files' times tell of every change: the clock that they are taken from ticks more often. */
+const QUIET_MS = 20;
 
 export interface WriteIntentOptions {
   readonly geometry: Geometry;
@@ -21,15 +24,19 @@ export interface WriteIntentOptions {
   /** Holds `dirty`, and a lease that has not begun yet. */
   readonly file: SectorFile;
   readonly dirty: BitArray;
+  /** What the files of both disks are now (`stateOf`); null where they do not tell. */
+  readonly states: () => Promise<readonly string[] | null>;
   /** The journal cannot be written any more: a crash from here on means a full copy. */
   readonly onLost?: ((error: unknown) => void) | undefined;
 }
 
 /** What a checkpoint asks of its job. */
 export interface CheckpointJob {
-  /** The copy has what the disk has, and nothing of the range is on its way. */
-  isEqual(offset: number, bytes: number): boolean;
-  /** Makes durable what both disks were told before. */
+  /** `flush` is due even where no mark can go. */
+  readonly always?: boolean | undefined;
+  /** The range needs no mark: the copy has what the disk has, and nothing is on its way; or `flush` notes elsewhere what of it differs. */
+  isCovered(offset: number, bytes: number): boolean;
+  /** Makes that last, and what both disks were told before: as it is in the moment of the call. */
   flush(): Promise<void>;
 }
 
@@ -51,6 +58,13 @@ export class WriteIntent {
   #touched = new Set<number>();
   #leaseMs = -Infinity;
   #shortLeaseMs = -Infinity;
+  /** How many requests are under way, and when the last one ended. */
+  #active = 0;
+  #begunCount = 0;
+  #quietSinceMs = -Infinity;
+  #beating: AbortController | null = null;
+  /** Says in the file that nothing is under way. */
+  #sealed = false;
   #committing: Promise<void> | null = null;
   #lost = false;
   #closed = false;
@@ -71,6 +85,8 @@ export class WriteIntent {
    */
   begin(offset: number, bytes: number): Promise<void> | null {
     let ready = true;
+    this.#active++;
+    this.#begunCount++;
     this.#each(offset, bytes, (region) => {
       this.#inFlight.set(region, (this.#inFlight.get(region) ?? 0) + 1);
       this.#touched.add(region);
@@ -90,6 +106,8 @@ export class WriteIntent {
 
   /** The range's content and all who watch it have settled. */
   ended(offset: number, bytes: number): void {
+    this.#active--;
+    this.#quietSinceMs = this.#options.clock.monotonicMs();
     this.#each(offset, bytes, (region) => {
       const left = this.#inFlight.get(region)! - 1;
       if (left === 0) this.#inFlight.delete(region);
@@ -98,34 +116,62 @@ export class WriteIntent {
     this.touch(); // a slow one may have come to the file only now
   }
 
-  /** The file of the disk may change now, whatever for. */
+  /** The files of the disks may change now, whatever for. */
   touch(): void {
-    const now = this.#options.clock.wallMs();
-    if (this.#lost || this.#closed || now < this.#shortLeaseMs - SHORT_LEASE_MS / 2) return;
-    const { geometry, boot, file } = this.#options;
+    if (this.#lost || this.#closed) return;
+    if (this.#sealed || this.#options.clock.wallMs() >= this.#shortLeaseMs - SHORT_LEASE_MS + 1) this.#note();
+    if (this.#beating !== null) return;
+    this.#beating = new AbortController();
+    void this.#beat(this.#beating.signal);
+  }
+
+  #note(states?: readonly string[]): void {
+    const { geometry, boot, file, clock } = this.#options;
+    const now = clock.wallMs();
     try {
-      file.note(leaseSector(geometry, 1, { untilMs: now + SHORT_LEASE_MS, boot }));
+      file.note(leaseSector(geometry, 1, { untilMs: now + SHORT_LEASE_MS, boot, states }));
       this.#shortLeaseMs = now + SHORT_LEASE_MS;
+      this.#sealed = states !== undefined;
     } catch (error) {
       this.#lose(error);
     }
   }
 
-  /** Marks clean what is equal for good. Throws what the flush throws; nothing has changed then. */
+  /** Tells again and again that somebody is alive who changes something, and at last what everything has come to. */
+  async #beat(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    while (this.#beating !== null) {
+      await clock.sleep(BEAT_MS, signal);
+      if (signal.aborted || this.#lost) this.#beating = null;
+      else if (this.#active > 0) this.#note();
+      else if (clock.monotonicMs() >= this.#quietSinceMs + QUIET_MS) await this.#seal();
+    }
+  }
+
+  /** Unless something begins meanwhile. */
+  async #seal(): Promise<void> {
+    const begun = this.#begunCount;
+    const states = await this.#options.states().catch(() => null);
+    if (this.#begunCount !== begun || this.#lost || this.#closed) return;
+    if (states !== null) this.#note(states);
+    this.#beating = null;
+  }
+
+  /** Takes marks away where nobody needs them any more. Throws what the flush throws; nothing has changed then. */
   async checkpoint(job: CheckpointJob): Promise<void> {
     if (this.#lost) return;
     const touched = this.#touched;
     this.#touched = new Set();
     const clear = new Set<number>();
     for (let region = this.#marked.nextSet(0, this.#count); region < this.#count; region = this.#marked.nextSet(region + 1, this.#count)) {
-      if (!touched.has(region) && this.#isEqual(region, job)) clear.add(region);
+      if (!touched.has(region) && this.#isCovered(region, job)) clear.add(region);
     }
-    if (clear.size === 0) return;
+    if (clear.size === 0 && job.always !== true) return;
     this.#candidates = clear;
     try {
       await job.flush();
       if (this.#closed) return;
-      for (const region of clear) if (this.#isEqual(region, job)) this.#toClear.add(region);
+      for (const region of clear) if (this.#isCovered(region, job)) this.#toClear.add(region);
     } finally {
       this.#candidates = new Set();
     }
@@ -134,9 +180,28 @@ export class WriteIntent {
 
   /** Nothing of it is under way any more. */
   async close(): Promise<void> {
-    this.#closed = true;
-    while (this.#committing !== null) await this.#committing;
+    await this.#stop();
     await this.#options.file.close();
+  }
+
+  /** As close, for a job that is to go on later: nobody changes the files any more from now on, or it will be known. */
+  async closeSealed(): Promise<void> {
+    await this.#stop();
+    const { geometry, boot, file, clock, states } = this.#options;
+    try {
+      await clock.sleep(QUIET_MS);
+      const told = this.#lost ? null : await states();
+      const lease = { untilMs: clock.wallMs(), boot, states: told ?? undefined };
+      if (told !== null) await file.write([leaseSector(geometry, 0, lease), leaseSector(geometry, 1, lease)]);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #stop(): Promise<void> {
+    this.#closed = true;
+    this.#beating?.abort();
+    while (this.#committing !== null) await this.#committing;
   }
 
   /** On the disk, and to stay there. */
@@ -144,10 +209,10 @@ export class WriteIntent {
     return this.#marked.get(region) && !this.#unsettled.has(region);
   }
 
-  #isEqual(region: number, job: CheckpointJob): boolean {
+  #isCovered(region: number, job: CheckpointJob): boolean {
     const { regionBytes, length } = this.#options.geometry;
     const offset = region * regionBytes;
-    return !this.#inFlight.has(region) && job.isEqual(offset, Math.min(regionBytes, length - offset));
+    return !this.#inFlight.has(region) && job.isCovered(offset, Math.min(regionBytes, length - offset));
   }
 
   /** A commit that began before may have come too early, and a lease runs out. */
@@ -164,7 +229,7 @@ export class WriteIntent {
   /** What changes from now on is later than the journal says it can be: who finds that does not trust it. */
   async #passUnmarked(): Promise<void> {
     const { clock } = this.#options;
-    for (let left = this.#leaseEnd() - clock.wallMs(); left >= 0; left = this.#leaseEnd() - clock.wallMs()) await clock.sleep(left + SHORT_LEASE_MS);
+    for (let left = this.#leaseEnd() - clock.wallMs(); left >= 0; left = this.#leaseEnd() - clock.wallMs()) await clock.sleep(left + QUIET_MS);
   }
 
   #leaseEnd(): number {

@@ -3,7 +3,8 @@ import { BlockError } from '../../base/errors.js';
 import type { BlockNode } from '../../block/node.js';
 import type { JobContext } from '../job.js';
 import type { Copier } from './copier.js';
-import { isRefusedForNow, type MirrorState } from './state.js';
+import type { MirrorState } from './state.js';
+import { isRefusedForNow } from './target.js';
 import type { MirrorVerifier } from './verify.js';
 
 /** How long a mirror that has nothing to do looks away, as in QEMU. */
@@ -22,6 +23,8 @@ export interface EngineOptions {
   readonly onBegun: () => void;
   /** Compares both before the end. */
   readonly verifier?: MirrorVerifier | undefined;
+  /** The target has all that it was told, for good. */
+  readonly onFlushed: () => void;
 }
 
 export class MirrorEngine {
@@ -126,7 +129,7 @@ export class MirrorEngine {
     }
     if (!await this.#verify((verifier) => verifier.some())) return false;
     const letGo = await this.#drain();
-    if (state.bitmap.count === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context)) {
+    if (state.bitmap.count === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context) && this.state.bitmap.count === 0) {
       this.#tell(context);
       // QEMU tells of a job that keeps its source drained that it is paused
       this.state.parts.blockJob.job.holdPaused();
@@ -166,7 +169,8 @@ export class MirrorEngine {
 
   async #flush(context: JobContext): Promise<boolean> {
     try {
-      await this.state.parts.target.send('flush', 0, 0, null);
+      await this.state.parts.target.flush();
+      this.#options.onFlushed();
       return true;
     } catch (error) {
       if (!this.state.parts.target.abandoned) this.state.flushFailed(error);

@@ -17,7 +17,7 @@ import { backingEdit, insertFilter, linksTo } from '../../image/graph-edit.js';
 import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
 import type { JobContext, JobWork } from '../job.js';
 import type { JobTransaction } from '../job-transaction.js';
-import type { MirrorJournal } from './journaled.js';
+import type { JournaledJob } from '../journal/journaled-job.js';
 import { ActiveWrites } from './active-writes.js';
 import { begin, zeroesCheaply, type MirrorSync } from './begin.js';
 import type { ControllerOptions } from './controller.js';
@@ -72,7 +72,7 @@ export interface MirrorOptions {
   readonly autoDismiss?: boolean | undefined;
   readonly transaction?: JobTransaction | undefined;
   /** Survives the end of the process: by `startJournaledMirror`. */
-  readonly journal?: MirrorJournal | undefined;
+  readonly journal?: JournaledJob | undefined;
   /** The node that is to lie below the target from the moment in which that takes the source's place; null: none does. */
   readonly backingAtEnd?: (() => Promise<BlockNode | null>) | undefined;
 }
@@ -141,6 +141,7 @@ export async function startMirror(graph: BlockGraph, jobs: BlockJobs, options: M
 
 class MirrorRun implements Mirror, JobWork {
   readonly completable = true;
+  readonly abortsAtOnce = true;
   readonly filter: BlockNode;
   blockJob!: BlockJob;
   readonly #graph: BlockGraph;
@@ -170,7 +171,7 @@ class MirrorRun implements Mirror, JobWork {
     this.#gate = new WriteGate(jobs.clock);
     this.#latency = new LatencyMeter(jobs.clock);
     this.#driver = new InterceptFilter({
-      child: source, formatName: 'mirror_top', gate: this.#gate, latency: this.#latency, guard: options.journal?.intent, cost: (request) => this.#state.costOf(request),
+      child: source, formatName: 'mirror_top', gate: this.#gate, latency: this.#latency, cost: (request) => this.#state.costOf(request),
       childUse: kind === 'commit' ? commitUse : undefined,
     });
     this.filter = new BlockNode({ name: source.name, nodeName, driver: this.#driver, origin: { strong: {}, get plainName() { return nodeFilename(source); } } });
@@ -181,7 +182,10 @@ class MirrorRun implements Mirror, JobWork {
     const { source } = options;
     const run = new MirrorRun(graph, jobs, options);
     try {
-      await insertFilter(graph, source, run.filter);
+      await source.drained(async () => {
+        await insertFilter(graph, source, run.filter);
+        options.journal?.guard(source, options.target);
+      });
     } catch (error) {
       await run.filter.close();
       throw error;
@@ -234,7 +238,7 @@ class MirrorRun implements Mirror, JobWork {
     const edge = this.#driver.file;
     const settled = (): Promise<BlockNode> => edge.settled();
     this.#state = new MirrorState({
-      source: edge, target: new MirrorTarget(door, this.blockJob.clock, this.#options.journal?.intent), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
+      source: edge, target: this.#makeTarget(door, granularity), map: new SourceMap(settled), blockJob: this.blockJob, wholeGranules,
       zeroFlags: sync !== 'full' || namesBacking(target) ? RequestFlag.OWN_ZEROES : 0,
       bitmap: new DirtyBitmap({ name: '', granularity, size: source.length() }),
       onSourceError: this.#options.onSourceError ?? 'report', onTargetError: this.#options.onTargetError ?? 'report',
@@ -245,12 +249,13 @@ class MirrorRun implements Mirror, JobWork {
       unmap, cheapZeroes: zeroesCheaply(target), targetUnit: clusterSizeOf(target),
     });
     // what an interrupted one left to do is in its journal
-    this.#wanted = this.#options.journal?.resumes === true ? null : WantedBitmap.of(this.#options);
+    this.#wanted = this.#options.journal?.resumed === true ? null : WantedBitmap.of(this.#options);
     const base = this.#options.kind === 'commit' ? target : null;
     if (this.#options.verify === true) this.#verifier = new MirrorVerifier(this.#state, copier.limits);
     this.#engine = new MirrorEngine(this.#state, copier, {
       drained: [this.filter, source], verifier: this.#verifier,
       begin: async (context) => this.#options.journal?.mark(this.#state.bitmap) === true ? undefined : begin(this.#state, settled, { sync, targetIsZero, wanted: this.#wanted?.bitmap ?? null, base }, context),
+      onFlushed: () => this.#options.journal?.checkpointSoon(),
       onBegun: () => {
         this.#driver.intercept = this.#active.intercept;
         this.#options.journal?.begun(this.#state, this.blockJob.clock);
@@ -263,6 +268,14 @@ class MirrorRun implements Mirror, JobWork {
     }, this.#options.convergence ?? {});
     this.setCopyMode(copyMode);
     if (this.#options.autoComplete === true) this.#engine.complete();
+  }
+
+  #makeTarget(door: BlockBackend, granularity: number): MirrorTarget {
+    const { source } = this.#options;
+    return new MirrorTarget({
+      door, clock: this.blockJob.clock, granularity, size: source.length(),
+      onLost: (lost) => this.#state.lost(lost), onBroken: (error) => this.#state.fail(error),
+    });
   }
 
   get copyMode(): CopyMode { return this.#state.copyMode; }
@@ -355,6 +368,7 @@ class MirrorRun implements Mirror, JobWork {
     const toReplace = this.#toReplace ?? source;
     const letGo = this.#engine?.drained ? () => this.#engine!.letGo() : await drainAll([this.filter, source]);
     this.#driver.intercept = null;
+    this.#options.journal?.unguard();
     if (this.#engine !== null) {
       source.bitmaps.anonymous.delete(this.#state.bitmap);
       source.writeObservers.delete(this.#state);

@@ -3,12 +3,12 @@ import { BlockError, errnoOf, errnoText } from '../../base/errors.js';
 import { alignDown, alignUp } from '../../base/bytes.js';
 import { RangeLock } from '../../base/range-lock.js';
 import type { BlockChild } from '../../block/child.js';
-import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
+import { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import type { WriteObserver } from '../../block/dirty-bitmaps.js';
-import type { BlockRequest } from '../../block/request.js';
+import { makeRequest, type BlockRequest } from '../../block/request.js';
 import type { BlockJob, OnError } from '../block-job.js';
 import type { SourceMap } from './source-map.js';
-import type { MirrorTarget } from './target.js';
+import { isRefusedForNow, type MirrorTarget } from './target.js';
 
 export type CopyMode = 'background' | 'write-blocking';
 
@@ -108,6 +108,27 @@ export class MirrorState implements WriteObserver {
     this.activelySynced = false;
   }
 
+  /** What the target has lost is copied again. */
+  lost(ranges: DirtyBitmap): void {
+    this.bitmap.merge(ranges);
+    this.activelySynced = false;
+  }
+
+  /** What differs, or may until what is under way has ended. */
+  differing(): DirtyBitmap {
+    const { granularity, size } = this.bitmap;
+    const copy = new DirtyBitmap({ name: '', granularity, size });
+    copy.merge(this.bitmap);
+    for (const { start, end } of this.claims.held) copy.set(start, end - start);
+    return copy;
+  }
+
+  /** What both disks were told before lasts when it resolves. */
+  async flush(): Promise<void> {
+    await this.parts.source.submit(makeRequest('flush', 0, 0, null, 0, 'background'));
+    await this.parts.target.flush();
+  }
+
   /** A request failed: the range is to be copied again, if the policy says that the job goes on. */
   requestFailed(operation: 'read' | 'write', error: unknown, offset: number, bytes: number): void {
     this.again(offset, bytes);
@@ -140,9 +161,4 @@ export class MirrorState implements WriteObserver {
     this.#failure = new BlockError('IO', errno === undefined && error instanceof Error ? error.message : errnoText(errno ?? 'EIO'), { errno, cause: error });
     this.parts.blockJob.job.kick();
   }
-}
-
-/** The target is drained; it has not failed. */
-export function isRefusedForNow(error: unknown): boolean {
-  return error instanceof BlockError && error.code === 'BUSY';
 }

@@ -2,7 +2,8 @@
 import { BlockError } from '../../base/errors.js';
 import type { Clock } from '../../base/clock.js';
 import type { BlockBackend } from '../../block/backend.js';
-import type { ChangeGuard } from '../../filter/intercept.js';
+import { DirtyBitmap } from '../../block/dirty-bitmap.js';
+import { forgiveLosses, lostWrites, refuseLoss } from '../../block/lost-writes.js';
 import { makeRequest, type BlockOp, type BlockRequest } from '../../block/request.js';
 
 interface Pending {
@@ -10,10 +11,27 @@ interface Pending {
   readonly giveUp: (error: BlockError) => void;
 }
 
+interface TargetOptions {
+  readonly door: BlockBackend;
+  readonly clock: Clock;
+  readonly granularity: number;
+  /** Bytes of the source. */
+  readonly size: number;
+  /** What the target took is not known to be there: it is to be copied again. */
+  readonly onLost: (lost: DirtyBitmap) => void;
+  /** Copying again does not make it good. */
+  readonly onBroken: (error: BlockError) => void;
+}
+
 export class MirrorTarget {
   readonly door: BlockBackend;
   readonly #clock: Clock;
-  readonly #guard: ChangeGuard | null;
+  readonly #onLost: (lost: DirtyBitmap) => void;
+  readonly #onBroken: (error: BlockError) => void;
+  /** Written since the last flush began. */
+  #unflushed: DirtyBitmap;
+  #flushing: Promise<unknown> = Promise.resolve();
+  #losses: number;
   /** Oldest first. */
   readonly #pending = new Set<Pending>();
   #abandoned = false;
@@ -22,10 +40,13 @@ export class MirrorTarget {
   #slowestMs = 0;
   #lastEndMs = -Infinity;
 
-  constructor(door: BlockBackend, clock: Clock, guard: ChangeGuard | null = null) {
-    this.#guard = guard;
+  constructor({ door, clock, granularity, size, onLost, onBroken }: TargetOptions) {
     this.door = door;
     this.#clock = clock;
+    this.#onLost = onLost;
+    this.#onBroken = onBroken;
+    this.#unflushed = new DirtyBitmap({ name: '', granularity, size });
+    this.#losses = lostWrites(door.node);
   }
 
   get length(): number { return this.door.node.length(); }
@@ -54,10 +75,9 @@ export class MirrorTarget {
 
   /** Rejects with CANCELLED once the target is abandoned, and with BUSY where it is drained: try again later. */
   submit(request: BlockRequest): Promise<void> {
-    return this.ask(() => {
-      const ready = this.#guard?.begin(0, 0) ?? null;
-      return ready === null ? this.door.submit(request) : ready.then(() => this.door.submit(request));
-    });
+    return this.ask(() => this.door.submit(request).then(() => {
+      if (request.op !== 'flush') this.#unflushed.set(request.offset, request.bytes);
+    }));
   }
 
   /** What else is asked of it; rejects as `submit` does. */
@@ -81,6 +101,34 @@ export class MirrorTarget {
     });
   }
 
+  /**
+   * All that was written before lasts when it resolves. Where it rejects, what may be lost has been told: a disk that failed
+   * to flush may have dropped it, and the next flush knows nothing of that; a server may have been started again.
+   */
+  flush(): Promise<void> {
+    const flushed = this.#flushing.then(() => this.#flush());
+    this.#flushing = flushed.catch(() => undefined);
+    return flushed;
+  }
+
+  async #flush(): Promise<void> {
+    const covered = this.#unflushed;
+    this.#unflushed = new DirtyBitmap({ name: '', granularity: covered.granularity, size: covered.size });
+    const error = await this.send('flush', 0, 0, null).then(() => null, (failure: unknown) => (failure instanceof Error ? failure : new Error(String(failure))));
+    const losses = lostWrites(this.door.node);
+    const lost = losses !== this.#losses;
+    this.#losses = losses;
+    if (error === null && !lost) return;
+    this.#unflushed.merge(covered);
+    if (this.#abandoned || (!lost && isRefusedForNow(error))) throw error ?? abandonment();
+    if (this.#unflushed.count > 0) this.#onLost(this.#unflushed);
+    this.#unflushed = new DirtyBitmap({ name: '', granularity: covered.granularity, size: covered.size });
+    const broken = lost ? refuseLoss(this.door.node) : null;
+    if (broken !== null) this.#onBroken(broken);
+    else forgiveLosses(this.door.node);
+    throw error ?? new BlockError('BUSY', 'the target lost what was written, and gets it again');
+  }
+
   /** What is under way fails at once for those who wait for it; memory lent to it stays lent. */
   abandon(): void {
     this.#abandoned = true;
@@ -99,6 +147,11 @@ export class MirrorTarget {
       void work.finally(() => this.#givingUp.delete(giveUp)).then(resolve, reject);
     });
   }
+}
+
+/** The target is drained, or behind; it has not failed. */
+export function isRefusedForNow(error: unknown): boolean {
+  return error instanceof BlockError && error.code === 'BUSY';
 }
 
 function abandonment(): BlockError {

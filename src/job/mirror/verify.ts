@@ -10,7 +10,8 @@ import type { WriteObserver } from '../../block/dirty-bitmaps.js';
 import type { BlockNode } from '../../block/node.js';
 import { chainStatus } from '../../block/status.js';
 import type { CopierLimits } from './copier.js';
-import { isRefusedForNow, type MirrorState } from './state.js';
+import type { MirrorState } from './state.js';
+import { isRefusedForNow } from './target.js';
 
 const UNIT = 64 * KiB;
 const LARGEST_READ = MiB;

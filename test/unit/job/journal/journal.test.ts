@@ -1,5 +1,5 @@
 /** The journal's files on a real disk: what is found again, what is not trusted, and what is no record at all. */
-import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
@@ -9,7 +9,8 @@ import { JournalDirectory } from '../../../../src/job/journal/files.js';
 import { identify, type FileIdentity } from '../../../../src/job/journal/identity.js';
 import { JobJournal, type RunningJob } from '../../../../src/job/journal/journal.js';
 import { decodeRecord, encodeRecord, type JobRecord } from '../../../../src/job/journal/record.js';
-import { readRegions, regionBytesFor, regionCount, wholeFile } from '../../../../src/job/journal/region-file.js';
+import { readRegions, regionBytesFor, regionCount, wholeFile, type Lease } from '../../../../src/job/journal/region-file.js';
+import { waitFor } from '../../../support/cli.js';
 
 const MiB = 1024 * 1024;
 let directory: string;
@@ -29,13 +30,18 @@ async function record(changes: Partial<JobRecord> = {}): Promise<JobRecord> {
     return [(await identify(disk(name), true))!];
   };
   return {
-    jobId: 'job', type: 'mirror', state: 'running', source: { nodeName: 'a', files: await file('a') }, target: { nodeName: 'b', files: await file('b') },
+    jobId: 'job', type: 'mirror', state: 'running', source: { nodeName: 'a', shape: '', files: await file('a') }, target: { nodeName: 'b', shape: '', files: await file('b') },
     options: { sync: 'full', granularity: 65536, unmap: true }, length: 100 * MiB, regionBytes: MiB, nonce: 7, ...changes,
   };
 }
 
-async function journal(boot = 'this boot'): Promise<JobJournal> {
-  return new JobJournal({ files: await JournalDirectory.open(disk('state')), clock: systemClock, boot, identify });
+async function journal(boot = 'this boot', bootedMs = systemClock.wallMs()): Promise<JobJournal> {
+  return new JobJournal({ files: await JournalDirectory.open(disk('state')), clock: systemClock, boot, bootedMs, identify });
+}
+
+function readLeases(): readonly (Lease | null)[] {
+  const { durable, volatile } = readRegions({ length: 100 * MiB, regionBytes: MiB, nonce: 7 }, readFileSync(disk('state/job.dirty')))!;
+  return [durable, volatile];
 }
 
 const none = (message: string): never => { throw new Error(message); };
@@ -50,6 +56,12 @@ async function interrupted(changes: Partial<JobRecord> = {}): Promise<void> {
   expect(running.intent.begin(50 * MiB + 5, 1)).toBeNull();
 }
 
+/** The process tells nothing any more. */
+async function killed(): Promise<void> {
+  await running!.intent.close();
+  running = null;
+}
+
 test('an interrupted job is found with what may differ', async () => {
   await interrupted();
   const [found] = await (await journal()).find(none);
@@ -61,7 +73,7 @@ test('what became equal is clean after a checkpoint, and is marked again before 
   await interrupted();
   running!.intent.ended(50 * MiB, 1);
   running!.intent.ended(50 * MiB + 5, 1);
-  const job = { isEqual: () => true, flush: async () => undefined };
+  const job = { isCovered: () => true, flush: async () => undefined };
   await running!.intent.checkpoint(job);
   expect((await (await journal()).find(none))[0]!.dirty.ones).toBe(1); // changed just now
   await expect(running!.intent.checkpoint({ ...job, flush: async () => { throw new Error('no flush'); } })).rejects.toThrow('no flush');
@@ -79,6 +91,7 @@ test.each<[string, () => void, RegExp]>([
   ['gone', () => rmSync(disk('a')), /another file/],
 ])('an image that was %s is copied as a whole', async (_what, change, why) => {
   await interrupted();
+  await killed();
   await systemClock.sleep(80);
   change();
   const [found] = await (await journal()).find(none);
@@ -86,8 +99,59 @@ test.each<[string, () => void, RegExp]>([
   expect(found!.dirty.ones).toBe(100);
 });
 
+test.each<[string, () => void]>([
+  ['written', () => writeFileSync(disk('b'), 'x')],
+  ['written, and given its old time again', () => {
+    const { mtime, atime } = statSync(disk('a'));
+    writeFileSync(disk('a'), 'x');
+    utimesSync(disk('a'), atime, mtime);
+  }],
+])('while nothing was under way, an image that was %s is found out at once', async (_what, change) => {
+  await interrupted();
+  running!.intent.ended(50 * MiB, 1);
+  running!.intent.ended(50 * MiB + 5, 1);
+  await waitFor('the end is told', async () => readLeases()[1]?.states?.length === 2);
+  await killed();
+  expect((await (await journal()).find(none))[0]!.distrust).toBeNull();
+  change();
+  expect((await (await journal()).find(none))[0]!.distrust).toMatch('modified by another program');
+});
+
+test('a request takes back that nothing was under way', async () => {
+  await interrupted();
+  running!.intent.ended(50 * MiB, 1);
+  running!.intent.ended(50 * MiB + 5, 1);
+  await waitFor('the end is told', async () => readLeases()[1]?.states !== undefined);
+  expect(running!.intent.begin(50 * MiB, 1)).toBeNull();
+  expect(readLeases()[1]!.states).toBeUndefined();
+  writeFileSync(disk('a'), 'x');
+  expect((await (await journal()).find(none))[0]!.distrust).toBeNull();
+});
+
+test('a job that is to go on later tells what its disks were, for the next boot too', async () => {
+  await interrupted();
+  const keeping = await journal();
+  const job = await keeping.begin(await record({ jobId: 'other' }), new BitArray(100));
+  keeping.suspend();
+  expect(await job.forget()).toBe(false);
+  await systemClock.sleep(30);
+  await keeping.close();
+  for (const boot of ['this boot', 'next boot']) {
+    expect((await (await journal(boot)).find(none)).find((found) => found.record.jobId === 'other')).toMatchObject({ distrust: null, dirty: { ones: 0 } });
+  }
+  writeFileSync(disk('b'), 'x');
+  expect((await (await journal('next boot')).find(none)).find((found) => found.record.jobId === 'other')).toMatchObject({ distrust: expect.stringContaining("b' was modified") });
+});
+
+test('what was changed after the machine had started again, the job did not change', async () => {
+  await interrupted();
+  await killed();
+  expect((await (await journal('next boot', systemClock.wallMs())).find(none))[0]!.distrust).toBeNull();
+  expect((await (await journal('next boot', systemClock.wallMs() - 10_000)).find(none))[0]!.distrust).toMatch('modified by another program');
+});
+
 test('an end that is no file, and regions that cannot be read, mean a full copy; one bad sector means its regions', async () => {
-  await interrupted({ target: { nodeName: 'b', files: null } });
+  await interrupted({ target: { nodeName: 'b', shape: '', files: null } });
   expect((await (await journal()).find(none))[0]!.distrust).toBe("node 'b' does not tell who wrote to it");
   const geometry = { length: 9000 * MiB, regionBytes: MiB, nonce: 1 };
   const file = wholeFile(geometry, new BitArray(9000), { untilMs: 5, boot: 'b' });
