@@ -14,6 +14,9 @@ const LEASE_MS = 2000;
 /** Of what only processes of this boot see, while something is under way: in that time nobody starts after a kill, and writes. */
 const SHORT_LEASE_MS = 10;
 const BEAT_MS = 4;
+/** Each of them costs a flush of the journal, or a part of one. */
+const MANY_MARKS = 100;
+const MOST_KEPT = 64;
 /** After so long without anything under way the files' times tell of every change: the clock that they are taken from ticks more often. */
 const QUIET_MS = 20;
 
@@ -56,6 +59,12 @@ export class WriteIntent {
   readonly #inFlight = new Map<number, number>();
   /** Changed since the last checkpoint began: it will be changed again soon. */
   #touched = new Set<number>();
+  /** Since the last checkpoint. */
+  #newMarks = 0;
+  /** Whether marks have gone since they were last found to be wanted back, for how many checkpoints they stay, and for how many it was the last time. */
+  #cleared = false;
+  #keeping = 0;
+  #kept = 0;
   #leaseMs = -Infinity;
   #shortLeaseMs = -Infinity;
   /** How many requests are under way, and when the last one ended. */
@@ -163,7 +172,7 @@ export class WriteIntent {
     const touched = this.#touched;
     this.#touched = new Set();
     const clear = new Set<number>();
-    for (let region = this.#marked.nextSet(0, this.#count); region < this.#count; region = this.#marked.nextSet(region + 1, this.#count)) {
+    if (this.#mayClear()) for (let region = this.#marked.nextSet(0, this.#count); region < this.#count; region = this.#marked.nextSet(region + 1, this.#count)) {
       if (!touched.has(region) && this.#isCovered(region, job)) clear.add(region);
     }
     if (clear.size === 0 && job.always !== true) return;
@@ -176,6 +185,17 @@ export class WriteIntent {
       this.#candidates = new Set();
     }
     await this.#commit();
+  }
+
+  /** Marks that come back at once cost more than they save: where many do, they stay, and twice as long each time. */
+  #mayClear(): boolean {
+    const many = this.#newMarks > MANY_MARKS;
+    this.#newMarks = 0;
+    if (many && this.#cleared) this.#keeping = this.#kept = Math.min(MOST_KEPT, Math.max(1, 2 * this.#kept));
+    else if (!many && this.#cleared) this.#kept = 0;
+    this.#cleared = !many && this.#keeping === 0;
+    if (this.#keeping > 0) this.#keeping--;
+    return this.#cleared;
   }
 
   /** Nothing of it is under way any more. */
@@ -263,6 +283,7 @@ export class WriteIntent {
         sectors.add(sectorOf(region));
       }
     }
+    this.#newMarks += this.#wanted.size;
     this.#wanted = new Set();
     this.#toClear = new Set();
     const untilMs = clock.wallMs() + LEASE_MS;

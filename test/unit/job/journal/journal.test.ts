@@ -171,6 +171,35 @@ test('a job that ended is not found, one that completed is found as that', async
   expect(await (await journal()).find(none)).toEqual([]);
 });
 
+test('marks that come back at once stay, and longer each time, until they do not', async () => {
+  const regions = 400;
+  running = await (await journal()).begin(await record({ length: regions * MiB }), new BitArray(regions));
+  const { intent } = running;
+  const job = { isCovered: () => true, flush: async () => undefined };
+  const write = async (): Promise<void> => {
+    await Promise.all(Array.from({ length: regions }, async (_, region) => intent.begin(region * MiB, 1)));
+    for (let region = 0; region < regions; region++) intent.ended(region * MiB, 1);
+  };
+  /** After how many checkpoints without a write the marks are gone. */
+  const checkpointsUntilClean = async (): Promise<number> => {
+    for (let count = 1; count < 20; count++) {
+      await intent.checkpoint(job);
+      if (intent.dirtyBytes === 0) return count;
+    }
+    return Infinity;
+  };
+  const waits: number[] = [];
+  for (let turn = 0; turn < 4; turn++) {
+    await write();
+    waits.push(await checkpointsUntilClean());
+  }
+  expect(waits).toEqual(waits.toSorted((a, b) => a - b));
+  expect(waits.at(-1)).toBeGreaterThan(waits[0]! + 2);
+  for (let turn = 0; turn < 3; turn++) await intent.checkpoint(job);
+  await write();
+  expect(await checkpointsUntilClean()).toBeLessThanOrEqual(waits[0]! + 1);
+});
+
 test('Q-12: records of other versions and garbage are told, and nothing else is lost', async () => {
   await interrupted();
   const good = readFileSync(disk('state/job.job'), 'utf8');
