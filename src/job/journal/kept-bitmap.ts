@@ -20,6 +20,7 @@ export class KeptBitmap {
   readonly #size: number;
   /** Null while that is not known. */
   #stored: string | null = null;
+  #removed = false;
 
   private constructor(name: string, store: BitmapStore, source: BlockNode) {
     this.name = name;
@@ -57,11 +58,12 @@ export class KeptBitmap {
     const hash = bitmap.sha256();
     if (hash === this.#stored) return;
     this.#stored = null;
-    await this.#changing(() => this.#store.keep(bitmap));
+    await this.#changing(async () => (this.#removed ? undefined : this.#store.keep(bitmap)));
     this.#stored = hash;
   }
 
   async remove(): Promise<void> {
+    this.#removed = true;
     await this.#changing(() => this.#store.remove(this.name));
   }
 

@@ -61,6 +61,8 @@ export class WriteIntent {
   #touched = new Set<number>();
   /** Since the last checkpoint. */
   #newMarks = 0;
+  /** Of the commits. */
+  #slowestMs = 0;
   /** Whether marks have gone since they were last found to be wanted back, for how many checkpoints they stay, and for how many it was the last time. */
   #cleared = false;
   #keeping = 0;
@@ -286,9 +288,12 @@ export class WriteIntent {
     this.#newMarks += this.#wanted.size;
     this.#wanted = new Set();
     this.#toClear = new Set();
-    const untilMs = clock.wallMs() + LEASE_MS;
+    const began = clock.monotonicMs();
+    // on a disk that takes seconds for a flush, it must not be over before it is there
+    const untilMs = clock.wallMs() + LEASE_MS + 2 * this.#slowestMs;
     const content: JournalSector[] = [leaseSector(geometry, 0, { untilMs, boot }), ...[...sectors].map((index) => bitsSector(geometry, index, this.#marked))];
     await file.write(content);
+    this.#slowestMs = Math.max(this.#slowestMs, clock.monotonicMs() - began);
     this.#unsettled.clear();
     this.#leaseMs = untilMs;
   }
@@ -297,7 +302,7 @@ export class WriteIntent {
     if (this.#lost) return;
     this.#lost = true;
     // what failed to be written may be on the disk nevertheless
-    this.#leaseMs = Math.max(this.#leaseMs, this.#options.clock.wallMs() + LEASE_MS);
+    this.#leaseMs = Math.max(this.#leaseMs, this.#options.clock.wallMs() + LEASE_MS + 2 * this.#slowestMs);
     this.#options.onLost?.(error);
   }
 
