@@ -183,7 +183,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('persistent bitmaps', () => 
     expect([plain, tracked].map((path, index) => readFileSync(path).equals(before[index]!))).toEqual([true, true]);
   });
 
-  test('of a machine that crashed are only good for removal, on both sides', async () => {
+  test('J-19: of a machine that crashed are only good for removal, on both sides', async () => {
     const path = await withBitmap();
     const copy = tmp('crashed.qcow2');
     await withImage(path, {}, async (node) => {

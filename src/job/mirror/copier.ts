@@ -37,6 +37,8 @@ export class Copier {
   readonly #options: CopierOptions;
   readonly #pool: BufferPool;
   #inFlight = 0;
+  /** Of data that is in flight. */
+  #bufferedBytes = 0;
   #cursor = 0;
   #ended: () => void = () => undefined;
 
@@ -49,7 +51,8 @@ export class Copier {
   }
 
   get inFlight(): number { return this.#inFlight; }
-  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations); }
+  /** Nobody claims what there is no memory for: guests may wait for what is claimed. */
+  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations) || this.#bufferedBytes >= this.#options.bufferBytes; }
 
   /** Resolves when one more operation has ended. */
   oneEnded(): Promise<void> {
@@ -128,9 +131,12 @@ export class Copier {
 
   async #operation(hold: RangeHold, offset: number, bytes: number, zero: boolean): Promise<void> {
     const state = this.#state;
+    const buffered = zero ? 0 : bytes;
     this.#inFlight++;
+    this.#bufferedBytes += buffered;
     const copied = zero ? await this.#zero(offset, bytes) : await this.#copy(offset, bytes);
     this.#inFlight--;
+    this.#bufferedBytes -= buffered;
     state.backgroundBytes -= bytes;
     if (copied) state.finished(bytes, zero && this.#options.cheapZeroes);
     state.claims.release(hold);

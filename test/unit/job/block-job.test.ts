@@ -60,7 +60,7 @@ test('a soft cancel of a ready job completes it, a forced one does not', async (
   }
 });
 
-test('pause of a ready job is standby, and ends where it began', async () => {
+test('pause of a ready job is standby, and ends where it began; one that a drained section holds as well goes on when both have ended (J-21)', async () => {
   const { seen, make } = setUp();
   const { job } = make(keepingUp());
   job.start();
@@ -72,6 +72,15 @@ test('pause of a ready job is standby, and ends where it began', async () => {
   await turn();
   expect(job.status).toBe('standby'); // a drained section holds it as well
   job.releasePaused();
+  await turn();
+  expect(job.status).toBe('ready');
+  job.holdPaused();
+  job.pause();
+  await turn();
+  job.releasePaused();
+  await turn();
+  expect(job.status).toBe('standby'); // the other way round
+  job.resume();
   await turn();
   expect(job.status).toBe('ready');
   job.cancel();

@@ -49,6 +49,27 @@ test('memory and operations in flight stay within their bounds, however slow the
   expect(lab.equal).toBe(true);
 });
 
+test('ten minutes with a target that takes next to nothing need no more memory than the first second (J-9)', async () => {
+  const clock = new VirtualClock();
+  const lab = await MirrorLab.create({ bytes: 4096 * KiB, turns: 0, discard: 'ignore', clock });
+  let freeAt = 0;
+  lab.disks.target.before = () => {
+    freeAt = Math.max(freeAt, clock.monotonicMs()) + 60_000;
+    return clock.sleep(freeAt - clock.monotonicMs());
+  };
+  await lab.start({ bufSize: 512 * KiB });
+  const most: number[] = [];
+  for (let second = 0; second < 600; second += 5) {
+    await clock.advance(5000);
+    await lab.door.submit(makeRequest('write', (second * 7 % 64) * G, G, Buffer.alloc(G, second)));
+    most.push(lab.disks.source.mostBytesInFlight - G, lab.disks.target.bytesInFlight);
+  }
+  expect(lab.job.isReady).toBe(false);
+  expect(Math.max(...most)).toBeLessThanOrEqual(512 * KiB);
+  lab.job.cancel();
+  while (lab.job.status !== 'null') await clock.advance(1000);
+});
+
 test('the length need not be a multiple of anything (J-14)', async () => {
   for (const bytes of [1, 511, 512, G - 1, G + 1, 5 * G + 777]) {
     for (const copyMode of ['background', 'write-blocking'] as const) {
@@ -175,6 +196,24 @@ test('the rate limit counts what is copied, and pause and cancel cut through it 
   await lab.job.ended;
   expect(lab.seen.at(-1)).toBe('j null');
   expect(lab.door.node).toBe(lab.source);
+});
+
+test('zeros that cost the target nothing do not count for the rate limit (J-24)', async () => {
+  const clock = new VirtualClock();
+  const lab = await MirrorLab.create({ bytes: 16_384 * KiB, turns: 0, clock, fill: null });
+  await lab.source.write(8192 * KiB, Buffer.alloc(200 * KiB, 1));
+  // all of it is dirty, as with a bitmap
+  await addBitmap(lab.source, { name: 'all', granularity: 4 * KiB });
+  await lab.door.submit(makeRequest('write-zeroes', 0, 8192 * KiB, null));
+  await lab.door.submit(makeRequest('write', 8192 * KiB, 200 * KiB, Buffer.alloc(200 * KiB, 2)));
+  await lab.start({ sync: 'bitmap', bitmap: 'all', speed: 100 * KiB, granularity: 4 * KiB, bufSize: 64 * KiB });
+  let took = 0;
+  for (; !lab.job.isReady && took < 60_000; took += 100) await clock.advance(100);
+  // 200 KiB of data at 100 KiB/s
+  expect(took).toBeGreaterThan(1000);
+  expect(took).toBeLessThan(3000);
+  lab.job.cancel();
+  await lab.job.ended;
 });
 
 test('after a stop the same range is tried again; who resumes clears the status (J-12)', async () => {

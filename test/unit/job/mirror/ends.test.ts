@@ -18,6 +18,55 @@ test('a soft cancel of a ready mirror leaves a copy of that moment, and the user
   await lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 2)));
 });
 
+test('J-2: a write that is under way when nothing is dirty is in the copy before the users change over', async () => {
+  for (const copyMode of ['background', 'write-blocking'] as const) {
+    const lab = await MirrorLab.create({ turns: 0 });
+    await lab.start({ copyMode });
+    await lab.ready();
+    const held = gate();
+    lab.disks.source.before = async ({ op }) => { if (op === 'write') await held.opened; };
+    const late = lab.door.submit(makeRequest('write', 70_000, 100, Buffer.alloc(100, 9)));
+    await lab.turns(10);
+    lab.job.complete();
+    await new Promise((resolve) => { setTimeout(resolve, 150); }); // it looks again after 100 ms
+    await lab.turns(50);
+    // nothing was dirty and nothing was being copied, and yet it must not have ended
+    expect([lab.mirror.figures().dirty, lab.job.ran]).toEqual([0, false]);
+    held.open();
+    await late;
+    await lab.job.ended;
+    expect([lab.job.error, lab.equal]).toEqual([null, true]);
+    expect(lab.disks.target.content().subarray(70_000, 70_100).every((byte) => byte === 9)).toBe(true);
+  }
+});
+
+test('J-2: a write that comes after the last look at what is dirty goes to the new disk', async () => {
+  const lab = await MirrorLab.create({ turns: 0 });
+  await lab.start();
+  await lab.ready();
+  const held = gate();
+  let flushing = false;
+  lab.disks.target.before = async ({ op }) => {
+    if (op !== 'flush') return;
+    flushing = true;
+    await held.opened;
+  };
+  await lab.door.submit(makeRequest('write', 1000, 100, Buffer.alloc(100, 6))); // so that there is something to flush
+  lab.job.complete();
+  for (let left = 500; left > 0 && !flushing; left--) await new Promise((resolve) => { setTimeout(resolve, 10); });
+  expect(flushing).toBe(true);
+  lab.disks.source.log.length = 0;
+  let answered = false;
+  const late = lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 7))).then(() => { answered = true; });
+  await lab.turns(50);
+  expect(answered).toBe(false);
+  held.open();
+  await Promise.all([late, lab.job.ended]);
+  expect(lab.equal).toBe(true);
+  expect(lab.disks.source.log).toEqual([]);
+  expect(lab.disks.target.content().subarray(0, 100).every((byte) => byte === 7)).toBe(true);
+});
+
 test('before it is ready, any cancel is for good', async () => {
   const lab = await MirrorLab.create();
   await lab.start({ speed: 1, granularity: 4 * KiB, bufSize: 4 * KiB });
