@@ -14,6 +14,7 @@ import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { repository } from '../test/support/run.js';
 import { HEADING, plainLine, type Comparison } from './lib/comparison.js';
+import { FOUNDING_LOOP } from './lib/guest-latency.js';
 import { measureCopies, type Place } from './lib/job-copies.js';
 import { GUEST_PARTS } from './lib/job-guests.js';
 import { met, type Target } from './lib/series.js';
@@ -63,7 +64,7 @@ async function measureAll(setup: Setup, report: Report): Promise<void> {
   for (const [parent, place] of [[MEMORY, memory], [disk, { ...onDisk, name: 'writeback', direct: false }], [disk, { ...onDisk, name: 'none', direct: true }]] as const) {
     await at(parent, place, (made) => measureCopies(made, rounds, wanted, report.told));
   }
-  for (const part of GUEST_PARTS) {
+  for (const part of [...GUEST_PARTS, FOUNDING_LOOP]) {
     if (!wanted(part.title)) continue;
     await at(MEMORY, memory, (place) => part.run({ place, rounds, stallSeconds, told: report.told, target: report.target, note: console.log }));
   }

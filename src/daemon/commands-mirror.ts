@@ -27,6 +27,7 @@ async function mirror(daemon: StorageDaemon, args: JsonDict): Promise<void> {
   const sync = args['sync'] as MirrorSync;
   const bitmap = args['x-quiesce-bitmap'] as string | undefined;
   refuseSync(sync, bitmap);
+  if (args['copy-mode'] !== undefined && args['x-quiesce-copy-mode'] !== undefined) throw new BlockError('INVALID_ARGUMENT', "'copy-mode' and 'x-quiesce-copy-mode' are mutually exclusive");
   await startAsAsked(daemon, {
     ...commonOptions(args, source), target, bitmap, filterNodeName: args['filter-node-name'] as string | undefined,
     targetIsZero: args['x-quiesce-target-is-zero'] as boolean | undefined, unmap: args['x-quiesce-unmap'] as boolean | undefined,

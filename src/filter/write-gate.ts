@@ -6,6 +6,8 @@
 import { systemClock, type Clock } from '../base/clock.js';
 
 export class WriteGate {
+  /** So long at most one write keeps out the next ones. */
+  maxDebtMs = MAX_DEBT_MS;
   readonly #clock: Clock;
   readonly #waiting: { readonly bytes: number; readonly go: () => void }[] = [];
   #bytesPerSecond = Infinity;
@@ -26,7 +28,7 @@ export class WriteGate {
     const now = this.#clock.monotonicMs();
     const owed = this.#bytesPerSecond === Infinity ? 0 : Math.max(-BURST_MS, this.#paidAt - now) * this.#bytesPerSecond;
     this.#bytesPerSecond = rate;
-    this.#paidAt = rate === Infinity ? now : now + Math.min(owed / rate, MAX_DEBT_MS);
+    this.#paidAt = rate === Infinity ? now : now + Math.min(owed / rate, this.maxDebtMs);
     this.#restart();
   }
 
@@ -55,7 +57,7 @@ export class WriteGate {
 
   #charge(bytes: number): void {
     const now = this.#clock.monotonicMs();
-    this.#paidAt = Math.min(now + MAX_DEBT_MS, Math.max(this.#paidAt, now - BURST_MS) + bytes / this.#bytesPerSecond * 1000);
+    this.#paidAt = Math.min(now + this.maxDebtMs, Math.max(this.#paidAt, now - BURST_MS) + bytes / this.#bytesPerSecond * 1000);
   }
 
   #restart(): void {
@@ -82,6 +84,6 @@ export class WriteGate {
 /** What was not used for so long may be used at once. */
 const BURST_MS = 100;
 /** One large write must not keep the next ones out for minutes. */
-const MAX_DEBT_MS = 2000;
+export const MAX_DEBT_MS = 2000;
 /** A timer of Node's that is set for longer fires at once. */
 const MAX_SLEEP_MS = 2 ** 31 - 1;

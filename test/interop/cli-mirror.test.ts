@@ -50,7 +50,8 @@ peers('qemu-img', 'qemu-io')('files', () => {
 
   test('--forecast copies nothing', async () => {
     const told = JSON.parse(await quiesceOk(['mirror', await source(), tmp('copy.qcow2'), '--forecast', '--json'])) as Record<string, unknown>;
-    expect(told).toMatchObject({ bytes: 64 * MiB, 'dirty-rate': 0, 'guest-share': 1 });
+    // zeros are no data
+    expect(told).toMatchObject({ bytes: 19 * MiB + 65_536, 'dirty-rate': 0, 'guest-share': 1 });
     expect(told['auto-ms']).toBeGreaterThan(0);
     expect(readdirSync(tmp())).toEqual(['disk.qcow2']);
   });

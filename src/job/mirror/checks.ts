@@ -3,10 +3,13 @@ import { isPowerOfTwo, MiB } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import { refuseAsBacking, refuseBlocked, type BlockGraph } from '../../block/graph.js';
 import type { BlockNode } from '../../block/node.js';
+import type { ControllerOptions } from './controller.js';
 import type { MirrorOptions } from './mirror.js';
 
 const MIN_GRANULARITY = 512;
 const MAX_GRANULARITY = 64 * MiB;
+/** Nobody looks at the target more often than that. */
+const LEAST_GUEST_LATENCY_MS = 10;
 
 export function checkMirror(graph: BlockGraph, options: MirrorOptions): void {
   const { source, target, granularity = 0, bufSize = 0, replaces, kind = 'mirror' } = options;
@@ -21,7 +24,15 @@ export function checkMirror(graph: BlockGraph, options: MirrorOptions): void {
   }
   if (options.verify === true && (options.sync === 'top' || options.sync === 'none')) refuse(`Sync mode '${options.sync}' leaves the target without what it is to be compared with`);
   if (bufSize < 0) refuse("Invalid parameter 'buf-size'");
+  checkConvergence(options.convergence ?? {});
   if (withoutFilters(source) === withoutFilters(target)) refuse("Can't mirror node into itself");
+}
+
+function checkConvergence({ deadlineMs = 1, maxGuestLatencyMs = LEAST_GUEST_LATENCY_MS, throttleBelow = 0, minGuestRate = 0 }: ControllerOptions): void {
+  const least: readonly [string, number, number][] = [
+    ['deadline', deadlineMs, 1], ['max-guest-latency', maxGuestLatencyMs, LEAST_GUEST_LATENCY_MS], ['throttle-below', throttleBelow, 0], ['min-guest-rate', minGuestRate, 0],
+  ];
+  for (const [name, value, minimum] of least) if (!(value >= minimum)) refuse(`Parameter '${name}' expects a value of ${minimum} or more`);
 }
 
 /** A filter would show another node than the one below it, which the source reads. */

@@ -149,12 +149,13 @@ export class ConvergenceController {
       if (this.#phase === 'sync' || this.#phase === 'ready') this.#writtenAtDeath = sample.written;
       return this.#phase === 'ready' ? 'ready' : 'bulk';
     }
+    const alive = this.#syncAllowed(sample);
     if (dirty === 0) return 'ready';
-    if (this.#phase === 'ready') return this.#syncAllowed(sample) ? 'ready' : 'bulk';
+    if (this.#phase === 'ready') return alive ? 'ready' : 'bulk';
     if (this.#deadlineMs === null || this.#copyRate === 0) return this.#phase;
     const left = (this.#deadlineMs - nowMs) * RESERVE;
     const work = this.#workMs(dirty);
-    if (this.#syncAllowed(sample) && (work <= LAST_STEP_MS || SYNC_SHARE * work > left)) return 'sync';
+    if (alive && (work <= LAST_STEP_MS || SYNC_SHARE * work > left)) return 'sync';
     if (this.#phase === 'sync') return this.#isCalm(left, work, nowMs) ? 'converge' : 'sync';
     return this.#isLate(sample, left, work) ? 'converge' : this.#phase === 'converge' && !this.#isCalm(left, work, nowMs) ? 'converge' : 'bulk';
   }
@@ -175,9 +176,9 @@ export class ConvergenceController {
     return targetSilentMs > DEAD_AFTER * (this.#options.maxGuestLatencyMs ?? MAX_GUEST_LATENCY_MS);
   }
 
-  /** A target that died while guests waited for it must first have shown that it lives. */
-  #syncAllowed({ written }: ControllerSample): boolean {
-    if (this.#writtenAtDeath !== null && written - this.#writtenAtDeath > this.#copyRate) this.#writtenAtDeath = null;
+  /** A target that died while guests waited for it must first have shown that it lives: by some work, or by all that there was. */
+  #syncAllowed({ dirty, written }: ControllerSample): boolean {
+    if (this.#writtenAtDeath !== null && (dirty === 0 || written - this.#writtenAtDeath > this.#copyRate)) this.#writtenAtDeath = null;
     return this.#writtenAtDeath === null;
   }
 

@@ -1,9 +1,9 @@
 /**
- * Steers a mirror in copy-mode `auto`: ten times a second it measures, asks the ConvergenceController what to do, does it,
- * and tells of each new phase. A target that falls silent is never a reason for a guest to wait for long.
+ * Steers a mirror in copy-mode `auto`: ten times a second, or more often where guests have little patience, it measures,
+ * asks the ConvergenceController what to do, does it, and tells of each new phase and copy mode. A target that falls silent is never a reason for a guest to wait for long.
  */
 import { alignDown, KiB } from '../../base/bytes.js';
-import type { WriteGate } from '../../filter/write-gate.js';
+import { MAX_DEBT_MS, type WriteGate } from '../../filter/write-gate.js';
 import type { ActiveWrites } from './active-writes.js';
 import { ConvergenceController, MAX_GUEST_LATENCY_MS, MAX_OPERATIONS, TICK_MS, type ControllerOptions, type Decision, type MirrorPhase } from './controller.js';
 import type { Copier, CopierLimits } from './copier.js';
@@ -37,17 +37,22 @@ export interface PilotParts {
 }
 
 /** Of the event BLOCK_JOB_PHASE. */
-export function phaseData(jobId: string, { phase, copyMode, dirty, copyRate, dirtyRate, etaMs, deadlineMs }: Convergence): Readonly<Record<string, string | number>> {
+export function phaseData(jobId: string, { phase, copyMode, dirty, copyRate, dirtyRate, guestRate, etaMs, deadlineMs, converges }: Convergence): Readonly<Record<string, string | number | boolean>> {
   return {
     device: jobId, phase, 'copy-mode': copyMode, dirty, 'copy-rate': copyRate, 'dirty-rate': dirtyRate,
-    ...etaMs === null ? {} : { eta: etaMs }, ...deadlineMs === null ? {} : { deadline: deadlineMs },
+    ...guestRate === null ? {} : { 'guest-rate': guestRate }, ...etaMs === null ? {} : { eta: etaMs },
+    ...deadlineMs === null ? {} : { deadline: deadlineMs }, ...converges === null ? {} : { converges },
   };
 }
 
 /** A target that is silent for this part of the guests' patience gets only small requests, and no guest waits at the gate for it. */
 const SUSPECT = 0.25;
+/** So long at most a write keeps the next one waiting where guests are slowed down, as a part of the guests' patience. */
+const WAIT = 0.75;
 /** What the background may have in flight at the target, as a part of the guests' patience. */
 const IN_FLIGHT = 0.25;
+/** Guests of less patience are looked after more often, down to this. */
+const LEAST_TICK_MS = 5;
 /** How large an operation is before it is known what the target takes. */
 const FIRST_BYTES = 256 * KiB;
 
@@ -55,6 +60,7 @@ export class MirrorPilot {
   readonly #parts: PilotParts;
   readonly #options: ControllerOptions;
   readonly #patienceMs: number;
+  readonly #tickMs: number;
   readonly #full: CopierLimits;
   #controller: ConvergenceController | null = null;
   #decision: Decision | null = null;
@@ -66,6 +72,7 @@ export class MirrorPilot {
     this.#parts = parts;
     this.#options = options;
     this.#patienceMs = options.maxGuestLatencyMs ?? MAX_GUEST_LATENCY_MS;
+    this.#tickMs = Math.min(TICK_MS, Math.max(LEAST_TICK_MS, this.#patienceMs / 5));
     this.#full = { ...parts.copier.limits };
   }
 
@@ -110,7 +117,7 @@ export class MirrorPilot {
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.#look();
-      await this.#clock.sleep(TICK_MS, signal);
+      await this.#clock.sleep(this.#tickMs, signal);
     }
   }
 
@@ -130,25 +137,31 @@ export class MirrorPilot {
     const { state, active, onPhase } = this.#parts;
     const silentMs = state.parts.target.silentMs;
     const waitedMs = active.oldestMs;
-    const before = this.#decision?.phase;
+    const before = this.#decision;
     const decision = this.#controller!.tick({
       nowMs: this.#nowMs, dirty: this.#dirty, written: state.written, dirtied: state.dirtied,
       guestLatencyMs: Math.max(active.takeSlowestMs(), waitedMs), targetSilentMs: silentMs,
     });
     this.#decision = decision;
     this.#obey(decision, silentMs);
-    const late = waitedMs + 2 * TICK_MS > this.#patienceMs;
+    const late = waitedMs + 2 * this.#tickMs > this.#patienceMs;
     if (silentMs > 0 && (decision.dead || (late && silentMs > SUSPECT * this.#patienceMs))) active.letGo();
-    if (decision.phase !== before) onPhase(this.convergence!);
+    if (decision.phase !== before?.phase || decision.copyMode !== before.copyMode) onPhase(this.convergence!);
   }
 
   #obey({ copyMode, guestRate, operations, copyRate }: Decision, silentMs: number): void {
     const { state, copier, gate, setCopyMode } = this.#parts;
-    if (copyMode !== state.copyMode) setCopyMode(copyMode);
+    if (copyMode !== state.copyMode) {
+      setCopyMode(copyMode);
+      // what has waited for its turn was to cost something else
+      gate.bytesPerSecond = Infinity;
+    }
     const suspect = silentMs > SUSPECT * this.#patienceMs;
     // where the job's own speed limit is what makes it slow, guests are not
     const free = suspect || guestRate === null || (copyMode === 'write-blocking' && state.parts.blockJob.speed > 0);
     gate.bytesPerSecond = free ? Infinity : Math.max(1, guestRate);
+    // in `sync` the guarantee that it ends comes first
+    gate.maxDebtMs = copyMode === 'background' ? Math.min(MAX_DEBT_MS, this.#patienceMs * WAIT) : MAX_DEBT_MS;
     const most = Math.max(1, Math.floor(this.#full.operations * operations / MAX_OPERATIONS));
     // what is once under way cannot be taken back: begin gently
     const bytes = copyRate === 0 ? (suspect ? 0 : FIRST_BYTES) : copyRate * this.#patienceMs / 1000 * IN_FLIGHT / most;
@@ -157,9 +170,11 @@ export class MirrorPilot {
   }
 
   #converges({ phase, copyRate, dirtyRate, dead }: Decision): boolean | null {
-    if (phase === 'ready' && this.#dirty === 0) return true;
     if (dead) return false;
+    if (phase === 'ready' && this.#dirty === 0) return true;
     if (copyRate === 0) return null;
-    return dirtyRate < copyRate || (this.#options.minGuestRate ?? 0) < copyRate;
+    if (dirtyRate < copyRate || (this.#options.minGuestRate ?? 0) < copyRate) return true;
+    // how much they write once they wait for it will be seen then
+    return phase === 'sync' ? false : null;
   }
 }

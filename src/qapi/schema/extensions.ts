@@ -21,8 +21,8 @@ extend q_obj_blockdev-mirror-arg {
 }
 enum XQuiesceCopyMode { background, write-blocking, auto }
 event BLOCK_JOB_PHASE {
-  device: str, phase: XQuiesceMirrorPhase, copy-mode: MirrorCopyMode, dirty: int, copy-rate: int, dirty-rate: int, eta?: int,
-  deadline?: int
+  device: str, phase: XQuiesceMirrorPhase, copy-mode: MirrorCopyMode, dirty: int, copy-rate: int, dirty-rate: int,
+  guest-rate?: int, eta?: int, deadline?: int, converges?: bool
 }
 enum XQuiesceMirrorPhase { bulk, converge, sync, ready }
 command block-job-change: XQuiesceBlockJobChange

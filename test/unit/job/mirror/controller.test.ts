@@ -136,6 +136,12 @@ describe('no more than is needed', () => {
     for (const { guestRate } of decisions) expect(guestRate ?? Infinity).toBeGreaterThanOrEqual(20 * MB);
   });
 
+  test('far from the deadline, a guest is slowed down only where so little is left that it may be', () => {
+    const world: World = { ...base, demand: constant(40 * MB), options: { deadlineMs: 600_000 } };
+    expect(simulate({ ...world, options: { ...world.options, throttleBelow: 1 } }, 60_000).phases).not.toContain('converge');
+    expect(simulate({ ...world, options: { ...world.options, throttleBelow: 1000 * MB } }, 60_000).phases).toContain('converge');
+  });
+
   test('it goes back when the guest calms down', () => {
     const { phases } = simulate({ ...base, bytes: 3000 * MB, demand: (ms) => (ms < 8000 ? 500 * MB : 0) }, 200_000);
     expect(phases.slice(0, 3)).toEqual(['bulk', 'converge', 'bulk']);
@@ -153,6 +159,17 @@ describe('a dead target', () => {
     expect(dead.every(({ copyMode, guestRate }) => copyMode === 'background' && guestRate === null)).toBe(true);
     expect(readyMs).not.toBeNull();
   });
+});
+
+test('a target that died when all was equal is trusted again when all is equal again, however little that was', () => {
+  const controller = new ConvergenceController({}, 0);
+  const tick = (nowMs: number, dirty: number, written: number, targetSilentMs = 0): Decision =>
+    controller.tick({ nowMs, dirty, written, dirtied: 0, guestLatencyMs: 0, targetSilentMs });
+  for (let now = 0; now <= 2000; now += 100) tick(now, 20 * MB - now * MB / 100, now * MB / 100);
+  expect(tick(2100, 0, 20 * MB)).toMatchObject({ phase: 'ready', copyMode: 'write-blocking' });
+  expect(tick(2900, 4096, 20 * MB, 700)).toMatchObject({ phase: 'ready', copyMode: 'background', dead: true });
+  expect(tick(3000, 8192, 20 * MB)).toMatchObject({ phase: 'bulk', copyMode: 'background' });
+  expect(tick(3100, 0, 20 * MB + 8192)).toMatchObject({ phase: 'ready', copyMode: 'write-blocking', dead: false });
 });
 
 test('nothing is known before the first second, then a deadline and an estimate', () => {

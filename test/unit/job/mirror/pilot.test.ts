@@ -139,6 +139,24 @@ describe('a loop of small writes over a target of 5 MB/s', () => {
   }, 30_000);
 });
 
+test('a target that dies when all is equal: the change of the copy mode is told, both ways', async () => {
+  world = new World();
+  await world.start({ copyMode: 'auto', onTargetError: 'ignore', convergence: { deadlineMs: 4000 } });
+  expect(await world.untilReady(BOUND_MS)).not.toBeNull();
+  await world.until(() => world.phases().at(-1) === 'ready', 1000);
+  const modes = (): string[] => world.lab.seen.filter((line) => line.startsWith('BLOCK_JOB_PHASE')).map((line) => /"phase":"(\w+)","copy-mode":"([\w-]+)"/.exec(line)!.slice(1).join(' '));
+  const before = modes().length;
+  let revive = (): void => undefined;
+  world.stall = new Promise((resolve) => { revive = resolve; });
+  await world.until(() => false, 3000);
+  expect(modes().slice(before)).toEqual(['ready background']);
+  world.stall = null;
+  revive();
+  expect(await world.until(() => modes().at(-1) === 'ready write-blocking', BOUND_MS)).not.toBeNull();
+  await world.complete();
+  await world.loop.end(world.clock);
+}, 30_000);
+
 describe('guests go on', () => {
   test.each([300, 1000])('when the target dies while they wait for it: for %d ms at most; and the job, when it lives again', async (maxGuestLatencyMs) => {
     world = new World();
