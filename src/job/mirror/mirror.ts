@@ -85,7 +85,7 @@ export interface Mirror {
   readonly copyMode: CopyMode;
   /** How it is getting on in copy mode `auto`; null in the others, and before it has begun. */
   readonly convergence: Convergence | null;
-  /** All ways, at once; what was decided before for requests under way stays as it was. */
+  /** All ways, at once; requests under way go where it was decided before, but nobody waits for the target any more in `background`. */
   setCopyMode(mode: CopyMode | 'auto'): void;
   /** Users who wait for the target are answered now; what they wrote is copied later. */
   letGuestsGo(): void;
@@ -287,6 +287,7 @@ class MirrorRun implements Mirror, JobWork {
     if (mode !== 'auto') {
       this.#pilot!.stop();
       this.#takeCopyMode(mode);
+      if (mode === 'background') this.#active.letGo();
     } else if (this.#begun) {
       this.#pilot!.start();
     }
