@@ -4,7 +4,7 @@
  * clean from the moment in which somebody begins to copy it, and dirty again where that failed.
  */
 import { alignDown, alignUp, MiB } from '../base/bytes.js';
-import { BufferPool } from '../base/buffer-pool.js';
+import { BufferPool, type Lease } from '../base/buffer-pool.js';
 import { systemClock, type Clock } from '../base/clock.js';
 import { DONE } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
@@ -96,6 +96,8 @@ export class BlockCopy {
   #memory: BufferPool | null = null;
   /** What was sent, and how those who wait for it are let go. */
   readonly #underWay = new Map<Promise<void>, () => void>();
+  /** Those who wait for memory, which what was given up may hold for ever. */
+  readonly #leasing = new Set<() => void>();
   #abandoned = false;
   #known: Extent | null = null;
   #skipUnallocated = false;
@@ -243,7 +245,8 @@ export class BlockCopy {
       return attempt('write', () => this.#zero(start, bytes, ioClass));
     }
     const memory = this.#memory ??= new BufferPool(Math.max(MEMORY_BYTES, 2 * this.clusterSize));
-    const lease = await memory.lease(bytes);
+    const lease = await this.#lease(memory, bytes);
+    if (lease === null) return { operation: 'write', error: abandonment() };
     try {
       return await attempt('read', () => this.#send(this.#source, makeRequest('read', start, bytes, lease.buffer, 0, ioClass)))
         ?? await attempt('write', () => this.#send(this.#target, makeRequest('write', start, bytes, lease.buffer, 0, ioClass)));
@@ -303,11 +306,28 @@ export class BlockCopy {
   abandon(): void {
     this.#abandoned = true;
     for (const giveUp of this.#underWay.values()) giveUp();
+    for (const giveUp of this.#leasing) giveUp();
+    this.#leasing.clear();
   }
 
   /** Resolves when nothing that was sent is under way any more, given up or not. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#underWay.keys());
+  }
+
+  /** Null where it was abandoned first. */
+  #lease(memory: BufferPool, bytes: number): Promise<Lease | null> | Lease {
+    const leasing = memory.lease(bytes);
+    if (!(leasing instanceof Promise)) return leasing;
+    return new Promise((resolve) => {
+      const giveUp = (): void => {
+        resolve(null);
+        void leasing.then((late) => late.release());
+      };
+      if (this.#abandoned) return giveUp();
+      this.#leasing.add(giveUp);
+      void leasing.then((lease) => { if (this.#leasing.delete(giveUp)) resolve(lease); });
+    });
   }
 
   #send(edge: BlockChild, request: BlockRequest): Promise<void> {
