@@ -10,7 +10,7 @@ import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js
 import { FilterDriver } from './filter.js';
 
 /** A copied piece is held in memory, once per request. */
-const MAX_PIECE_BYTES = MiB;
+const MAX_PIECE_BYTES = 2 * MiB;
 /** Of all pieces under way; a cluster has 2 MiB at most. */
 const MEMORY_BYTES = 8 * MiB;
 

@@ -10,6 +10,9 @@ import type { JobContext } from './job.js';
 export const PIECE_BYTES = 512 * KiB;
 /** With a speed limit it is one. */
 const PIECES_IN_FLIGHT = 4;
+/** Most of what a piece costs is to arrange it: once so many went well, and without a speed limit, they are so many times as large. */
+const PIECES_THAT_WENT_WELL = 32;
+const STRIDE = 4;
 const PIECES_PER_TURN = 64;
 /** Where nothing is to be done, nothing needs memory: it is passed over in larger steps. */
 const LOOK_BYTES = 1024 * MiB;
@@ -41,9 +44,10 @@ export class PieceRun<P extends Piece> {
   readonly #context: JobContext;
   readonly #length: number;
   readonly #work: PieceWork<P>;
-  readonly #pool = new BufferPool(PIECES_IN_FLIGHT * PIECE_BYTES);
+  readonly #pool = new BufferPool(PIECES_IN_FLIGHT * STRIDE * PIECE_BYTES);
   readonly #inFlight: InFlight[] = [];
   #delayMs = 0;
+  #wentWell = 0;
 
   constructor(self: BlockJob, context: JobContext, length: number, work: PieceWork<P>) {
     this.#self = self;
@@ -83,7 +87,8 @@ export class PieceRun<P extends Piece> {
 
   /** Returns for how many bytes. */
   async #begin(offset: number): Promise<number> {
-    const piece = await this.#look(offset, Math.min(LOOK_BYTES, this.#length - offset));
+    const large = this.#wentWell >= PIECES_THAT_WENT_WELL && this.#self.speed === 0;
+    const piece = await this.#look(offset, Math.min(LOOK_BYTES, this.#length - offset), large ? STRIDE * PIECE_BYTES : PIECE_BYTES);
     if (piece instanceof LookFailed) {
       const bytes = Math.min(PIECE_BYTES, this.#length - offset);
       this.#inFlight.push({ offset, bytes, done: Promise.resolve(piece.error) });
@@ -94,10 +99,11 @@ export class PieceRun<P extends Piece> {
     return piece.bytes;
   }
 
-  async #look(offset: number, bytes: number): Promise<P | LookFailed> {
+  /** `most`: of what is to be copied. */
+  async #look(offset: number, bytes: number, most = PIECE_BYTES): Promise<P | LookFailed> {
     try {
       const piece = await this.#work.look(offset, bytes);
-      return piece.copy && piece.bytes > PIECE_BYTES ? { ...piece, bytes: PIECE_BYTES } : piece;
+      return piece.copy && piece.bytes > most ? { ...piece, bytes: most } : piece;
     } catch (error) {
       return new LookFailed(error);
     }
@@ -120,25 +126,54 @@ export class PieceRun<P extends Piece> {
   async #retire(): Promise<void> {
     const { offset, bytes, done } = this.#inFlight[0]!;
     const error = await done;
-    if (error !== undefined) await this.#mend(error, offset, bytes);
+    if (error === undefined) this.#wentWell += done === NOTHING ? 0 : 1;
+    else await this.#mend(error, offset, bytes);
     this.#inFlight.shift();
     this.#context.progress(offset + bytes, this.#length);
   }
 
-  /** Until the range is done, or need not be. */
+  /** Until the range is done, or need not be; in pieces of the usual size from now on. */
   async #mend(first: unknown, offset: number, bytes: number): Promise<void> {
+    this.#wentWell = -Infinity;
     await this.settled();
+    const end = offset + bytes;
+    let error: unknown = first;
+    let at = offset;
+    // which part of a large piece it is that fails now
+    while (bytes > PIECE_BYTES && at < end) {
+      const found = await this.#again(at, Math.min(end, at + PIECE_BYTES));
+      if (found.error !== undefined) {
+        error = found.error;
+        break;
+      }
+      at = found.at;
+    }
+    // an error that was there only once counts for the first part
+    for (at = at < end ? at : offset; at < end; at += PIECE_BYTES) {
+      if (at > offset) this.#context.progress(at, this.#length);
+      await this.#mendPiece(error, at, Math.min(end, at + PIECE_BYTES));
+      error = undefined;
+    }
+  }
+
+  /** One of the usual size. */
+  async #mendPiece(first: unknown, offset: number, end: number): Promise<void> {
     let error = first;
-    for (const end = offset + bytes; offset < end;) {
+    while (offset < end) {
       if (error !== undefined) {
         if (this.#work.failed(error) === 'skip') return;
         // those in flight have ended: an error that stays must not keep the processor busy
         await this.#context.sleep(0);
       }
-      const piece = await this.#look(offset, end - offset);
-      error = piece instanceof LookFailed ? piece.error : piece.copy ? await this.#copy(piece) : undefined;
-      if (error === undefined && !(piece instanceof LookFailed)) offset += piece.bytes;
+      ({ error, at: offset } = await this.#again(offset, end));
     }
+  }
+
+  /** Looks at what comes first in a range once more, and copies it: up to where it got, or with the error. */
+  async #again(offset: number, end: number): Promise<{ readonly at: number; readonly error: unknown }> {
+    const piece = await this.#look(offset, end - offset);
+    const error = piece instanceof LookFailed ? piece.error : piece.copy ? await this.#copy(piece) : undefined;
+    return { at: piece instanceof LookFailed || error !== undefined ? offset : offset + piece.bytes, error };
   }
 }
 
