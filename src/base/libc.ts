@@ -34,6 +34,7 @@ interface Libc {
   readonly preadv2: VectorCall;
   readonly pwritev2: VectorCall;
   readonly poll: KoffiFunc<(fds: Buffer, count: number, timeoutMs: number) => number>;
+  readonly syncFileRange: KoffiFunc<(fd: number, offset: number, bytes: number, flags: number) => number>;
   readonly setsockopt: KoffiFunc<(fd: number, level: number, option: number, value: Buffer, bytes: number) => number>;
   readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
@@ -79,6 +80,7 @@ function load(): Libc {
     preadv2: libc.func('int64_t preadv2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     pwritev2: libc.func('int64_t pwritev2(int fd, void *vectors, int count, int64_t offset, int flags)'),
     poll: libc.func('int poll(void *fds, unsigned long count, int timeoutMs)'),
+    syncFileRange: libc.func('int sync_file_range(int fd, int64_t offset, int64_t bytes, unsigned int flags)'),
     setsockopt: libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t bytes)'),
     memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
@@ -255,6 +257,13 @@ export function zeroRange(fd: number, offset: number, bytes: number): Promise<vo
 /** Allocates what the range lacks and leaves its content alone; extends the file where the range ends past it, if asked. */
 export function preallocate(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
   return fallocate(fd, options.extend ? 0 : FALLOC_KEEP_SIZE, offset, bytes);
+}
+
+const SYNC_FILE_RANGE_WRITE = 2;
+
+/** What the range has in the page cache is on its way to the disk when it resolves. Tells nothing of whether it will get there. */
+export function startWriteOut(fd: number, offset: number, bytes: number): Promise<void> {
+  return slowly('sync_file_range', (done) => libc().syncFileRange.async(fd, offset, bytes, SYNC_FILE_RANGE_WRITE, done));
 }
 
 // -- reads and writes that never wait -----------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ export interface BlockDriver {
   /** Whoever asked is no longer interested in what a peer has not answered: it fails soon. What came of it is not known. */
   readonly cancelInFlight?: () => void;
   readonly resize?: (bytes: number, preallocation?: Preallocation) => Promise<void>;
+  /** Where bulk data can go to the disk before it is flushed: while somebody wants that. */
+  readonly writeOut?: { begin(): void; end(): void } | undefined;
   readonly snapshots?: SnapshotTable | undefined;
   readonly vmState?: VmStateArea | undefined;
   /** Keeps dirty bitmaps in the image. */

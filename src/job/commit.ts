@@ -10,6 +10,7 @@ import { BlockNode } from '../block/node.js';
 import { NO_USE, Permission } from '../block/permissions.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
+import { writeOutEarly } from '../block/write-out.js';
 import { InterceptFilter } from '../filter/intercept.js';
 import { findOverlay, freezeChain, nodeBelow, skipFilters } from '../image/chain.js';
 import { dropIntermediate } from '../image/chain-edit.js';
@@ -129,6 +130,7 @@ class Commit implements JobWork {
   async run(context: JobContext): Promise<void> {
     const { top, base } = this.#options;
     const length = top.length();
+    const writtenOut = writeOutEarly(base);
     try {
       if (base.length() < length) await this.#growBase(length);
       this.#run = new PieceRun(this.#self, context, length, {
@@ -140,6 +142,8 @@ class Commit implements JobWork {
       await this.#hideTail(length);
     } catch (error) {
       throw error instanceof BlockError && error.code === 'CANCELLED' ? error : jobFailure(error);
+    } finally {
+      writtenOut();
     }
   }
 

@@ -9,6 +9,7 @@ import { BlockNode } from '../block/node.js';
 import { NO_USE, Permission } from '../block/permissions.js';
 import { makeRequest, RequestFlag } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
+import { writeOutEarly } from '../block/write-out.js';
 import { CopyOnReadFilter } from '../filter/copy-on-read.js';
 import { filteredNode, findOverlay, freezeChain, nextImage, nodeBelow, skipFilters } from '../image/chain.js';
 import { backingRecord, replaceBacking } from '../image/chain-edit.js';
@@ -133,6 +134,7 @@ class Stream implements JobWork {
   async run(context: JobContext): Promise<void> {
     if (this.#image === this.#last) return; // nothing lies between it and the base
     const length = this.#options.node.length();
+    const writtenOut = writeOutEarly(this.#image);
     try {
       this.#run = new PieceRun(this.#self!, context, length, {
         look: (offset, bytes) => this.#look(offset, bytes, length),
@@ -143,6 +145,8 @@ class Stream implements JobWork {
       if (this.#firstError !== null) throw this.#firstError;
     } catch (error) {
       throw error instanceof BlockError && error.code === 'CANCELLED' ? error : jobFailure(error);
+    } finally {
+      writtenOut();
     }
   }
 

@@ -14,6 +14,7 @@ import type { FollowingLocks } from './image-lock.js';
 import { allocateTail } from './allocate-tail.js';
 import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
 import type { QuickIo } from './quick-io.js';
+import { EarlyWriteOut } from './write-out.js';
 
 interface FileDriverOptions {
   readonly fd: number;
@@ -29,6 +30,8 @@ interface FileDriverOptions {
   readonly quick: QuickIo | null;
   /** For what the host must be waited for; null = the thread pool does all. */
   readonly ring: RingUser | null;
+  /** The page cache keeps what is written until it is flushed. */
+  readonly cached: boolean;
   /** How it follows the users of its node; null where it was opened for one use. */
   readonly following: Following | null;
 }
@@ -70,6 +73,7 @@ export class FileDriver implements BlockDriver {
   readonly prepareAccess?: (access: FileAccess) => Promise<PreparedUse>;
   /** Of discards alone, as QEMU counts them. */
   readonly discards = { ok: 0, failed: 0, bytes: 0 };
+  readonly writeOut: EarlyWriteOut | undefined;
   readonly #fd: number;
   readonly #name: string;
   readonly #sectorBytes: number;
@@ -109,6 +113,7 @@ export class FileDriver implements BlockDriver {
     this.#growth = options.growAhead && !options.isDevice ? new Growth(options.fd, options.bytes) : null;
     this.#quick = options.quick;
     this.#ring = options.ring;
+    this.writeOut = options.cached ? new EarlyWriteOut(options.fd) : undefined;
     const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
@@ -157,7 +162,13 @@ export class FileDriver implements BlockDriver {
   #writeNow(request: BlockRequest): Promise<void> {
     const buffer = request.buffer!;
     if (this.#quick?.write(buffer, request.offset) === true) return DONE;
-    return writeFully(this.#fd, buffer, request.offset, this.#ring, (error) => this.#failedRequest(request, error));
+    const writing = writeFully(this.#fd, buffer, request.offset, this.#ring, (error) => this.#failedRequest(request, error));
+    return this.writeOut?.wanted === true ? this.#writeOut(writing, request) : writing;
+  }
+
+  async #writeOut(writing: Promise<void>, { offset, bytes }: BlockRequest): Promise<void> {
+    await writing;
+    this.writeOut!.wrote(offset, bytes);
   }
 
   /** All that is not a transfer. */
@@ -305,6 +316,7 @@ export class FileDriver implements BlockDriver {
     if (this.#closed) return;
     this.#closed = true;
     this.#ring?.close();
+    await this.writeOut?.settled();
     try {
       this.#growth?.trim(this.#length);
     } catch (error) {

@@ -101,6 +101,7 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
     growAhead: direct && !inMemory,
     quick: quickIo(fd, { inMemory, direct }),
+    cached: !direct && !inMemory,
     ring: inMemory ? null : new RingUser(),
     following: options.followUsers === true ? followingOf(stat, path, options) : null,
   });

@@ -9,6 +9,7 @@ import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import { BlockNode } from '../../block/node.js';
 import { Permission } from '../../block/permissions.js';
 import { makeRequest } from '../../block/request.js';
+import { writeOutEarly } from '../../block/write-out.js';
 import { attempt, type CopyCall, type CopyFailure } from '../../filter/block-copy.js';
 import { CopyBeforeWriteFilter } from '../../filter/copy-before-write.js';
 import { nodeFilename } from '../../image/filename.js';
@@ -197,8 +198,13 @@ class Backup implements JobWork, PreparedBackup {
     if (this.#plan.sync === 'none') for (;;) await context.sleep(Infinity);
     if (this.#plan.sync === 'top') await this.#resetUnallocated(context);
     this.#options.journal?.begun({ differing: () => this.#differing(), flush: () => this.#flushBoth() }, this.blockJob.clock);
-    do await this.#copy(context);
-    while (!await this.#flush(context));
+    const writtenOut = writeOutEarly(this.#options.target);
+    try {
+      do await this.#copy(context);
+      while (!await this.#flush(context));
+    } finally {
+      writtenOut();
+    }
   }
 
   /** From what the source holds now: a backup that goes on later shows that. */

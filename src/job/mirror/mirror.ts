@@ -9,6 +9,7 @@ import { BlockNode } from '../../block/node.js';
 import { LatencyMeter } from '../../block/latency.js';
 import { NO_USE, Permission, type EdgeUse, type NodeUser } from '../../block/permissions.js';
 import { RequestFlag } from '../../block/request.js';
+import { writeOutEarly } from '../../block/write-out.js';
 import { InterceptFilter } from '../../filter/intercept.js';
 import { WriteGate } from '../../filter/write-gate.js';
 import { freezeChain, nodeBelow, skipFilters } from '../../image/chain.js';
@@ -315,9 +316,11 @@ class MirrorRun implements Mirror, JobWork {
     this.#state.length = source.length();
     if (kind === 'commit') await growTo(target, source.length());
     else if (alignUp(source.length(), SECTOR) !== alignUp(target.length(), SECTOR)) throw differentSizes();
+    const ended = writeOutEarly(target);
     try {
       await this.#engine!.run(context);
     } finally {
+      ended();
       this.#endSteering();
     }
   }
