@@ -101,9 +101,10 @@ export class BlockNode extends IoVerbs {
   readonly #writethrough: boolean;
   #aligned!: AlignedIo | null;
   #inFlight = 0;
-  /** Requests that have changed something, and how things stood when the last flush that succeeded began. */
+  /** Requests that have changed something, those of them that failed, and how things stood when the last flush that succeeded began. */
   #changes = 0;
-  #durable: { readonly changes: number; readonly length: number };
+  #failures = 0;
+  #durable: { readonly changes: number; readonly failures: number; readonly length: number };
   #drainDepth = 0;
   #idleWaiters: (() => void)[] = [];
   #resumeWaiters: (() => void)[] = [];
@@ -125,7 +126,7 @@ export class BlockNode extends IoVerbs {
     this.direct = options.direct ?? false;
     this.detectZeroes = options.detectZeroes ?? 'off';
     this.discardMode = options.discard ?? 'unmap';
-    this.#durable = { changes: 0, length: this.driver.length() };
+    this.#durable = { changes: 0, failures: 0, length: this.driver.length() };
     this.refreshLimits();
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
@@ -179,6 +180,9 @@ export class BlockNode extends IoVerbs {
       const ready = beginGuarded(guards, request);
       if (ready !== null) await ready;
       await this.#begin(request);
+    } catch (error) {
+      if (isWrite(request)) this.#failures++;
+      throw error;
     } finally {
       if (isWrite(request)) this.#tellWritten(request);
       endGuarded(guards, request);
@@ -195,6 +199,9 @@ export class BlockNode extends IoVerbs {
   async #finish(running: Promise<void>, request: BlockRequest): Promise<void> {
     try {
       await running;
+    } catch (error) {
+      if (isWrite(request)) this.#failures++;
+      throw error;
     } finally {
       this.#ended(request);
     }
@@ -261,11 +268,15 @@ export class BlockNode extends IoVerbs {
 
   /**
    * Users who never asked for a flush hear at the end at the latest that their writes were lost. Amid a change of the graph
-   * it would wait for what waits for the close: what lies below flushes when it closes itself.
+   * it would wait for what waits for the close: what lies below flushes when it closes itself. That an image is corrupt was
+   * told to everybody already.
    */
   async #flushLast(): Promise<void> {
-    if (this.readOnly || this.noFlush || this.#changes === this.#durable.changes || isDrainingBelow(this)) return;
-    await this.#flush(makeRequest('flush', 0, 0, null));
+    const confirmed = this.#changes - this.#failures - (this.#durable.changes - this.#durable.failures);
+    if (this.readOnly || this.noFlush || confirmed === 0 || isDrainingBelow(this)) return;
+    await this.#flush(makeRequest('flush', 0, 0, null)).catch((error: unknown) => {
+      if (!(error instanceof BlockError) || error.code !== 'CORRUPT') throw error;
+    });
   }
 
   #validate(request: BlockRequest): void {
@@ -313,7 +324,7 @@ export class BlockNode extends IoVerbs {
   }
 
   async #flush(request: BlockRequest): Promise<void> {
-    const covered = { changes: this.#changes, length: this.driver.length() };
+    const covered = { changes: this.#changes, failures: this.#failures, length: this.driver.length() };
     await this.#issue(request);
     this.#durable = covered;
   }

@@ -48,6 +48,6 @@ test('where the flush of the file below fails, the write has failed', async () =
     setImmediate(args.at(-1) as (error: Error) => void, Object.assign(new Error('EIO'), { code: 'EIO' }));
   });
   await expect(node.submit(makeRequest('write', 0, 4096, Buffer.alloc(4096, 3), RequestFlag.FUA))).rejects.toMatchObject({ errno: 'EIO' });
-  // nobody knows what lasts, and the end tells so once more
-  await expect(graph.closeAll()).rejects.toMatchObject({ errno: 'EIO' });
+  // who wrote was told, and nobody was promised anything that the end could break
+  await graph.closeAll();
 });
