@@ -27,6 +27,12 @@ export interface CopierLimits {
 }
 
 const LEAST_LARGEST_BYTES = MiB;
+/** Where the disks answer at once, most of what an operation costs is to arrange it: fewer of them, each larger. */
+const STRIDE = 2;
+/** And then half of the memory keeps them busy, and stays in the processor's caches. */
+const MEMORY_SHARE = 0.5;
+/** That is, in so many milliseconds for an operation of the usual size. */
+const AT_ONCE_MS = 10;
 const ASK_BYTES = GiB;
 /** Zeros need no memory. */
 const MOST_ZEROES_BYTES = 128 * MiB;
@@ -36,6 +42,9 @@ export class Copier {
   readonly #state: MirrorState;
   readonly #options: CopierOptions;
   readonly #pool: BufferPool;
+  /** What an operation on data takes where nothing asks for less. */
+  readonly #usualBytes: number;
+  #stride = 1;
   #inFlight = 0;
   /** Of data that is in flight. */
   #bufferedBytes = 0;
@@ -47,12 +56,18 @@ export class Copier {
     this.#options = options;
     this.#pool = new BufferPool(options.bufferBytes);
     const largest = Math.max(state.granularity, alignDown(Math.max(options.bufferBytes / 16, LEAST_LARGEST_BYTES), state.granularity));
-    this.limits = { operations: options.operations, operationBytes: Math.min(largest, options.bufferBytes) };
+    this.#usualBytes = Math.min(largest, options.bufferBytes);
+    this.limits = { operations: options.operations, operationBytes: this.#usualBytes };
   }
 
   get inFlight(): number { return this.#inFlight; }
   /** Nobody claims what there is no memory for: guests may wait for what is claimed. */
-  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations) || this.#bufferedBytes >= this.#options.bufferBytes; }
+  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations) || this.#bufferedBytes >= this.#mostInFlight; }
+
+  get #mostInFlight(): number {
+    const { bufferBytes } = this.#options;
+    return this.#stride === 1 ? bufferBytes : Math.max(this.#usualBytes, bufferBytes * MEMORY_SHARE);
+  }
 
   /** Resolves when one more operation has ended. */
   oneEnded(): Promise<void> {
@@ -124,9 +139,16 @@ export class Copier {
       const whole = known === this.#state.length ? known - at : alignDown(known - at, unit);
       if (whole > 0) return { bytes: whole, zero: true };
     }
-    const most = Math.min(end - at, Math.max(granularity, alignDown(this.limits.operationBytes, granularity)));
+    const most = Math.min(end - at, Math.max(granularity, alignDown(this.#mostBytes, granularity)));
     const data = extent.zero ? granularity : Math.max(granularity, alignDown(known - at, granularity));
     return { bytes: Math.min(most, data), zero: false };
+  }
+
+  get #mostBytes(): number {
+    const { operationBytes } = this.limits;
+    // a speed limit and a controller count in operations of the usual size
+    const strides = operationBytes === this.#usualBytes && this.#state.parts.blockJob.speed === 0 ? this.#stride : 1;
+    return Math.min(strides * operationBytes, this.#mostInFlight - this.#bufferedBytes);
   }
 
   async #operation(hold: RangeHold, offset: number, bytes: number, zero: boolean): Promise<void> {
@@ -155,17 +177,19 @@ export class Copier {
   }
 
   async #copy(offset: number, bytes: number): Promise<boolean> {
-    const { source, target } = this.#state.parts;
+    const { source, target, blockJob: { clock } } = this.#state.parts;
     const lease = await this.#lease(bytes);
     if (lease === null) {
       this.#state.again(offset, bytes);
       return false;
     }
+    const began = clock.monotonicMs();
     let operation: 'read' | 'write' = 'read';
     try {
       await source.read(offset, lease.buffer, 'background');
       operation = 'write';
       await target.send('write', offset, bytes, lease.buffer);
+      this.#stride = (clock.monotonicMs() - began) * this.#usualBytes <= AT_ONCE_MS * bytes ? STRIDE : 1;
       return true;
     } catch (error) {
       this.#state.requestFailed(operation, error, offset, bytes);
