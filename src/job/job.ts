@@ -142,7 +142,7 @@ export class Job {
   get autoDismiss(): boolean { return this.#options.autoDismiss ?? true; }
   get paused(): boolean { return this.#pauses > 0; }
   get userPaused(): boolean { return this.#userPaused; }
-  get busy(): boolean { return this.#busy; }
+  get busy(): boolean { return this.#busy && !this.#ran; }
   /** Cancelled now, it has ended before anything else happens. */
   get idle(): boolean { return this.#options.idle?.() ?? false; }
   get isReady(): boolean { return this.#status === 'ready' || this.#status === 'standby'; }

@@ -116,8 +116,8 @@ class Model {
   }
 
   #cancel(force: boolean): void {
-    this.#userPaused = false;
     if (force) return this.#fail('Operation canceled');
+    this.#userPaused = false;
     this.#softly = true;
     this.#next = 'end';
   }
@@ -125,6 +125,7 @@ class Model {
   #fail(error: string): void {
     const started = this.status !== 'created';
     this.error = error;
+    this.#userPaused = false; // who is cancelled with the others goes on, to its end
     this.status = this.#setting.autoDismiss || !started ? 'null' : 'concluded';
   }
 
