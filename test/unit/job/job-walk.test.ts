@@ -167,11 +167,12 @@ class Subject {
       id: 'j', type: 'mirror', transaction, ...options, complete: () => { this.#next = 'end'; }, cancel: (force) => force || !this.job.isReady,
       run: async (context) => {
         for (;;) {
-          await context.sleep(Infinity);
+          // it may have been told before it ran: a job that is paused from the beginning does
           const next = context.cancelRequested ? 'end' : this.#next;
           if (next === 'fail') throw new Error('no');
           if (next === 'end') return;
           if (next === 'ready' && !this.job.isReady) context.becomeReady();
+          await context.sleep(Infinity);
         }
       },
       events: { ready: () => this.told.push('READY'), pending: () => this.told.push('PENDING'), ended: (cancelled) => this.told.push(cancelled ? 'CANCELLED' : 'COMPLETED') },
