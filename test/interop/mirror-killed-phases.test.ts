@@ -27,9 +27,9 @@ async function makeDisks(): Promise<void> {
   truncateSync(tmp('target'), BYTES);
 }
 
-async function mirror({ qmp }: DaemonLife): Promise<void> {
+async function mirror({ qmp }: DaemonLife, deadlineMs = 4000): Promise<void> {
   await qmp.execute('blockdev-mirror', {
-    'job-id': 'mirror', device: 'source', target: 'target', sync: 'full', 'x-quiesce-copy-mode': 'auto', 'x-quiesce-deadline': 4000,
+    'job-id': 'mirror', device: 'source', target: 'target', sync: 'full', 'x-quiesce-copy-mode': 'auto', 'x-quiesce-deadline': deadlineMs,
   });
 }
 
@@ -67,6 +67,20 @@ peers('qemu-img')('killed in each phase', () => {
     await complete(daemon);
     await daemon.end();
     await equal();
+  }, 120_000);
+
+  test('it keeps to its deadline when it goes on', async () => {
+    await makeDisks();
+    let daemon = await startDaemon(nodes(MiB));
+    await mirror(daemon, 3_600_000);
+    await waitFor('it is steered', async () => (await daemon.job())?.['x-quiesce-convergence'] !== undefined, 30_000);
+    await daemon.end();
+    daemon = await startDaemon(nodes(MiB));
+    await waitFor('it is steered again', async () => (await daemon.job())?.['x-quiesce-convergence'] !== undefined, 30_000);
+    // without it, there would be none at first, and then one of a minute and a half
+    const { deadline } = (await daemon.job())!['x-quiesce-convergence']!;
+    expect(deadline).toBeGreaterThan(3_000_000);
+    expect(deadline).toBeLessThanOrEqual(3_600_000);
   }, 120_000);
 
   test.each([0, 3, 8, 15, 30])('%i ms after it was told to complete, the disk is on the target or on the way there', async (ms) => {

@@ -12,7 +12,7 @@ interface JobState {
   readonly offset: number;
   readonly len: number;
   readonly status: string;
-  readonly 'x-quiesce-convergence'?: { readonly phase: string };
+  readonly 'x-quiesce-convergence'?: { readonly phase: string; readonly deadline?: number };
 }
 
 export interface DaemonLife {
