@@ -34,6 +34,8 @@ interface Setup {
 class Report {
   readonly comparisons: Comparison[] = [];
   readonly targets: Target[] = [];
+  /** Title to figures. */
+  readonly details: Record<string, unknown> = {};
 
   readonly told = (comparison: Comparison): void => {
     console.log(comparison.line);
@@ -45,6 +47,8 @@ class Report {
     console.log(plainLine(target));
     this.targets.push(target);
   };
+
+  readonly detail = (title: string, data: unknown): void => { this.details[title] = data; };
 }
 
 /** With a directory of its own, which goes afterwards. */
@@ -66,7 +70,7 @@ async function measureAll(setup: Setup, report: Report): Promise<void> {
   }
   for (const part of [...GUEST_PARTS, FOUNDING_LOOP]) {
     if (!wanted(part.title)) continue;
-    await at(MEMORY, memory, (place) => part.run({ place, rounds, stallSeconds, told: report.told, target: report.target, note: console.log }));
+    await at(MEMORY, memory, (place) => part.run({ place, rounds, stallSeconds, told: report.told, target: report.target, note: console.log, detail: report.detail }));
   }
 }
 
@@ -83,10 +87,10 @@ async function main(): Promise<void> {
     bytes: Number(values.size) * MiB, diskBytes: Number(values['disk-size']) * MiB, disk: values.dir, rounds: Number(values.rounds),
     stallSeconds: Number(values.stall), wanted: (title) => values.only.every((text) => title.includes(text)),
   }, report);
-  const { comparisons, targets } = report;
+  const { comparisons, targets, details } = report;
   mkdirSync(dirname(values.json), { recursive: true });
   writeFileSync(values.json, `${JSON.stringify({
-    node: process.version, rounds: Number(values.rounds), measurements: comparisons, targets: targets.map((target) => Object.assign(target, { met: met(target) })),
+    node: process.version, rounds: Number(values.rounds), measurements: comparisons, targets: targets.map((target) => Object.assign(target, { met: met(target) })), details,
   }, null, 2)}\n`);
   if (values.check && !targets.every(met)) process.exitCode = 1;
 }

@@ -38,10 +38,11 @@ const MODES: readonly [string, Peer, Readonly<Record<string, unknown>>][] = [
 /** About two minutes. */
 export const FOUNDING_LOOP: GuestPart = {
   title: 'the founding loop over a target of 5 MB/s',
-  run: async ({ place: { directory }, target, note }) => {
+  run: async ({ place: { directory }, target, note, detail }) => {
     const found: LatencyOfMode[] = [];
     for (const [mode, peer, more] of MODES) found.push(await inMode(directory, mode, peer, more));
     note(latencyTable(found));
+    detail(`${FOUNDING_LOOP.title}: latency of the guest's writes`, { bucketsMs: BUCKETS_MS, modes: found });
     for (const mode of ['write-blocking', 'auto']) {
       const { readySeconds } = found.find((one) => one.mode === `quiesce ${mode}`)!;
       target({ what: `${FOUNDING_LOOP.title}, ${mode}: time to READY`, value: readySeconds ?? Infinity, bound: LIMIT_MS / 1000, atMost: true, unit: ' s' });

@@ -16,6 +16,8 @@ export interface GuestSetup {
   readonly told: (comparison: Comparison) => void;
   readonly target: (target: Target) => void;
   readonly note: (text: string) => void;
+  /** What is told in text only belongs into the JSON too. */
+  readonly detail: (title: string, data: unknown) => void;
 }
 
 export interface GuestPart {
