@@ -53,6 +53,7 @@ export class ActiveWrites {
     const { clock } = this.#state.parts.blockJob;
     const began = { ms: clock.monotonicMs() };
     this.#began.add(began);
+    this.#state.guestMs = began.ms;
     try {
       await writing;
     } finally {

@@ -6,6 +6,7 @@ import { BufferPool, type Lease } from '../../base/buffer-pool.js';
 import { alignDown, alignUp, GiB, MiB } from '../../base/bytes.js';
 import type { RangeHold } from '../../base/range-lock.js';
 import { RequestFlag } from '../../block/request.js';
+import { Courtesy } from './courtesy.js';
 import type { MirrorState } from './state.js';
 
 export interface CopierOptions {
@@ -39,6 +40,7 @@ const MOST_ZEROES_BYTES = 128 * MiB;
 
 export class Copier {
   readonly limits: CopierLimits;
+  readonly #courtesy: Courtesy;
   readonly #state: MirrorState;
   readonly #options: CopierOptions;
   readonly #pool: BufferPool;
@@ -58,15 +60,24 @@ export class Copier {
     const largest = Math.max(state.granularity, alignDown(Math.max(options.bufferBytes / 16, LEAST_LARGEST_BYTES), state.granularity));
     this.#usualBytes = Math.min(largest, options.bufferBytes);
     this.limits = { operations: options.operations, operationBytes: this.#usualBytes };
+    this.#courtesy = new Courtesy({ full: { ...this.limits }, granularity: state.granularity, knownBytes: options.bufferBytes });
   }
 
+  get #nowMs(): number { return this.#state.parts.blockJob.clock.monotonicMs(); }
   get inFlight(): number { return this.#inFlight; }
   /** Nobody claims what there is no memory for: guests may wait for what is claimed. */
-  get full(): boolean { return this.#inFlight >= Math.max(1, this.limits.operations) || this.#bufferedBytes >= this.#mostInFlight; }
+  get full(): boolean { return this.#inFlight >= Math.max(1, this.#now.operations) || this.#bufferedBytes >= this.#mostInFlight; }
 
   get #mostInFlight(): number {
     const { bufferBytes } = this.#options;
     return this.#stride === 1 ? bufferBytes : Math.max(this.#usualBytes, bufferBytes * MEMORY_SHARE);
+  }
+
+  get #now(): Readonly<CopierLimits> {
+    const { limits } = this;
+    if (!this.#state.givesWay) return limits;
+    const { operations, operationBytes } = this.#courtesy.limits(this.#nowMs, this.#state.guestMs);
+    return { operations: Math.min(limits.operations, operations), operationBytes: Math.min(limits.operationBytes, operationBytes) };
   }
 
   /** Resolves when one more operation has ended. */
@@ -81,6 +92,7 @@ export class Copier {
   /** Starts copies of the next dirty granules, as many as may be in flight. `bytes` counts for a rate limit. Only while not full, and something is dirty. */
   async step(spend: (bytes: number) => void): Promise<void> {
     const { bitmap, claims, granularity, length } = this.#state;
+    this.#courtesy.look(this.#nowMs, this.#state.written, this.#inFlight > 0);
     let offset = bitmap.nextDirty(this.#cursor);
     if (offset >= length) offset = bitmap.nextDirty(0);
     if (offset >= length) return;
@@ -145,7 +157,7 @@ export class Copier {
   }
 
   get #mostBytes(): number {
-    const { operationBytes } = this.limits;
+    const { operationBytes } = this.#now;
     // a speed limit and a controller count in operations of the usual size
     const strides = operationBytes === this.#usualBytes && this.#state.parts.blockJob.speed === 0 ? this.#stride : 1;
     return Math.min(strides * operationBytes, this.#mostInFlight - this.#bufferedBytes);
@@ -177,19 +189,21 @@ export class Copier {
   }
 
   async #copy(offset: number, bytes: number): Promise<boolean> {
-    const { source, target, blockJob: { clock } } = this.#state.parts;
+    const { source, target } = this.#state.parts;
     const lease = await this.#lease(bytes);
     if (lease === null) {
       this.#state.again(offset, bytes);
       return false;
     }
-    const began = clock.monotonicMs();
     let operation: 'read' | 'write' = 'read';
+    const beganMs = this.#nowMs;
     try {
       await source.read(offset, lease.buffer, 'background');
       operation = 'write';
       await target.send('write', offset, bytes, lease.buffer);
-      this.#stride = (clock.monotonicMs() - began) * this.#usualBytes <= AT_ONCE_MS * bytes ? STRIDE : 1;
+      const tookMs = this.#nowMs - beganMs;
+      this.#courtesy.ended(tookMs);
+      this.#stride = tookMs * this.#usualBytes <= AT_ONCE_MS * bytes ? STRIDE : 1;
       return true;
     } catch (error) {
       this.#state.requestFailed(operation, error, offset, bytes);

@@ -285,6 +285,7 @@ class MirrorRun implements Mirror, JobWork {
 
   setCopyMode(mode: CopyMode | 'auto'): void {
     this.#auto = mode === 'auto';
+    this.#state.givesWay = mode === 'write-blocking';
     if (mode !== 'auto') {
       this.#pilot!.stop();
       this.#takeCopyMode(mode);

@@ -36,6 +36,10 @@ export class MirrorState implements WriteObserver {
   /** Bytes of the source. */
   length = 0;
   copyMode: CopyMode = 'background';
+  /** Background copies give way to users' writes, which wait for the target too. */
+  givesWay = false;
+  /** When the last of those writes began. */
+  guestMs = -Infinity;
   /** The last thing known is that nothing differed, and since then every write went to the target too. */
   activelySynced = false;
   /** Bytes dealt with; only grows. */
