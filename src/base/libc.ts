@@ -123,12 +123,16 @@ export function hostLibrary(): Pick<Libc, 'library' | 'view' | 'errno'> {
 
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
 
+export function errnoName(errno: number): string {
+  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+}
+
 /** Shaped like Node's own: `code` is the errno's name, so that errnoOf and wrapHostError understand it. */
 class HostError extends Error {
   readonly code: string;
 
   constructor(call: string, errno: number) {
-    const code = ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+    const code = errnoName(errno);
     super(`${call}: ${code}`);
     this.name = 'HostError';
     this.code = code;

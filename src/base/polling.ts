@@ -20,6 +20,7 @@ export class Polling {
   #last = -Infinity;
   #credit = 0;
   #polling = false;
+  #held = 0;
 
   constructor(clock: Clock, later: (work: () => void) => void) {
     this.#clock = clock;
@@ -34,13 +35,22 @@ export class Polling {
     const close = now - this.#last <= POLL_MS;
     this.#credit = close ? Math.min(this.#credit + 1, MAX_CREDIT) : Math.max(this.#credit - LATE_COST, 0);
     this.#last = now;
-    if (this.#credit < LATE_COST || this.#polling) return;
+    if (this.#credit < LATE_COST || this.#polling || this.#held > 0) return;
     this.#polling = true;
     this.#later(this.#poll);
   }
 
+  /** Lets the loop sleep until `resume`: what it would wait for needs the processor more. */
+  hold(): void {
+    this.#held++;
+  }
+
+  resume(): void {
+    this.#held--;
+  }
+
   readonly #poll = (): void => {
-    this.#polling = this.#clock.monotonicMs() - this.#last <= POLL_MS;
+    this.#polling = this.#held === 0 && this.#clock.monotonicMs() - this.#last <= POLL_MS;
     if (this.#polling) this.#later(this.#poll);
   };
 }
@@ -50,4 +60,13 @@ const shared = process.env['QUIESCE_NO_POLL'] === '1' || availableParallelism() 
 /** A step of I/O whose successor comes through the event loop: a request came in, or was handed to the kernel, or has ended. */
 export function ioStep(): void {
   shared?.step();
+}
+
+/** A sync begins: threads of the kernel (the file system's journal, the device's) have much to do for it, and the loop would be in their way. */
+export function syncBegins(): void {
+  shared?.hold();
+}
+
+export function syncEnded(): void {
+  shared?.resume();
 }

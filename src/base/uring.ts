@@ -1,6 +1,6 @@
 /**
- * Small reads and writes through io_uring: all that a turn of the event loop asks for goes to the kernel in one call,
- * and no thread is woken for it. The thread pool costs several times as much for each request.
+ * Small reads and writes, and syncs, through io_uring: all that a turn of the event loop asks for goes to the kernel in
+ * one call, and no thread is woken for it. A write that must last goes together with its sync, which begins without us. The thread pool costs several times as much for each request.
  *
  * Nothing depends on it: where the kernel, a container or QUIESCE_NO_URING=1 forbids it, and whenever a request does not
  * end as wished, the thread pool does the work, and tells the error if there is one.
@@ -13,7 +13,7 @@ import type { KoffiFunc } from 'koffi';
 import { assert } from './assert.js';
 import { arenaAddress } from './buffer-pool.js';
 import { capabilities, hostLibrary } from './libc.js';
-import { ioStep } from './polling.js';
+import { ioStep, syncBegins, syncEnded } from './polling.js';
 
 /** Requests in flight at most; the kernel makes its queue of completions twice as long, so that cannot overflow. */
 const ENTRIES = 256;
@@ -31,8 +31,12 @@ const REGISTER_EVENTFD = 4;
 const ENTER_GETEVENTS = 1;
 /** A completion that nobody was woken for is found after at most twice this. */
 const WATCH_MS = 1000;
+const OP_FSYNC = 3;
 const OP_READ = 22;
 const OP_WRITE = 23;
+/** In the byte after the operation: the next request begins when this one has ended well, and is cancelled otherwise. */
+const LINKED = 1 << (8 + 2);
+const FSYNC_DATASYNC = 1;
 const EFD_NONBLOCK_CLOEXEC = 0x80800;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED_POPULATE = 0x8001;
@@ -52,6 +56,8 @@ interface Slot {
   /** Kept from the garbage collector while the kernel holds its address. */
   buffer: Uint8Array | null;
   moved: Moved | null;
+  /** A sync that went to the kernel without the write that it had to wait for: it was in vain, but its error counts. */
+  unordered: boolean;
 }
 
 type SystemCall = KoffiFunc<(call: number, a: number, b: number, c: number, d: number, e: number, f: number) => number>;
@@ -93,17 +99,29 @@ class Uring {
     this.#enter = enter;
     this.#errno = errno;
     this.#wake = wake;
-    this.#slots = Array.from({ length: ENTRIES }, (_, index): Slot => ({ index, buffer: null, moved: null }));
+    this.#slots = Array.from({ length: ENTRIES }, (_, index): Slot => ({ index, buffer: null, moved: null, unordered: false }));
     this.#free.push(...this.#slots);
     wake.listen(() => this.#reap());
   }
 
   read(fd: number, into: Uint8Array, offset: number, moved: Moved): boolean {
-    return this.#queue(OP_READ, fd, into, offset, moved);
+    return this.#transfer(OP_READ, fd, into, offset, moved);
   }
 
   write(fd: number, from: Uint8Array, offset: number, moved: Moved): boolean {
-    return this.#queue(OP_WRITE, fd, from, offset, moved);
+    return this.#transfer(OP_WRITE, fd, from, offset, moved);
+  }
+
+  sync(fd: number, synced: Moved): boolean {
+    if (this.#broken || this.#free.length === 0) return false;
+    this.#queueSync(fd, synced);
+    return true;
+  }
+
+  writeAndSync(fd: number, from: Uint8Array, offset: number, moved: Moved, synced: Moved): boolean {
+    if (this.#free.length < 2 || !this.#transfer(OP_WRITE + LINKED, fd, from, offset, moved)) return false;
+    this.#queueSync(fd, synced);
+    return true;
   }
 
   close(): void {
@@ -115,21 +133,38 @@ class Uring {
     closeSync(this.#queues.fd);
   }
 
-  #queue(op: number, fd: number, buffer: Uint8Array, offset: number, moved: Moved): boolean {
+  #transfer(op: number, fd: number, buffer: Uint8Array, offset: number, moved: Moved): boolean {
     const address = arenaAddress(buffer);
-    const slot = address === null || this.#broken ? undefined : this.#free.pop();
-    if (slot === undefined || address === null) return false;
+    if (address === null || this.#broken || this.#free.length === 0) return false;
+    const at = this.#queue(op, fd, buffer, moved);
+    const { entries, entries64 } = this.#queues;
+    entries64[at / 2 + 1] = BigInt(offset);
+    entries64[at / 2 + 2] = address;
+    entries[at + 6] = buffer.byteLength;
+    return true;
+  }
+
+  #queueSync(fd: number, synced: Moved): void {
+    syncBegins();
+    const at = this.#queue(OP_FSYNC, fd, null, (result) => {
+      syncEnded();
+      synced(result);
+    });
+    this.#queues.entries[at + 7] = FSYNC_DATASYNC;
+  }
+
+  /** There is a free slot. Returns where the entry is, for the rest of it. */
+  #queue(op: number, fd: number, buffer: Uint8Array | null, moved: Moved): number {
+    const slot = this.#free.pop()!;
     slot.buffer = buffer;
     slot.moved = moved;
-    const { ring, entries, entries64, submitTail, entryMask } = this.#queues;
+    slot.unordered = false;
+    const { ring, entries, submitTail, entryMask } = this.#queues;
     const tail = ring[submitTail]!;
     const at = (tail & entryMask) * ENTRY_WORDS;
     entries.fill(0, at, at + ENTRY_WORDS);
     entries[at] = op;
     entries[at + 1] = fd;
-    entries64[at / 2 + 1] = BigInt(offset);
-    entries64[at / 2 + 2] = address;
-    entries[at + 6] = buffer.byteLength;
     entries[at + 8] = slot.index;
     Atomics.store(ring, submitTail, (tail + 1) >>> 0);
     this.#pending++;
@@ -139,7 +174,7 @@ class Uring {
       this.#scheduled = true;
       setImmediate(this.#submit);
     }
-    return true;
+    return at;
   }
 
   /** Hands what this turn queued to the kernel. Never waits. */
@@ -154,6 +189,7 @@ class Uring {
   };
 
   #submitRest(taken: number): void {
+    this.#separate();
     const { EINTR, EAGAIN, EBUSY } = constants.errno;
     const errno = taken < 0 ? this.#errno() : 0;
     if (taken >= 0 || errno === EINTR || errno === EAGAIN || errno === EBUSY) {
@@ -167,6 +203,14 @@ class Uring {
     for (let at = ring[submitTail]! - this.#pending; this.#pending > 0; at++, this.#pending--) {
       this.#end(entries[(at & entryMask) * ENTRY_WORDS + 8]!, -EAGAIN);
     }
+  }
+
+  /** The kernel knows links within one call only: a sync that is left for the next one waits for nothing. */
+  #separate(): void {
+    const { ring, entries, submitTail, entryMask } = this.#queues;
+    const next = ring[submitTail]! - this.#pending;
+    const last = entries[((next - 1) & entryMask) * ENTRY_WORDS]!;
+    if ((last & LINKED) !== 0) this.#slots[entries[(next & entryMask) * ENTRY_WORDS + 8]!]!.unordered = true;
   }
 
   /** Everything hangs on being woken, so it is not all that is relied on. */
@@ -204,7 +248,7 @@ class Uring {
     slot.moved = null;
     this.#free.push(slot);
     if (--this.#inFlight === 0) this.#wake.unref();
-    moved?.(result);
+    moved?.(slot.unordered && result >= 0 ? -constants.errno.ECANCELED : result);
   }
 }
 
@@ -265,6 +309,8 @@ function sharedRing(): Uring | null {
   return shared;
 }
 
+export type Ring = Pick<RingUser, 'read' | 'write' | 'sync' | 'writeAndSync'>;
+
 /** Someone's hold on the ring. Nothing is set up before its first request. */
 export class RingUser {
   #ring: Uring | null | undefined;
@@ -276,6 +322,16 @@ export class RingUser {
 
   write(fd: number, from: Uint8Array, offset: number, moved: Moved): boolean {
     return this.#for(from)?.write(fd, from, offset, moved) ?? false;
+  }
+
+  /** An fdatasync: 0 where it went well. */
+  sync(fd: number, synced: Moved): boolean {
+    return this.#ring?.sync(fd, synced) ?? false;
+  }
+
+  /** A write, and an fdatasync that begins once all of it is written; where not all was, `synced` hears that it was cancelled (ECANCELED). */
+  writeAndSync(fd: number, from: Uint8Array, offset: number, moved: Moved, synced: Moved): boolean {
+    return this.#for(from)?.writeAndSync(fd, from, offset, moved, synced) ?? false;
   }
 
   /** When its requests have ended. */

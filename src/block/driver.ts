@@ -52,6 +52,11 @@ export interface BlockDriver {
   readonly pipeBytes?: number | undefined;
   /** A write goes to the one node below as it is, with its flags: that one sees to it that it lasts. */
   readonly passesWrites?: boolean;
+  /**
+   * Carries out writes of up to so many bytes with the FUA flag better than its node could with a flush after them. They do
+   * what that flush would do: all that has been written before lasts too. Absent: none.
+   */
+  readonly fuaBytes?: number | undefined;
   /** Current length in bytes. */
   length(): number;
   /**

@@ -147,6 +147,8 @@ export class BlockNode extends IoVerbs {
   get backing(): BlockNode | null { return this.driver.backing?.node ?? null; }
   /** As BlockDriver's: 0 where this node looks at data itself. */
   get pipeBytes(): number { return this.#aligned === null && this.detectZeroes === 'off' ? this.driver.pipeBytes ?? 0 : 0; }
+  /** As BlockDriver's: 0 where a write may become something else here. */
+  get fuaBytes(): number { return this.detectZeroes === 'off' ? this.driver.fuaBytes ?? 0 : 0; }
   get inFlight(): number { return this.#inFlight; }
   /** A drained section runs or is about to: requests wait. */
   get draining(): boolean { return this.#drainDepth > 0; }
@@ -303,10 +305,7 @@ export class BlockNode extends IoVerbs {
     if (request.bytes === 0 && request.op === 'read') return DONE;
     switch (request.op) {
       case 'read': return this.#aligned === null ? this.#issue(request) : this.#aligned.read(request);
-      case 'write': {
-        const writing = request.bytes === 0 ? DONE : this.#write(request);
-        return this.#mustPersist(request) && !this.#lastsBelow(request) ? this.#persist(writing, request) : writing;
-      }
+      case 'write': return this.#writePersisting(request);
       case 'write-zeroes': {
         const writing = request.bytes === 0 ? DONE : this.#writeZeroes(request);
         return this.#mustPersist(request) ? this.#persist(writing, request) : writing;
@@ -327,6 +326,13 @@ export class BlockNode extends IoVerbs {
     const covered = { changes: this.#changes, failures: this.#failures, length: this.driver.length() };
     await this.#issue(request);
     this.#durable = covered;
+  }
+
+  #writePersisting(request: BlockRequest): Promise<void> {
+    const persist = this.#mustPersist(request);
+    if (request.bytes > 0 && request.bytes <= this.fuaBytes) return this.#write(withFua(request, persist));
+    const writing = request.bytes === 0 ? DONE : this.#write(request);
+    return persist && !this.#lastsBelow(request) ? this.#persist(writing, request) : writing;
   }
 
   #write(request: BlockRequest): Promise<void> {
@@ -362,7 +368,7 @@ export class BlockNode extends IoVerbs {
     return bytes > 0 && (flags & RequestFlag.FUA) !== 0 && this.driver.passesWrites === true && this.#aligned === null && this.detectZeroes === 'off';
   }
 
-  /** No driver here has a cheaper way than a flush. */
+  /** Where the driver has no better way. */
   async #persist(writing: Promise<void>, request: BlockRequest): Promise<void> {
     await writing;
     await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
@@ -470,6 +476,12 @@ function driversUnder(node: BlockNode, seen = new Set<BlockDriver>()): ReadonlyS
   seen.add(node.driver);
   for (const child of node.children) driversUnder(child.node, seen);
   return seen;
+}
+
+function withFua(request: BlockRequest, fua: boolean): BlockRequest {
+  const { FUA } = RequestFlag;
+  const { op, offset, bytes, buffer, flags, ioClass, pipe } = request;
+  return ((flags & FUA) !== 0) === fua ? request : makeRequest(op, offset, bytes, buffer, fua ? flags + FUA : flags - FUA, ioClass, pipe);
 }
 
 function withoutUnmap(request: BlockRequest): BlockRequest {

@@ -12,7 +12,8 @@ import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
 import type { FollowingLocks } from './image-lock.js';
 import { allocateTail } from './allocate-tail.js';
-import { closeFd, readFully, syncData, truncate, writeFully } from './file-io.js';
+import { closeFd, MAX_RING, readFully, truncate, writeFully } from './file-io.js';
+import { FileSync } from './file-sync.js';
 import type { QuickIo } from './quick-io.js';
 import { EarlyWriteOut } from './write-out.js';
 
@@ -68,6 +69,7 @@ export class FileDriver implements BlockDriver {
   readonly formatName: 'file' | 'host_device';
   limits: BlockLimits;
   readonly growable: boolean;
+  readonly fuaBytes: number;
   readonly resize?: (bytes: number, preallocation?: Preallocation) => Promise<void>;
   readonly prepareUse?: (use: EdgeUse) => Promise<PreparedUse>;
   readonly prepareAccess?: (access: FileAccess) => Promise<PreparedUse>;
@@ -82,12 +84,7 @@ export class FileDriver implements BlockDriver {
   #growth: Growth | null;
   #quick: QuickIo | null;
   readonly #ring: RingUser | null;
-  /** After a failed fsync the kernel may have dropped the dirty pages and forgotten the error: nothing later can be trusted. */
-  #syncError: BlockError | null = null;
-  /** Flushes asked for, and how many of them the fdatasyncs so far have covered. */
-  #flushesAsked = 0;
-  #flushesCovered = 0;
-  #syncing: Promise<void> | null = null;
+  readonly #sync: FileSync;
   #access: FileAccess | null;
   /** What a reopen that is prepared will make of it, and how the descriptor it has opened is replaced by a better one. */
   #coming: { readonly access: FileAccess; readonly replace: (opened: PreparedUse) => void } | null = null;
@@ -114,6 +111,8 @@ export class FileDriver implements BlockDriver {
     this.#quick = options.quick;
     this.#ring = options.ring;
     this.writeOut = options.cached ? new EarlyWriteOut(options.fd) : undefined;
+    this.fuaBytes = options.ring === null ? 0 : MAX_RING;
+    this.#sync = new FileSync(options.fd, options.ring, (error) => this.#failure('flush', 0, 0, error));
     const { punchHole: punch, zeroRange: zero, ioctl } = capabilities();
     if (!punch) this.#lacking.add('punch');
     if (!zero) this.#lacking.add('zero');
@@ -161,6 +160,7 @@ export class FileDriver implements BlockDriver {
 
   #writeNow(request: BlockRequest): Promise<void> {
     const buffer = request.buffer!;
+    if ((request.flags & RequestFlag.FUA) !== 0) return this.#sync.write(buffer, request.offset, (error) => this.#failedRequest(request, error));
     if (this.#quick?.write(buffer, request.offset) === true) return DONE;
     const writing = writeFully(this.#fd, buffer, request.offset, this.#ring, (error) => this.#failedRequest(request, error));
     return this.writeOut?.wanted === true ? this.#writeOut(writing, request) : writing;
@@ -177,7 +177,7 @@ export class FileDriver implements BlockDriver {
     try {
       if (request.op === 'write-zeroes') await this.#writeZeroes(request, end);
       else if (request.op === 'discard') await this.#countDiscard(request.bytes, this.#discard(request.offset, end));
-      else await this.#flush();
+      else await this.#sync.flush();
     } catch (error) {
       throw this.#failedRequest(request, error);
     } finally {
@@ -300,7 +300,7 @@ export class FileDriver implements BlockDriver {
    */
   async #settleErrors(): Promise<void> {
     if (!this.#writable) return;
-    await this.#flush().catch((error: unknown) => {
+    await this.#sync.flush().catch((error: unknown) => {
       const errno = errnoOf(error);
       throw new BlockError('IO', `Error flushing drive: ${errnoText(errno)}`, { node: this.#name, errno, cause: error });
     });
@@ -332,7 +332,7 @@ export class FileDriver implements BlockDriver {
 
   #refuse(op: BlockOp): void {
     if (this.#closed) throw new BlockError('CLOSED', `'${this.#name}' is closed`, { node: this.#name });
-    if (this.#syncError !== null && op !== 'read') throw this.#syncError;
+    if (this.#sync.error !== null && op !== 'read') throw this.#sync.error;
   }
 
   #failedRequest({ op, offset, bytes }: BlockRequest, error: unknown): BlockError {
@@ -342,27 +342,6 @@ export class FileDriver implements BlockDriver {
   #failure(op: BlockOp, offset: number, bytes: number, error: unknown): BlockError {
     const what = op === 'flush' ? `Could not flush '${this.#name}'` : `Could not ${op} ${formatRange(offset, bytes)} of '${this.#name}'`;
     return wrapHostError(error, what, { node: this.#name, offset, bytes });
-  }
-
-  /**
-   * One fdatasync at a time, shared by all flushes asked for before it starts. The kernel reports a lost write to one
-   * caller only, so of two running at once one could succeed on the other's failure.
-   */
-  async #flush(): Promise<void> {
-    const asked = ++this.#flushesAsked;
-    while (this.#flushesCovered < asked) await (this.#syncing ??= this.#sync());
-    if (this.#syncError !== null) throw this.#syncError;
-  }
-
-  async #sync(): Promise<void> {
-    const covered = this.#flushesAsked;
-    try {
-      await syncData(this.#fd);
-    } catch (error) {
-      this.#syncError ??= this.#failure('flush', 0, 0, error);
-    }
-    this.#flushesCovered = covered;
-    this.#syncing = null;
   }
 
   /** Deallocates where the caller allows it, else keeps the range allocated; NOT_SUPPORTED where the host can do neither. */

@@ -1,18 +1,24 @@
 /** Whole reads and writes on a raw descriptor: the callback API, since a FileHandle costs more per call. */
 import fs from 'node:fs';
-import type { RingUser } from '../base/uring.js';
+import { constants } from 'node:os';
+import { errnoName } from '../base/libc.js';
+import type { Ring } from '../base/uring.js';
 
 /** Linux moves at most 2 GiB less a page in one call; a round number below stays aligned for O_DIRECT. */
 const MAX_CALL = 0x4000_0000;
 
 /** What a caller makes of a host error, so that no promise has to be chained only to say it better. */
-type Explain = (error: unknown) => Error;
+export type Explain = (error: unknown) => Error;
 
 /** Above this a transfer costs so much that the thread pool's share does not count, and its threads copy side by side. */
-const MAX_RING = 64 * 1024;
+export const MAX_RING = 64 * 1024;
+
+const { EAGAIN, ECANCELED, EINTR, EINVAL, EOPNOTSUPP } = constants.errno;
+/** Results of a request of the ring that has not asked the file for anything. */
+const NOT_BEGUN: readonly number[] = [EAGAIN, ECANCELED, EINTR, EINVAL, EOPNOTSUPP];
 
 /** Reads all of `into`; what lies past the end of the file reads as zeros. `alignment` is what O_DIRECT wants (else 1). */
-export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, ring: RingUser | null, explain: Explain): Promise<void> {
+export function readFully(fd: number, into: Uint8Array, position: number, alignment: number, ring: Ring | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
@@ -44,7 +50,7 @@ function confirmEnd(fd: number, end: number, resolve: () => void, reject: (error
 }
 
 /** Writes all of `from`. */
-export function writeFully(fd: number, from: Uint8Array, position: number, ring: RingUser | null, explain: Explain): Promise<void> {
+export function writeFully(fd: number, from: Uint8Array, position: number, ring: Ring | null, explain: Explain): Promise<void> {
   return new Promise((resolve, fail) => {
     const reject = (error: unknown): void => fail(explain(error));
     let done = 0;
@@ -63,12 +69,43 @@ export function writeFully(fd: number, from: Uint8Array, position: number, ring:
   });
 }
 
+/**
+ * Writes all of `from` and starts an fdatasync behind it, in one step for the kernel; null where that cannot be, and nothing
+ * has begun. `written` tells of the write alone. `synced` never rejects before it; it resolves to false where the sync did not
+ * begin, and rejects where it failed.
+ */
+export function writeAndSync(
+  fd: number, from: Uint8Array, position: number, ring: Ring, explain: Explain,
+): { readonly written: Promise<void>; readonly synced: Promise<boolean> } | null {
+  if (from.byteLength > MAX_RING) return null;
+  let wrote: (moved: number) => void = () => undefined;
+  let ended: (result: number) => void = () => undefined;
+  if (!ring.writeAndSync(fd, from, position, (moved) => wrote(moved), (result) => ended(result))) return null;
+  const written = new Promise<void>((resolve, reject) => {
+    // as ever, the thread pool does again what did not end as wished
+    wrote = (moved) => moved === from.byteLength ? resolve() : void writeFully(fd, from, position, null, explain).then(resolve, reject);
+  });
+  const synced = new Promise<boolean>((resolve, reject) => { ended = (result) => settleSync(result, resolve, reject); });
+  return { written, synced };
+}
+
+/** What never was a sync is done by the thread pool; an error that the kernel tells once must not be asked for again. */
+function settleSync(result: number, resolve: (synced: boolean) => void, reject: (error: unknown) => void): void {
+  if (result >= 0) resolve(true);
+  else if (NOT_BEGUN.includes(-result)) resolve(false);
+  else reject(Object.assign(new Error(`fdatasync: error ${-result}`), { code: errnoName(-result) }));
+}
+
 function shortTransfer(call: string, position: number): NodeJS.ErrnoException {
   return Object.assign(new Error(`a ${call} stopped at byte ${position} without an error`), { code: 'EIO' });
 }
 
-export function syncData(fd: number): Promise<void> {
-  return settle((done) => fs.fdatasync(fd, done));
+/** Resolves to true, as syncs do that have taken place. */
+export function syncData(fd: number, ring: Ring | null = null): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const step = (): void => fs.fdatasync(fd, (error) => error === null ? resolve(true) : reject(error));
+    if (ring?.sync(fd, (result) => settleSync(result, (began) => began ? resolve(true) : step(), reject)) !== true) step();
+  });
 }
 
 export function truncate(fd: number, bytes: number): Promise<void> {

@@ -40,6 +40,19 @@ const block = (value: number): Uint8Array => new Uint8Array(4 * KiB).fill(value)
 
 host(['loop', 'mount'])('a disk that lost what it had taken', () => {
   peers('qemu-storage-daemon')('beside qemu-storage-daemon', () => {
+    test.each([['qemu-storage-daemon', 'qemu-storage-daemon'], ['ours', storageDaemonLauncher]])('a FUA write that failed is no better: %s', async (_name, program) => {
+      const folder = devices.mount(tmp('small'), '-t', 'tmpfs', '-o', 'size=256K', 'quiesce-test');
+      await runOk('truncate', ['-s', '16M', `${folder}/disk`]);
+      const { client } = await serve(program, { driver: 'host_device', 'node-name': 'n', filename: devices.loop(`${folder}/disk`) });
+      const told: string[] = [];
+      while (told.length < 256 && told.at(-1) !== 'EIO') told.push(await outcome(client.write(told.length * 4 * KiB, block(1), { fua: true })));
+      expect([told.length > 8, told.at(-1)]).toEqual([true, 'EIO']);
+      await runOk('mount', ['-o', 'remount,size=64M', folder]);
+      for (let times = 0; times < 2; times++) expect(await outcome(client.flush())).toBe('EIO');
+      expect(await outcome(client.write(2048 * KiB, block(2), { fua: true }))).toBe('EIO');
+      await client.close();
+    }, 60_000);
+
     test.each([['qemu-storage-daemon', 'qemu-storage-daemon'], ['ours', storageDaemonLauncher]])('flushes fail although the disk has room again: %s', async (_name, program) => {
       const folder = devices.mount(tmp('small'), '-t', 'tmpfs', '-o', 'size=256K', 'quiesce-test');
       await runOk('truncate', ['-s', '16M', `${folder}/disk`]);

@@ -5,7 +5,7 @@
  */
 import type { Random } from '../../src/base/clock.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus } from '../../src/block/driver.js';
-import type { BlockRequest } from '../../src/block/request.js';
+import { RequestFlag, type BlockRequest } from '../../src/block/request.js';
 import { SECTOR_BYTES, SectorHistory, type Write } from './sector-history.js';
 
 export interface SimDiskOptions {
@@ -34,6 +34,7 @@ export class SimDisk implements BlockDriver {
   readonly kind = 'protocol';
   readonly formatName = 'memory';
   readonly growable = true;
+  readonly fuaBytes = 64 * 1024;
   readonly limits: BlockLimits;
   /** Resolves when the power is cut. Requests in flight then, and later ones, never settle. */
   readonly powerCut: Promise<void>;
@@ -72,12 +73,11 @@ export class SimDisk implements BlockDriver {
       case 'read':
         await this.#later();
         return this.#history.read(request.offset, request.buffer!);
-      case 'flush': {
-        const submitted = ++this.#tick;
-        await this.#later();
-        return this.#flush(submitted);
-      }
+      case 'flush': return this.#flushLater();
       case 'write':
+        await this.#change(request);
+        if ((request.flags & RequestFlag.FUA) !== 0) await this.#flushLater();
+        return;
       case 'write-zeroes':
       case 'discard':
         return this.#change(request);
@@ -166,6 +166,12 @@ export class SimDisk implements BlockDriver {
     if (op === 'write') this.#history.write(write, offset, buffer!);
     else this.#history.zero(write, offset, bytes);
     this.#ends.push({ write, end: offset + bytes, cut: false });
+  }
+
+  async #flushLater(): Promise<void> {
+    const submitted = ++this.#tick;
+    await this.#later();
+    this.#flush(submitted);
   }
 
   #flush(submitted: number): void {

@@ -81,12 +81,16 @@ export class GuestIo {
   write(offset: number, data: Uint8Array): Promise<void> {
     try {
       this.#image.assertWritable();
-      const first = this.#image.writing ? this.#mapping.lookup(offset, data.byteLength) : null;
-      if (first !== null && first.bytes === data.byteLength && this.#inPlace(first)) return this.#writeInPlace(first, data);
+      return this.writeInPlace(offset, data, 0) ?? this.#writeParts(offset, data);
     } catch (error) {
       return rejected(error);
     }
-    return this.#writeParts(offset, data);
+  }
+
+  /** Null where it takes more than one write to one place that is the range's own already. Throws where that place is a wrong one. */
+  writeInPlace(offset: number, data: Uint8Array, flags: number): Promise<void> | null {
+    const first = this.#image.writing ? this.#mapping.lookup(offset, data.byteLength) : null;
+    return first !== null && first.bytes === data.byteLength && this.#inPlace(first) ? this.#writeInPlace(first, data, flags) : null;
   }
 
   async #writeParts(offset: number, data: Uint8Array): Promise<void> {
@@ -182,11 +186,11 @@ export class GuestIo {
     return backing.read(offset, into.subarray(0, covered));
   }
 
-  #writeInPlace(extent: Extent, data: Uint8Array): Promise<void> {
+  #writeInPlace(extent: Extent, data: Uint8Array, flags = 0): Promise<void> {
     this.#image.overlap.assertFree(extent.hostOffset, data.byteLength);
     this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
-    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data), epoch);
+    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data, flags), epoch);
   }
 
   /** Leaves the epoch when the host I/O has ended: at once where it ended at once. */

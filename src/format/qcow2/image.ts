@@ -142,6 +142,12 @@ export class Qcow2Image {
     }, isCorruption);
   }
 
+  /** A barrier now would do no more than flush the file: all tables are on the disk, and nobody is changing any. */
+  get isSettled(): boolean {
+    const metadata = this.l2.hasDirty || this.activeL1.isDirty || (this.refcounts.isDirty && !this.lazyRefcounts);
+    return this.writing && this.#failure === null && !metadata && this.#deferred.length === 0 && !this.mutex.isLocked();
+  }
+
   /** Once nothing on the disk references them. Under the mutex, so none are added meanwhile. */
   async #releaseDeferred(): Promise<void> {
     if (this.#deferred.length === 0) return;

@@ -9,7 +9,7 @@ import { NO_LIMITS } from '../../block/driver.js';
 import { BlockChild } from '../../block/child.js';
 import type { BlockNode } from '../../block/node.js';
 import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
-import { RequestFlag, type BlockRequest } from '../../block/request.js';
+import { makeRequest, RequestFlag, type BlockRequest } from '../../block/request.js';
 import { Qcow2Bitmaps } from './bitmaps.js';
 import { readCacheSizes, type CacheSizes } from './cache-sizes.js';
 import { Checker } from './check.js';
@@ -217,7 +217,9 @@ export class Qcow2Driver implements BlockDriver {
     const onlyUnallocated = (request.flags & RequestFlag.IF_UNALLOCATED) !== 0;
     switch (request.op) {
       case 'read': return this.#io.read(offset, request.buffer!);
-      case 'write': return onlyUnallocated ? this.#io.fill(offset, request.buffer!) : this.#io.write(offset, request.buffer!);
+      case 'write':
+        if ((request.flags & RequestFlag.FUA) !== 0) return this.#writeLasting(request);
+        return onlyUnallocated ? this.#io.fill(offset, request.buffer!) : this.#io.write(offset, request.buffer!);
       case 'write-zeroes':
         return writeZeroes(this.#mapping, this.#io, offset, bytes, this.#zeroesOf(request.flags));
       case 'discard': return discard(this.#mapping, offset, bytes, this.#zeroOptions(true));
@@ -363,6 +365,26 @@ export class Qcow2Driver implements BlockDriver {
       l2.dropUnused();
       refcounts.cache.dropUnused();
     }, Math.min(seconds * 1000, MAX_TIMER_MS)).unref();
+  }
+
+  get fuaBytes(): number { return this.image.file.node.fuaBytes; }
+
+  /** One write to the file where that changes no table; else all that it changed is flushed, in its order. */
+  async #writeLasting(request: BlockRequest): Promise<void> {
+    const { op, offset, bytes, buffer, flags, ioClass } = request;
+    const { FUA, IF_UNALLOCATED } = RequestFlag;
+    const writing = (flags & IF_UNALLOCATED) === 0 && this.image.isSettled ? this.#io.writeInPlace(offset, buffer!, FUA) : null;
+    if (writing === null) {
+      await this.#execute(makeRequest(op, offset, bytes, buffer, flags - FUA, ioClass));
+      return this.#flush();
+    }
+    try {
+      await writing;
+    } catch (error) {
+      // where it was the flush that failed, this one does too, and the image is told
+      await this.#flush().catch(() => {});
+      throw error;
+    }
   }
 
   async #flush(): Promise<void> {

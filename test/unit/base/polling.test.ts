@@ -39,6 +39,20 @@ test('close steps keep the loop awake, and only for a while', () => {
   expect(it.polling.active).toBe(false);
 });
 
+test('while it is held it sleeps, and it wakes with the next step', () => {
+  const it = setUp();
+  steps(it, LATE_COST * 2, POLL_MS / 2);
+  it.polling.hold();
+  it.polling.hold();
+  it.turn();
+  it.polling.resume();
+  steps(it, 1, POLL_MS / 2);
+  expect([it.polling.active, it.waiting.length]).toEqual([false, 0]);
+  it.polling.resume();
+  steps(it, 1, POLL_MS / 2);
+  expect(it.polling.active).toBe(true);
+});
+
 test('steps that come too rarely never do', () => {
   const it = setUp();
   steps(it, 100, POLL_MS * 1.25);

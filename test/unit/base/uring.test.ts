@@ -43,6 +43,24 @@ testRing('reads and writes the right bytes, and tells how many there were', asyn
   fs.closeSync(fd);
 });
 
+testRing('a write and its sync: the sync is cancelled where the write failed', async () => {
+  const fd = openFile(20_000);
+  const from = (await arena(4096)).fill(5);
+  const both = (to: number): Promise<[number, number]> => new Promise((resolve) => {
+    let [moved, synced, ended] = [0, 0, 0];
+    const end = (): void => { if (++ended === 2) resolve([moved, synced]); };
+    expect(ring.writeAndSync(to, from, 100, (result) => { moved = result; end(); }, (result) => { synced = result; end(); })).toBe(true);
+  });
+  expect(await both(fd)).toEqual([4096, 0]);
+  expect(fs.readFileSync(tmp('file')).subarray(100, 4196).every((byte) => byte === 5)).toBe(true);
+  const readOnly = fs.openSync(tmp('file'), 'r');
+  expect(await both(readOnly)).toEqual([-constants.errno.EBADF, -constants.errno.ECANCELED]);
+  const sync = (of: number): Promise<number> => new Promise((resolve) => { expect(ring.sync(of, resolve)).toBe(true); });
+  expect([await sync(fd), await sync(1_000_000)]).toEqual([0, -constants.errno.EBADF]);
+  fs.closeSync(readOnly);
+  fs.closeSync(fd);
+});
+
 testRing('errors are negative numbers; other memory than an arena is refused', async () => {
   expect(await read(1_000_000, await arena(4096), 0)).toBe(-constants.errno.EBADF);
   expect(ring.read(0, new Uint8Array(4096), 0, () => undefined)).toBe(false);

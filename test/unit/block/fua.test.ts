@@ -1,6 +1,8 @@
 /** A write that must last costs one flush of the file, however many nodes it passes through, and never none. */
 import fs, { writeFileSync } from 'node:fs';
 import { afterEach, expect, jest, test } from '@jest/globals';
+import { BufferPool } from '../../../src/base/buffer-pool.js';
+import { RingUser } from '../../../src/base/uring.js';
 import { BlockGraph } from '../../../src/block/graph.js';
 import { makeRequest, RequestFlag } from '../../../src/block/request.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
@@ -49,5 +51,33 @@ test('where the flush of the file below fails, the write has failed', async () =
   });
   await expect(node.submit(makeRequest('write', 0, 4096, Buffer.alloc(4096, 3), RequestFlag.FUA))).rejects.toMatchObject({ errno: 'EIO' });
   // who wrote was told, and nobody was promised anything that the end could break
+  await graph.closeAll();
+});
+
+test('where io_uring is to be had, a write that changes no table goes to the kernel with its sync, and one that does flushes the tables before', async () => {
+  const probe = new RingUser();
+  const { buffer } = await new BufferPool(8192).lease(8192);
+  const works = await new Promise<boolean>((resolve) => { if (!probe.read(-1, buffer, 0, () => resolve(true))) resolve(false); });
+  probe.close();
+  await createImage(tmp('disk'), { format: 'qcow2', size: BYTES });
+  const graph = new BlockGraph();
+  const node = await openBlockdev(graph, { 'node-name': 'top', driver: 'qcow2', file: file() });
+  const pairs = jest.spyOn(RingUser.prototype, 'writeAndSync');
+  const [ringSyncs, poolSyncs] = [jest.spyOn(RingUser.prototype, 'sync'), jest.spyOn(fs, 'fdatasync')];
+  const fua = async (at = 8192): Promise<void> => {
+    for (const spy of [pairs, ringSyncs, poolSyncs]) spy.mockClear();
+    await node.submit(makeRequest('write', at, 8192, buffer.fill(3), RequestFlag.FUA));
+  };
+  const syncs = (): number => ringSyncs.mock.results.filter(({ value }) => value === true).length + poolSyncs.mock.calls.length;
+  await fua();
+  expect(pairs).not.toHaveBeenCalled();
+  expect(syncs()).toBeGreaterThanOrEqual(2); // what it refers to before the table that does
+  await fua();
+  expect([pairs.mock.calls.length, syncs()]).toEqual(works ? [1, 0] : [1, 1]);
+  // its place is known now, and the table that says so is not on the disk yet
+  await node.write(256 * 1024, buffer);
+  await fua(256 * 1024);
+  expect(pairs).not.toHaveBeenCalled();
+  expect(syncs()).toBeGreaterThanOrEqual(2);
   await graph.closeAll();
 });
