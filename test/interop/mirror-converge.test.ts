@@ -62,7 +62,7 @@ function expectPlausible(told: readonly Told[]): void {
     // what is on its way may have been written again
     expect(dirty).toBeGreaterThanOrEqual(0);
     expect(dirty).toBeLessThanOrEqual(1.5 * BYTES);
-    expect(copyRate).toBeLessThan(2 * TARGET_RATE);
+    expect(copyRate).toBeLessThan(4 * TARGET_RATE); // what fits in sockets is taken at once
     expect(dirtyRate).toBeGreaterThanOrEqual(0);
     expect(eta ?? 0).toBeGreaterThanOrEqual(0);
     expect(guestRate ?? Infinity).toBeGreaterThan(0);
