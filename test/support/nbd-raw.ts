@@ -92,8 +92,19 @@ export class RawNbd {
     this.#wake();
   }
 
-  /** `to`: the path of a unix socket, or a port of this machine. */
-  static connect(to: string | number): Promise<RawNbd> {
+  /** `to`: the path of a unix socket, or a port of this machine. A server's socket is there a moment before it listens. */
+  static async connect(to: string | number, tries = 40): Promise<RawNbd> {
+    for (;; tries--) {
+      const client = await RawNbd.#connect(to).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ECONNREFUSED' || tries === 0) throw error;
+        return null;
+      });
+      if (client !== null) return client;
+      await new Promise((resolve) => { setTimeout(resolve, 50); });
+    }
+  }
+
+  static #connect(to: string | number): Promise<RawNbd> {
     return new Promise((resolve, reject) => {
       const socket = connect({ ...(typeof to === 'string' ? { path: to } : { host: '127.0.0.1', port: to }), allowHalfOpen: true });
       const client = new RawNbd(socket);
