@@ -6,8 +6,6 @@ import { ourReplies, StuckScript, theirReplies, type JobStep } from './job-scrip
 export interface ScriptCell {
   readonly name: string;
   readonly steps: readonly JobStep[];
-  /** Whether an event comes before the reply to a command or after it is chance. */
-  readonly anyReplyOrder?: boolean;
 }
 
 const STUCK = 'stuck: ';
@@ -28,8 +26,7 @@ export async function differences(place: (name: string) => string, make: (folder
   const [theirs, ours] = await Promise.all([play('theirs', theirReplies), play('ours', ourReplies)]);
   const wrong: string[] = [];
   let at = 0;
-  for (const { name, steps, anyReplyOrder = false } of theirs.cells) {
-    if (anyReplyOrder) for (const { messages } of [ours, theirs]) repliesFirst(messages, at, steps);
+  for (const { name, steps } of theirs.cells) {
     for (const step of steps) {
       const [mine, yours] = [ours, theirs].map(({ messages }) => messages[at]?.join('\n       ') ?? '');
       if (mine !== yours || mine!.startsWith(STUCK)) wrong.push(`${name}: ${JSON.stringify(step)}\nours   ${mine}\ntheirs ${yours}`);
@@ -38,18 +35,4 @@ export async function differences(place: (name: string) => string, make: (folder
     }
   }
   return wrong.join('\n\n');
-}
-
-/** Moves what came before the reply of each command of a cell, or with the waits behind it, to behind the reply. */
-function repliesFirst(messages: string[][], from: number, steps: readonly JobStep[]): void {
-  let command = from;
-  for (const [index, step] of steps.entries()) {
-    const here = messages[from + index];
-    if (here === undefined) return;
-    if (Array.isArray(step)) command = from + index;
-    const first = messages[command]!;
-    const moved = command === from + index ? first.splice(0) : here.splice(0);
-    const isReply = (message: string): boolean => /^\{"(?:return|error)"/.test(message);
-    first.push(...moved.filter(isReply), ...moved.filter((message) => !isReply(message)));
-  }
 }

@@ -6,10 +6,13 @@ import type { JobStep } from './job-script.js';
 import { runOk } from './run.js';
 
 export const ERROR_POLICIES: readonly OnError[] = ['report', 'ignore', 'enospc', 'stop', 'auto'];
-export type FailingRequest = 'read' | 'write' | 'flush';
-/** Where a job meets errors. QEMU's backup does not flush its target at the end; ours does, and what comes of it is tried in unit tests. */
+export type FailingRequest = 'read' | 'write';
+/**
+ * Where a job meets errors. QEMU's backup does not flush its target at the end, and what its mirror's target may have lost in a
+ * flush that failed is not copied again; ours does both, and what comes of it is tried in unit tests.
+ */
 export const FAILING: readonly (readonly [kind: JobKind, request: FailingRequest])[] = [
-  ['mirror', 'read'], ['mirror', 'write'], ['mirror', 'flush'], ['active commit', 'read'], ['active commit', 'write'],
+  ['mirror', 'read'], ['mirror', 'write'], ['active commit', 'read'], ['active commit', 'write'],
   ['commit', 'read'], ['commit', 'write'], ['stream', 'read'], ['stream', 'write'], ['backup', 'read'], ['backup', 'write'],
 ];
 const EIO = 5;
@@ -101,8 +104,6 @@ export function errorCells(folder: string, kind: JobKind, request: FailingReques
     const ends = doesStop(policy, errno) && kind !== 'backup' ? ['resume', 'cancel'] as const : ['resume'] as const;
     return ends.map((stopped): ScriptCell => ({
       name: `${policy}, errno ${errno}, ${stopped}`, steps: errorCell(folder, { kind, request, errno }, policy, stopped, host),
-      // a flush may have ended before the reply is written
-      anyReplyOrder: request === 'flush',
     }));
   }));
 }

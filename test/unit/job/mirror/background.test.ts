@@ -19,7 +19,7 @@ test('READY and COMPLETED come after a flush of the target, which comes after th
   expect(order.filter((word, index) => word !== order[index - 1])).toEqual(['created', 'running', 'write', 'flush', 'ready', 'write', 'flush', 'waiting', 'pending', 'concluded', 'null']);
 });
 
-test('a failing flush is an error of the target: stopped, it is tried again', async () => {
+test('a failing flush is an error of the target: stopped, it is tried again, and what may be lost is copied again', async () => {
   const lab = await MirrorLab.create();
   let fail = 1;
   lab.disks.target.fault = ({ op }) => { if (op === 'flush' && fail-- > 0) throw new BlockError('IO', 'broken', { errno: 'EIO' }); };
@@ -27,8 +27,11 @@ test('a failing flush is an error of the target: stopped, it is tried again', as
   while (lab.job.status !== 'paused') await lab.turns(1);
   expect(lab.count('j ready')).toBe(0);
   expect(lab.mirror.blockJob.ioStatus).toBe('failed');
+  const writes = (): number => lab.disks.target.log.filter(({ op }) => op === 'write').length;
+  const before = writes();
   lab.job.resume();
   await lab.complete();
+  expect(writes()).toBeGreaterThan(before);
   expect(lab.equal).toBe(true);
 });
 
