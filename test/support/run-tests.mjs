@@ -51,7 +51,8 @@ function jest(args) {
   try {
     const options = `${process.env.NODE_OPTIONS ?? ''} --experimental-vm-modules --disable-warning=ExperimentalWarning`.trim();
     const bin = join('node_modules', 'jest', 'bin', 'jest.js');
-    const ok = run(process.execPath, [bin, '--maxWorkers=2', '--json', `--outputFile=${report}`, ...args], { NODE_OPTIONS: options });
+    // more than processors: many tests wait for peers and for time to pass
+    const ok = run(process.execPath, [bin, '--maxWorkers=3', '--json', `--outputFile=${report}`, ...args], { NODE_OPTIONS: options });
     const counted = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : null;
     return { ok, ...countTests(counted) };
   } finally {
