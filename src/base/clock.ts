@@ -10,7 +10,7 @@ export interface Clock {
 }
 
 /** A timer of Node's that is set for longer fires at once. */
-const MAX_SLEEP_MS = 2 ** 31 - 1;
+export const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   wallMs: () => Date.now(),
@@ -26,7 +26,7 @@ export const systemClock: Clock = {
       signal?.removeEventListener('abort', wake);
       resolve();
     };
-    const timer = setTimeout(wake, Math.min(ms, MAX_SLEEP_MS));
+    const timer = setTimeout(wake, Math.min(ms, MAX_TIMER_MS));
     signal?.addEventListener('abort', wake);
   }),
 };

@@ -1,6 +1,7 @@
 /**
  * Small reads and writes, and syncs, through io_uring: all that a turn of the event loop asks for goes to the kernel in
- * one call, and no thread is woken for it. A write that must last goes together with its sync, which begins without us. The thread pool costs several times as much for each request.
+ * one call, and no thread is woken for it. A write that must last goes together with its sync, which begins without us.
+ * The thread pool costs several times as much for each request.
  *
  * Nothing depends on it: where the kernel, a container or QUIESCE_NO_URING=1 forbids it, and whenever a request does not
  * end as wished, the thread pool does the work, and tells the error if there is one.

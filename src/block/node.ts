@@ -65,6 +65,8 @@ export interface OperationBlocker {
 /** Whether a write of zeros becomes write-zeroes, and may deallocate. */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
+const UNGUARDED: readonly ChangeGuard[] = [];
+
 export class BlockNode extends IoVerbs {
   /** How errors and traces call it: the file's name, mostly. */
   readonly name: string;
@@ -164,10 +166,10 @@ export class BlockNode extends IoVerbs {
       return rejected(error);
     }
     this.#inFlight++;
-    if (this.changeGuards.size > 0 && request.op !== 'read') return this.#guarded(request);
-    const running = this.#begin(request);
-    if (running !== DONE) return this.#finish(running, request);
-    this.#ended(request);
+    const guards = this.changeGuards.size > 0 && request.op !== 'read' ? [...this.changeGuards] : UNGUARDED;
+    const running = guards.length > 0 ? this.#beginGuarded(guards, request) : this.#begin(request);
+    if (running !== DONE) return this.#finish(running, request, guards);
+    this.#ended(request, UNGUARDED);
     return DONE;
   }
 
@@ -176,20 +178,10 @@ export class BlockNode extends IoVerbs {
     return this.#dispatch(request);
   }
 
-  async #guarded(request: BlockRequest): Promise<void> {
-    const guards = [...this.changeGuards];
-    try {
-      const ready = beginGuarded(guards, request);
-      if (ready !== null) await ready;
-      await this.#begin(request);
-    } catch (error) {
-      if (isWrite(request)) this.#failures++;
-      throw error;
-    } finally {
-      if (isWrite(request)) this.#tellWritten(request);
-      endGuarded(guards, request);
-      this.#leave();
-    }
+  async #beginGuarded(guards: readonly ChangeGuard[], request: BlockRequest): Promise<void> {
+    const ready = beginGuarded(guards, request);
+    if (ready !== null) await ready;
+    await this.#begin(request);
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
@@ -198,19 +190,20 @@ export class BlockNode extends IoVerbs {
     return this.submit(request);
   }
 
-  async #finish(running: Promise<void>, request: BlockRequest): Promise<void> {
+  async #finish(running: Promise<void>, request: BlockRequest, guards: readonly ChangeGuard[]): Promise<void> {
     try {
       await running;
     } catch (error) {
       if (isWrite(request)) this.#failures++;
       throw error;
     } finally {
-      this.#ended(request);
+      this.#ended(request, guards);
     }
   }
 
-  #ended(request: BlockRequest): void {
+  #ended(request: BlockRequest, guards: readonly ChangeGuard[]): void {
     if (isWrite(request)) this.#tellWritten(request);
+    endGuarded(guards, request);
     this.#leave();
   }
 

@@ -4,16 +4,13 @@
  * the average, or with a burst rate (`-max`) what a burst of `-max-length` seconds brings; in bursts of more than one
  * second a second bucket keeps to the burst rate.
  */
-import { systemClock, type Clock } from '../base/clock.js';
+import { MAX_TIMER_MS, systemClock, type Clock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
 import type { Admission } from './backend.js';
 import type { BlockRequest } from './request.js';
 import { BUCKETS, changedLimits, LIMIT_PROPERTIES, UNLIMITED, validateLimits, withProperty, type BucketName, type ThrottleLimits } from './throttle-limits.js';
 
 type Direction = 'read' | 'write';
-
-/** A timer of Node's that is set for longer than this fires at once. */
-const MAX_SLEEP_MS = 2 ** 31 - 1;
 
 class Bucket {
   readonly average: number;
@@ -221,11 +218,11 @@ export class ThrottleGroup {
   #arm(direction: Direction, member: ThrottleMember, seconds: number): void {
     const timer = new AbortController();
     this.#timer[direction] = timer;
-    const ms = Math.min(seconds * 1000, MAX_SLEEP_MS);
+    const ms = Math.min(seconds * 1000, MAX_TIMER_MS);
     void this.#clock.sleep(ms, timer.signal).then(() => {
       if (this.#timer[direction] !== timer) return;
       this.#timer[direction] = null;
-      if (ms === MAX_SLEEP_MS) return this.#next(direction);
+      if (ms === MAX_TIMER_MS) return this.#next(direction);
       // The one that was waited for goes without being measured again: a timer's rounding must not hold it up
       if (member.waiting[direction].length > 0) {
         this.#turn[direction] = this.#members.indexOf(member);

@@ -75,7 +75,7 @@ export class WriteGate {
   #arm(): void {
     const timer = new AbortController();
     this.#timer = timer;
-    void this.#clock.sleep(Math.max(1, Math.min(this.#paidAt - this.#clock.monotonicMs(), MAX_SLEEP_MS)), timer.signal).then(() => {
+    void this.#clock.sleep(Math.max(1, this.#paidAt - this.#clock.monotonicMs()), timer.signal).then(() => {
       if (this.#timer === timer) this.#restart();
     });
   }
@@ -85,5 +85,3 @@ export class WriteGate {
 const BURST_MS = 100;
 /** One large write must not keep the next ones out for minutes. */
 export const MAX_DEBT_MS = 2000;
-/** A timer of Node's that is set for longer fires at once. */
-const MAX_SLEEP_MS = 2 ** 31 - 1;

@@ -121,10 +121,7 @@ export class ClientPool {
     this.#rejectQueue(error);
     for (const connection of this.#live.filter(({ inFlight }) => inFlight > 0)) {
       this.#live.splice(this.#live.indexOf(connection), 1);
-      if (this.#live.length === 0 && this.#changes > this.#flushed) {
-        this.#losses++;
-        this.#unflushedLost = true;
-      }
+      this.#noteLoss(true);
       connection.onDeath = (_error, unanswered) => { for (const request of unanswered) request.reject(error); };
       connection.destroy(error);
     }
@@ -177,10 +174,7 @@ export class ClientPool {
     if (at >= 0) this.#live.splice(at, 1);
     if (this.#failure !== null || error.code === 'PROTOCOL') return this.#giveUp(this.#failure ?? error, unanswered);
     const waits = (this.#options.reconnectDelayMs ?? 0) > 0;
-    if (this.#live.length === 0 && this.#changes > this.#flushed) {
-      this.#losses++;
-      if (!waits) this.#unflushedLost = true;
-    }
+    this.#noteLoss(!waits);
     const again: NbdRequest[] = [];
     for (const request of unanswered) {
       const resend = request.repeatable && (waits || (this.#live.length > 0 && !CHANGING.includes(request.command)));
@@ -194,6 +188,13 @@ export class ClientPool {
     this.#queue.unshift(...again);
     if (this.#live.length > 0) this.#pump();
     else if (this.#queue.length > 0) this.#reconnecting ??= this.#reconnect();
+  }
+
+  /** A connection has gone. `tells`: flushes fail where it was the last one, with confirmed changes that none had covered. */
+  #noteLoss(tells: boolean): void {
+    if (this.#live.length > 0 || this.#changes === this.#flushed) return;
+    this.#losses++;
+    if (tells) this.#unflushedLost = true;
   }
 
   /** Nothing the server said can be trusted any more, or the client is closed. */

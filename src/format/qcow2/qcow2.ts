@@ -1,5 +1,6 @@
 /** The qcow2 driver: opens, validates, wires the parts together, and closes in the order that leaves a clean image. */
 import { alignUp } from '../../base/bytes.js';
+import { MAX_TIMER_MS } from '../../base/clock.js';
 import { DONE, rejected } from '../../base/done.js';
 import { BlockError } from '../../base/errors.js';
 import type {
@@ -29,8 +30,6 @@ import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
 import { PendingVmState } from './vmstate-area.js';
-
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export async function openQcow2(node: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
   const file = new BlockChild('file', 'file', node);
