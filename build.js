@@ -65,7 +65,7 @@ const FREQUENT = [
   ['snapshot', 'delete', 'a', 's'],
 ];
 
-/** What the last of these commands copies between. */
+/** And a copy between servers, whose functions are compiled ahead too: their sockets and images. */
 const SERVED = [['from', 'served'], ['to', 'empty']];
 const ON_SERVERS = ['nbd', 'copy', ...SERVED.map(([socket]) => `nbd+unix:///?socket=${socket}`)];
 
@@ -78,7 +78,8 @@ async function compileAhead(cli) {
     for (const [, image] of SERVED) writeFileSync(join(images, image), Buffer.alloc(4 * 1024 * 1024, image));
     const servers = SERVED.map(([socket, image]) => spawn(...program('nbd', ['-k', join(images, socket), '-f', 'raw', '-t', '-e', '8', image])));
     try {
-      for (let tries = 0; tries < 1200 && SERVED.some(([socket]) => !existsSync(join(images, socket))); tries++) await sleep(25);
+      const ended = () => servers.some(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null);
+      for (let tries = 0; tries < 1200 && !ended() && SERVED.some(([socket]) => !existsSync(join(images, socket))); tries++) await sleep(25);
       spawnSync(...program('main', ON_SERVERS));
     } finally {
       for (const server of servers) {
