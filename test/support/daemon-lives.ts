@@ -70,7 +70,8 @@ function isOf(child: ChildProcess, pidFile: string): boolean {
 }
 
 /** Writes here and there within the first `bytes` until it is stopped, or the server is gone. */
-export function startGuest(socket: string, bytes: number, seed: number): { stop(): Promise<number> } {
+/** `pauseMs`: between its writes. */
+export function startGuest(socket: string, bytes: number, seed: number, pauseMs = 0): { stop(): Promise<number> } {
   let stopped = false;
   const writing = (async (): Promise<number> => {
     const client = await NbdClient.open({ address: { type: 'unix', path: socket }, exportName: 'disk' });
@@ -80,6 +81,7 @@ export function startGuest(socket: string, bytes: number, seed: number): { stop(
         await client.write((n * 7919 * 512 * seed) % bytes, Buffer.alloc(512, (n + seed) % 251 + 1));
         written++;
         if (n % 50 === 0) await client.flush();
+        if (pauseMs > 0) await sleep(pauseMs);
       }
     } catch {
       // it was killed
