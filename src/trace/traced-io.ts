@@ -28,3 +28,30 @@ export interface TracedIo {
   /** What a message said: why it was made (`l2-alloc`, `cow`, …), '' for nothing. */
   readonly cause: string;
 }
+
+/** Many of them in columns, in order of `queued` where known (else of the first time known). What viewers hold of a trace. */
+export interface IoTable {
+  readonly count: number;
+  readonly device: Uint32Array;
+  readonly sector: Float64Array;
+  readonly bytes: Uint32Array;
+  readonly category: Uint32Array;
+  readonly pid: Uint32Array;
+  readonly queued: Float64Array;
+  readonly gotRequest: Float64Array;
+  readonly inserted: Float64Array;
+  readonly issued: Float64Array;
+  readonly completed: Float64Array;
+  readonly error: Uint16Array;
+  /** Rows of this table, -1 for none. */
+  readonly parent: Int32Array;
+  readonly mergedInto: Int32Array;
+  /** Indices into `causes`; 0 is ''. */
+  readonly cause: Uint16Array;
+  readonly causes: readonly string[];
+  readonly processes: ReadonlyMap<number, string>;
+  /** What our own recordings say of each device: the layer and the node or file, such as 'guest disk vm.qcow2'. */
+  readonly deviceNames: ReadonlyMap<number, string>;
+  /** The last time in the trace, ns. */
+  readonly endNs: number;
+}
