@@ -63,9 +63,8 @@ export interface RecordBatch {
   /** Offset of the payload within `payloads`, without the id of a cgroup, and its length. */
   readonly pduOffset: Uint32Array;
   readonly pduLength: Uint16Array;
+  /** Numbers in those of timestamps have their lowest byte first, whatever the file has; in those of remap, split and unplug the upper byte comes first. */
   readonly payloads: Uint8Array;
-  /** Whether numbers inside payloads of timestamps have their upper byte first. (Those of remap, split and unplug always have.) */
-  readonly bigEndian: boolean;
 }
 
 /** What reading found besides records: nothing is skipped without being counted. */
@@ -74,13 +73,15 @@ export interface ReadFindings {
   skippedBytes: number;
   /** Places where that happened. */
   skips: number;
-  /** Records that were earlier than one before them in the same file. */
+  /** Records that were earlier than one before them in the same file. They are put in order; one that comes too late for that gets the last time told. */
   outOfOrder: number;
 }
 
 /** A trace as a stream of batches in order of time. */
 export interface TraceReader extends AsyncIterable<RecordBatch> {
   readonly findings: ReadFindings;
+  /** Bytes read so far, and of all files; null for a stream. */
+  readonly progress: { readonly bytes: number; readonly total: number | null };
   /** Names of processes by pid, as far as read. */
   readonly processes: ReadonlyMap<number, string>;
   /** ns since 1970 of time 0, or null where the trace does not tell. */
