@@ -113,9 +113,12 @@ export { NbdDriver, openNbdDriver, openNbdName, type NbdDriverOptions } from './
 export { NullDriver } from './protocol/null.js';
 export { objectHelp } from './qom/help.js';
 export { ObjectModel, type ShownProperties } from './qom/object-model.js';
+export { buildIoTable, type BuiltIoTable, type IoTableOptions, type IoTableProgress } from './trace/analysis/io-table.js';
+export type { PairingCounts } from './trace/analysis/pairing-listener.js';
 export { openTrace, type OpenTraceOptions } from './trace/read/open.js';
 export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';
 export type { TraceSink } from './trace/sink.js';
+export type { IoTable, TracedIo } from './trace/traced-io.js';
 export { visit, type VisitMode } from './qapi/visit.js';
 export { EXTENSION_PREFIX, schema } from './qapi/schema.js';
 export { introspect } from './qapi/introspect.js';

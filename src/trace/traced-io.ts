@@ -4,7 +4,7 @@
 
 /** Times are ns as in `RecordBatch`, NaN where no such record was seen. */
 export interface TracedIo {
-  /** Counted in order of being closed, from 0; those that were never closed come last. */
+  /** Counted in order of being opened (queued, or seen first), from 0: the row in an `IoTable`. */
   readonly id: number;
   readonly device: number;
   /** Of 512 bytes. */
@@ -21,9 +21,9 @@ export interface TracedIo {
   readonly completed: number;
   /** Positive errno, 0 for success. */
   readonly error: number;
-  /** The request of the layer above that it was made for (a remap links them), -1 for none or not known. */
+  /** The id of the request of the layer above that it was made for (a remap links them), -1 for none or not known. */
   readonly parent: number;
-  /** The request it was merged into, -1 for none. */
+  /** The id of the request it was merged into, -1 for none. */
   readonly mergedInto: number;
   /** What a message said: why it was made (`l2-alloc`, `cow`, …), '' for nothing. */
   readonly cause: string;
