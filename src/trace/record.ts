@@ -44,7 +44,7 @@ export const QUIESCE_MAJOR = 4000;
  */
 export interface RecordBatch {
   readonly count: number;
-  /** ns since the first event of the trace (a record that is no notification); exact up to 104 days. Notifications keep their place in the order. */
+  /** ns since the first event or message of the trace; exact up to 104 days. Other notifications keep their place in the order. */
   readonly time: Float64Array;
   /** 0 for notifications and what the kernel did not count. */
   readonly sequence: Uint32Array;

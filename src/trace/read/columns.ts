@@ -1,5 +1,5 @@
 /** Columns that are filled record by record: what decoders write into and readers lend out. */
-import type { RecordBatch } from '../record.js';
+import { Category, Notify, type RecordBatch } from '../record.js';
 
 /** A batch of long payloads ends early, so that its memory is bounded. */
 const MAX_PAYLOAD_BYTES = 2 * 1024 * 1024;
@@ -46,8 +46,9 @@ export class Columns implements RecordBatch {
     this.payloadBytes = 0;
   }
 
-  isNotify(index: number): boolean {
-    return (this.category[index]! & 0x400) !== 0;
+  /** Whether the record tells of no moment: all notifications but messages. */
+  isTimeless(index: number): boolean {
+    return (this.category[index]! & Category.NOTIFY) !== 0 && this.action[index] !== Notify.MESSAGE;
   }
 
   /** Makes bytes `from` to `to` of `data` the payload of the record `index`. */

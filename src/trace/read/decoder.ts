@@ -19,9 +19,9 @@ const MAX_CANDIDATES = 64;
 /** The three bytes of a magic that no version changes, and how far into a record they are. */
 const MARK = { little: { bytes: Buffer.from('tae'), at: 1 }, big: { bytes: Buffer.from('eat'), at: 0 } } as const;
 
-/** What the files of one trace share: times are told relative to one high word, so that they are exact. */
+/** What the files of one trace share: times are told relative to one high word, so that they are exact (those of events; a dump's notifications may be far from them). */
 export interface TimeBase {
-  /** Of the first event, once known. */
+  /** Of the first event that was seen, once there is any record. */
   high: number | null;
 }
 
@@ -46,7 +46,6 @@ export class RecordDecoder {
   /** 0: lost, or not begun. */
   #header: Header | 0 = 0;
   #inSkip = false;
-  #lastTime = -Infinity;
 
   constructor(bufferBytes: number, base: TimeBase, names: Map<number, string>, findings: ReadFindings) {
     this.#buffer = Buffer.alloc(Math.max(bufferBytes, MIN_BUFFER_BYTES));
@@ -74,7 +73,6 @@ export class RecordDecoder {
    * the magic behind it, unless that is `hasty`.
    */
   decode(into: Columns, atEnd: boolean, hasty = false): boolean {
-    const first = into.count;
     while (!into.full) {
       if (this.#header === 0 && !this.#search(atEnd)) break;
       const header = this.#header as Header;
@@ -88,7 +86,6 @@ export class RecordDecoder {
       // the record is whole, and what is behind it is not one
       if (fit === 'no') this.#header = 0;
     }
-    this.#placeNotifications(into, first);
     return into.full;
   }
 
@@ -218,10 +215,19 @@ export class RecordDecoder {
     this.#at = end;
     this.found = true;
     this.#inSkip = false;
-    if ((category & Category.NOTIFY) === 0) this.#base.high ??= high;
-    // a notification before the first event: it gets that one's time
-    into.time[index] = this.#base.high === null ? -Infinity : (high - this.#base.high) * TWO_32 + low;
+    this.#base.high ??= this.#firstHigh(at, header);
+    into.time[index] = (high - this.#base.high) * TWO_32 + low;
     if ((category & Category.NOTIFY) !== 0) this.#notify(into, index, high, low);
+  }
+
+  /** Of the time of the first event at or behind `at`; of what is there where none is in sight. */
+  #firstHigh(at: number, header: Header): number {
+    const high = (record: number): number => this.#view.getUint32(record + (this.#little ? 12 : 8), this.#little);
+    for (let record = at; record + header <= this.#end && this.#isMagic(record); record += header + this.#pduLength(record, header)) {
+      const action = this.#view.getUint32(record + (header === HEADER_BYTES[7] ? 28 : this.#little ? 32 : 36), this.#little);
+      if ((action >>> 16 & Category.NOTIFY) === 0 || (action & 0xff) === Notify.MESSAGE) return high(record);
+    }
+    return high(at);
   }
 
   #notify(into: Columns, index: number, high: number, low: number): void {
@@ -240,18 +246,5 @@ export class RecordDecoder {
       payload.setUint32(4, nanoseconds, true);
       this.wallClock ??= { epochNs: BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds), at: BigInt(high) * BigInt(TWO_32) + BigInt(low) };
     }
-  }
-
-  /** Notifications keep their place: not before the event before them, nor after the one behind them (`blkparse -d` leaves their times as they were). */
-  #placeNotifications(into: Columns, first: number): void {
-    let pending = first;
-    for (let index = first; index < into.count; index++) {
-      if (into.isNotify(index)) continue;
-      const time = into.time[index]!;
-      for (; pending < index; pending++) into.time[pending] = Math.min(Math.max(into.time[pending]!, this.#lastTime), time);
-      pending = index + 1;
-      this.#lastTime = time;
-    }
-    into.time.fill(this.#lastTime, pending, into.count);
   }
 }

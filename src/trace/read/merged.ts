@@ -91,7 +91,7 @@ export class MergedTrace implements TraceReader {
   #findGenesis(heads: readonly Head[]): void {
     for (const { block } of heads) {
       for (let index = 0; index < block.count; index++) {
-        if (block.isNotify(index)) continue;
+        if (block.isTimeless(index)) continue;
         this.#genesis = Math.min(this.#genesis ?? Infinity, block.time[index]!);
         break;
       }

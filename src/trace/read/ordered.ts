@@ -26,6 +26,7 @@ export class OrderedStream {
   #reading: Promise<number> | null = null;
   #ended = false;
   #checked = 0;
+  #lastTime = -Infinity;
   #newest = -Infinity;
   #floor = -Infinity;
   #disordered = false;
@@ -75,7 +76,22 @@ export class OrderedStream {
     return null;
   }
 
+  /** Records without a moment of their own keep their place: not before the event before them, nor after the one behind (`blkparse -d` leaves their times as they were). */
+  #place(): void {
+    const { time, count } = this.#filling;
+    let pending = this.#checked;
+    for (let index = pending; index < count; index++) {
+      if (this.#filling.isTimeless(index)) continue;
+      const at = time[index]!;
+      for (; pending < index; pending++) time[pending] = Math.min(Math.max(time[pending]!, this.#lastTime), at);
+      pending = index + 1;
+      this.#lastTime = at;
+    }
+    time.fill(this.#lastTime, pending, count);
+  }
+
   #check(): void {
+    this.#place();
     const { time, count } = this.#filling;
     for (let index = this.#checked; index < count; index++) {
       const at = time[index]!;
@@ -83,7 +99,7 @@ export class OrderedStream {
         this.#newest = at;
         continue;
       }
-      if (!this.#filling.isNotify(index)) this.decoder.findings.outOfOrder++;
+      if (!this.#filling.isTimeless(index)) this.decoder.findings.outOfOrder++;
       this.#disordered = true;
       if (at < this.#floor) time[index] = this.#floor;
     }
