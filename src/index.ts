@@ -119,6 +119,7 @@ export { openTrace, type OpenTraceOptions } from './trace/read/open.js';
 export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';
 export type { TraceSink } from './trace/sink.js';
 export type { IoTable, TracedIo } from './trace/traced-io.js';
+export { TraceRecorder, type TraceRecorderOptions, type TraceSummary } from './trace/recorder.js';
 export { visit, type VisitMode } from './qapi/visit.js';
 export { EXTENSION_PREFIX, schema } from './qapi/schema.js';
 export { introspect } from './qapi/introspect.js';

@@ -9,6 +9,9 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** Monotonic milliseconds with a fraction, without making an object. For those who ask often. */
+export const preciseMs = (): number => performance.now();
+
 /** A timer of Node's that is set for longer fires at once. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 

@@ -25,14 +25,24 @@ export function needsPadding(limits: BlockLimits): boolean {
 export class AlignedIo {
   readonly #driver: BlockDriver;
   readonly #issue: (request: BlockRequest) => Promise<void>;
-  readonly #onRmw: (offset: number, bytes: number) => void;
+  readonly #onWait: (request: BlockRequest) => void;
+  readonly #onSplit: (request: BlockRequest, at: number) => void;
   /** Aligned writes hold their range shared, padded ones exclusive: a read-modify-write never undoes a neighbour. */
   readonly #ranges = new RangeLock();
 
-  constructor(driver: BlockDriver, issue: (request: BlockRequest) => Promise<void>, onRmw: (offset: number, bytes: number) => void) {
+  constructor(
+    driver: BlockDriver, issue: (request: BlockRequest) => Promise<void>,
+    onWait: (request: BlockRequest) => void, onSplit: (request: BlockRequest, at: number) => void,
+  ) {
     this.#driver = driver;
     this.#issue = issue;
-    this.#onRmw = onRmw;
+    this.#onWait = onWait;
+    this.#onSplit = onSplit;
+  }
+
+  /** Whether the request goes to the driver as it is. */
+  passes(request: BlockRequest): boolean {
+    return (request.op !== 'read' && request.op !== 'write') || this.#goesAsItIs(request);
   }
 
   read(request: BlockRequest): Promise<void> {
@@ -50,7 +60,7 @@ export class AlignedIo {
       const end = alignUp(part.offset + part.bytes, align);
       const lease = await bounce(end - start);
       try {
-        await this.#readPadded(start, lease.buffer, part);
+        await this.#readPadded(start, lease.buffer, part, '');
         part.buffer!.set(lease.buffer.subarray(part.offset - start, part.offset - start + part.bytes));
       } finally {
         lease.release();
@@ -83,7 +93,7 @@ export class AlignedIo {
       const start = alignDown(part.offset, align);
       const end = alignUp(part.offset + part.bytes, align);
       const unaligned = start !== part.offset || end !== part.offset + part.bytes;
-      const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#ranges.acquire(start, end, unaligned);
+      const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#turn(request, start, end, unaligned);
       try {
         if (this.#fits(part)) {
           if (part.offset === request.offset) this.#driver.debugEvent?.('pwritev');
@@ -97,13 +107,18 @@ export class AlignedIo {
     }
   }
 
+  #turn(request: BlockRequest, start: number, end: number, alone: boolean): Promise<RangeHold> {
+    this.#onWait(request);
+    return this.#ranges.acquire(start, end, alone);
+  }
+
   /** Write-zeroes and discard go down as they are, but never into the middle of a read-modify-write, which would undo them. */
   async deallocate(request: BlockRequest): Promise<void> {
     const align = this.#driver.limits.requestAlignment;
     const start = alignDown(request.offset, align);
     const end = alignUp(request.offset + request.bytes, align);
     const unaligned = start !== request.offset || end !== request.offset + request.bytes;
-    const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#ranges.acquire(start, end, unaligned);
+    const hold = this.#ranges.tryAcquire(start, end, unaligned) ?? await this.#turn(request, start, end, unaligned);
     try {
       await this.#issue(request);
     } finally {
@@ -120,7 +135,9 @@ export class AlignedIo {
       if (head > 0 || tail > 0) await this.#readAround(part, buffer, start, head, tail);
       if (first) this.#driver.debugEvent?.('pwritev');
       buffer.set(part.buffer!, head);
-      await this.#issue(makeRequest('write', start, end - start, buffer, part.flags, part.ioClass));
+      const write = makeRequest('write', start, end - start, buffer, part.flags, part.ioClass, undefined, wholeOf(part));
+      if (head > 0 || tail > 0) write.cause = 'rmw';
+      await this.#issue(write);
     } finally {
       lease.release();
     }
@@ -130,26 +147,27 @@ export class AlignedIo {
   async #readAround(part: BlockRequest, buffer: Uint8Array, start: number, head: number, tail: number): Promise<void> {
     const driver = this.#driver;
     const align = driver.limits.requestAlignment;
-    this.#onRmw(part.offset, part.bytes);
     const single = buffer.byteLength === align; // both ends lie in it, one read gives them
     if (head > 0) driver.debugEvent?.('pwritev_rmw_head');
     if (tail > 0 && single) driver.debugEvent?.('pwritev_rmw_tail');
-    if (head > 0 || single) await this.#readPadded(start, buffer.subarray(0, align), part);
+    if (head > 0 || single) await this.#readPadded(start, buffer.subarray(0, align), part, 'rmw');
     if (head > 0) driver.debugEvent?.('pwritev_rmw_after_head');
     if (tail > 0 && !single) {
       driver.debugEvent?.('pwritev_rmw_tail');
-      await this.#readPadded(start + buffer.byteLength - align, buffer.subarray(buffer.byteLength - align), part);
+      await this.#readPadded(start + buffer.byteLength - align, buffer.subarray(buffer.byteLength - align), part, 'rmw');
     }
     if (tail > 0) driver.debugEvent?.('pwritev_rmw_after_tail');
   }
 
   /** Reads an aligned range whose end may lie past the end of the node: what is not there is zeros. */
-  async #readPadded(start: number, into: Uint8Array, cause: BlockRequest): Promise<void> {
+  async #readPadded(start: number, into: Uint8Array, part: BlockRequest, cause: string): Promise<void> {
     if (start >= this.#driver.length()) {
       into.fill(0);
       return;
     }
-    await this.#issue(makeRequest('read', start, into.byteLength, into, 0, cause.ioClass));
+    const read = makeRequest('read', start, into.byteLength, into, 0, part.ioClass, undefined, wholeOf(part));
+    read.cause = cause;
+    await this.#issue(read);
   }
 
   #goesAsItIs(request: BlockRequest): boolean {
@@ -169,10 +187,16 @@ export class AlignedIo {
     while (done < request.bytes) {
       const offset = request.offset + done;
       const bytes = Math.min(request.bytes - done, limit === Infinity ? Infinity : alignDown(offset + limit, align) - offset);
+      if (done > 0) this.#onSplit(request, offset);
       yield done === 0 && bytes === request.bytes
         ? request
-        : makeRequest(request.op, offset, bytes, request.buffer!.subarray(done, done + bytes), request.flags, request.ioClass);
+        : makeRequest(request.op, offset, bytes, request.buffer!.subarray(done, done + bytes), request.flags, request.ioClass, undefined, request);
       done += bytes;
     }
   }
+}
+
+/** What the node was asked for: the part itself, or what it is a part of. (Only a trace asks.) */
+function wholeOf(part: BlockRequest): BlockRequest | null {
+  return part.lane === null ? part.parent : part;
 }

@@ -2,6 +2,7 @@
  * A user's door to a node: exports, jobs and the command line submit here. Admission (throttling, scheduling by class)
  * is about who asks, so it lives here and never in the graph: no node waits on policy, and no lock is held meanwhile.
  */
+import type { TraceTask } from '../trace/sink.js';
 import type { BlockNode } from './node.js';
 import { NO_USE, type EdgeUse, type NodeUser } from './permissions.js';
 import { RequestFlag, type BlockRequest } from './request.js';
@@ -20,6 +21,8 @@ export class BlockBackend implements NodeUser {
   /** Every write is on stable storage before it is answered. */
   writethrough = false;
   use: EdgeUse = NO_USE;
+  /** Who asks here, for a trace; null is the program itself. */
+  task: TraceTask | null = null;
   /** Doors in the order in which they were made. */
   readonly serial = ++made;
   #node: BlockNode;
@@ -41,6 +44,8 @@ export class BlockBackend implements NodeUser {
   }
 
   submit(request: BlockRequest): Promise<void> {
+    const { trace } = this.#node;
+    if (trace !== null) trace.enter(request, this.task);
     const now = this.admission === null && request.signal === undefined && !this.writethrough && !this.#node.draining;
     return now ? this.#node.submit(request) : this.#submitAdmitted(request);
   }
@@ -53,8 +58,14 @@ export class BlockBackend implements NodeUser {
 
   async #submitAdmitted(request: BlockRequest): Promise<void> {
     const wait = this.admission === null ? null : this.admission(request);
-    if (wait !== null) await wait;
-    request.signal?.throwIfAborted();
+    if (wait !== null || this.#node.draining) this.#node.trace?.waits(request);
+    try {
+      if (wait !== null) await wait;
+      request.signal?.throwIfAborted();
+    } catch (error) {
+      this.#node.trace?.complete(request, error);
+      throw error;
+    }
     while (this.#node.draining) await this.#node.resumed();
     await this.#node.submit(this.writethrough ? durable(request) : request);
   }

@@ -5,6 +5,7 @@
 import type { BlockLimits, BlockStatus } from './driver.js';
 import { IoVerbs } from './io-verbs.js';
 import type { BlockNode } from './node.js';
+import type { EdgeLanes } from './node-trace.js';
 import { NO_USE, type ChildRole, type EdgeUse, type NodeUser } from './permissions.js';
 import type { BlockRequest } from './request.js';
 
@@ -17,6 +18,10 @@ export class BlockChild extends IoVerbs implements NodeUser {
   /** The node whose driver holds this edge; set when that node is made. */
   parent: BlockNode | null = null;
   use: EdgeUse = NO_USE;
+  /** Whom the one works for who makes requests without knowing for what: the holder of a format's metadata mutex. Known to traces only. */
+  holder: BlockRequest | null = null;
+  /** Made and kept by NodeTrace. */
+  lanes: EdgeLanes | null = null;
   /** How many jobs rely on it: no command may change what lies below meanwhile. */
   frozen = 0;
   #node: BlockNode;
@@ -53,10 +58,13 @@ export class BlockChild extends IoVerbs implements NodeUser {
 
   /** Waits for the end of a drained section here, above the node: the graph may put another one below meanwhile. */
   override submit(request: BlockRequest): Promise<void> {
-    return this.#node.draining ? this.#submitLater(request) : this.#node.submit(request);
+    const node = this.#node;
+    if (node.trace !== null) node.trace.cross(this, request);
+    return node.draining ? this.#submitLater(request) : node.submit(request);
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
+    this.#node.trace?.waits(request);
     return (await this.settled()).submit(request);
   }
 
@@ -69,11 +77,6 @@ export class BlockChild extends IoVerbs implements NodeUser {
   async settled(): Promise<BlockNode> {
     while (this.#node.draining) await this.#node.resumed();
     return this.#node;
-  }
-
-  /** Why this edge is used now (`l2-alloc`, `cow`, …), for a trace. */
-  cause(cause: string, offset: number, bytes: number): void {
-    this.#node.trace?.cause(this.#node.name, cause, offset, bytes);
   }
 
   /** A point of the format's work that error injection can hook (QEMU's BLKDBG_EVENT); names as in QEMU. */

@@ -16,7 +16,7 @@ export function* deallocationParts(request: BlockRequest, unit: number, most: nu
   const step = most === Infinity ? Infinity : Math.max(alignDown(most, unit), unit);
   const cut = (from: number, to: number): BlockRequest => from === request.offset && to === end
     ? request
-    : makeRequest(request.op, from, to - from, null, request.flags, request.ioClass);
+    : makeRequest(request.op, from, to - from, null, request.flags, request.ioClass, undefined, request);
   if (firstWhole > request.offset) yield { part: cut(request.offset, firstWhole), whole: false };
   for (let at = firstWhole; at < lastWhole;) {
     const stop = Math.min(at + step, lastWhole);

@@ -5,7 +5,7 @@
 import { assert } from '../base/assert.js';
 import { formatRange, isZero } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
-import { BlockError, errnoOf } from '../base/errors.js';
+import { BlockError } from '../base/errors.js';
 import type { TraceSink } from '../trace/sink.js';
 import { AlignedIo, needsPadding } from './aligned-io.js';
 import { beginGuarded, endGuarded, type ChangeGuard } from './change-guard.js';
@@ -14,8 +14,9 @@ import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
 import { IoVerbs } from './io-verbs.js';
+import { NodeTrace } from './node-trace.js';
 import type { NodeUser } from './permissions.js';
-import { makeRequest, RequestFlag, type BlockRequest } from './request.js';
+import { makeRequest, remakeRequest, RequestFlag, type BlockRequest } from './request.js';
 
 interface BlockNodeOptions {
   readonly name: string;
@@ -93,7 +94,8 @@ export class BlockNode extends IoVerbs {
   readonly blockers = new Set<OperationBlocker>();
   /** Held by its name in the graph, or by whoever made it: it stays open when the last parent lets go. */
   pinned: boolean;
-  trace: TraceSink | null;
+  /** Who hears of every request; see `traceTo`. */
+  trace: NodeTrace | null = null;
   /** Drop flushes. */
   noFlush: boolean;
   /** End of the farthest write so far. */
@@ -117,7 +119,6 @@ export class BlockNode extends IoVerbs {
     this.name = options.name;
     this.driver = options.driver;
     this.readOnly = options.readOnly ?? false;
-    this.trace = options.trace ?? null;
     this.pinned = options.pinned ?? false;
     this.#writethrough = options.writethrough ?? false;
     this.noFlush = options.noFlush ?? false;
@@ -130,6 +131,7 @@ export class BlockNode extends IoVerbs {
     this.discardMode = options.discard ?? 'unmap';
     this.#durable = { changes: 0, failures: 0, length: this.driver.length() };
     this.refreshLimits();
+    this.traceTo(options.trace ?? null);
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
     for (const bitmap of this.driver.shownBitmaps ?? []) this.bitmaps.anonymous.add(bitmap);
@@ -139,8 +141,13 @@ export class BlockNode extends IoVerbs {
   /** After the driver's limits may have changed. On a drained node. */
   refreshLimits(): void {
     this.#aligned = needsPadding(this.driver.limits)
-      ? new AlignedIo(this.driver, (request) => this.#issue(request), (offset, bytes) => this.trace?.cause(this.name, 'rmw', offset, bytes))
+      ? new AlignedIo(this.driver, (request) => this.#issue(request), (request) => this.trace?.waits(request), (request, at) => this.trace?.splits(request, at))
       : null;
+  }
+
+  /** Tells another sink from now on, or none. */
+  traceTo(sink: TraceSink | null): void {
+    this.trace = sink === null ? null : new NodeTrace(sink, this, (request) => this.#aligned?.passes(request) ?? true);
   }
 
   /** The edges below, in order (file, backing). */
@@ -159,16 +166,19 @@ export class BlockNode extends IoVerbs {
 
   /** Never throws: all errors are rejections. Returns DONE where the request ended at once. */
   override submit(request: BlockRequest): Promise<void> {
+    if (this.trace !== null) this.trace.arrive(request);
     if (this.#drainDepth > 0) return this.#submitLater(request);
     try {
       this.#validate(request);
     } catch (error) {
+      this.trace?.complete(request, error);
       return rejected(error);
     }
     this.#inFlight++;
     const guards = this.changeGuards.size > 0 && request.op !== 'read' ? [...this.changeGuards] : UNGUARDED;
     const running = guards.length > 0 ? this.#beginGuarded(guards, request) : this.#begin(request);
     if (running !== DONE) return this.#finish(running, request, guards);
+    if (this.trace !== null) this.trace.complete(request, null, true);
     this.#ended(request, UNGUARDED);
     return DONE;
   }
@@ -180,12 +190,15 @@ export class BlockNode extends IoVerbs {
 
   async #beginGuarded(guards: readonly ChangeGuard[], request: BlockRequest): Promise<void> {
     const ready = beginGuarded(guards, request);
-    if (ready !== null) await ready;
+    if (ready !== null) {
+      this.trace?.waits(request);
+      await ready;
+    }
     await this.#begin(request);
   }
 
   async #submitLater(request: BlockRequest): Promise<void> {
-    this.#validate(request);
+    this.trace?.waits(request);
     while (this.#drainDepth > 0) await this.resumed();
     return this.submit(request);
   }
@@ -195,8 +208,10 @@ export class BlockNode extends IoVerbs {
       await running;
     } catch (error) {
       if (isWrite(request)) this.#failures++;
+      this.trace?.complete(request, error);
       throw error;
     } finally {
+      this.trace?.complete(request, null);
       this.#ended(request, guards);
     }
   }
@@ -333,7 +348,7 @@ export class BlockNode extends IoVerbs {
     if (end > this.writeHighestOffset) this.writeHighestOffset = end;
     if (this.detectZeroes !== 'off' && isZero(request.buffer!)) {
       const flags = request.flags | (this.detectZeroes === 'unmap' ? RequestFlag.MAY_UNMAP : 0);
-      return this.#writeZeroes(makeRequest('write-zeroes', request.offset, request.bytes, null, flags, request.ioClass));
+      return this.#writeZeroes(remakeRequest(request, flags, 'write-zeroes', null));
     }
     if (this.#aligned === null) this.driver.debugEvent?.('pwritev');
     const writing = this.#aligned === null ? this.#issue(request) : this.#aligned.write(request);
@@ -364,7 +379,7 @@ export class BlockNode extends IoVerbs {
   /** Where the driver has no better way. */
   async #persist(writing: Promise<void>, request: BlockRequest): Promise<void> {
     await writing;
-    await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass));
+    await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass, undefined, request));
   }
 
   /** Where the driver's own data lies, as far as it lies in one node below. */
@@ -378,7 +393,7 @@ export class BlockNode extends IoVerbs {
     this.driver.debugEvent?.('pwritev_zero');
     try {
       const atDoor = (request.flags & RequestFlag.UNMAP_AT_DOOR) !== 0;
-      if (atDoor) await this.#zeroParts(makeRequest(request.op, request.offset, request.bytes, null, request.flags - RequestFlag.UNMAP_AT_DOOR, request.ioClass));
+      if (atDoor) await this.#zeroParts(remakeRequest(request, request.flags - RequestFlag.UNMAP_AT_DOOR));
       else await this.#zeroParts(this.discardMode === 'unmap' ? request : withoutUnmap(request));
     } finally {
       this.driver.debugEvent?.('pwritev_done');
@@ -423,7 +438,7 @@ export class BlockNode extends IoVerbs {
     const zeros = new Uint8Array(Math.min(request.bytes, 1024 * 1024));
     for (let done = 0; done < request.bytes; done += zeros.byteLength) {
       const part = zeros.subarray(0, Math.min(zeros.byteLength, request.bytes - done));
-      const write = makeRequest('write', request.offset + done, part.byteLength, part, 0, request.ioClass);
+      const write = makeRequest('write', request.offset + done, part.byteLength, part, 0, request.ioClass, undefined, request);
       await (this.#aligned === null ? this.#issue(write) : this.#aligned.write(write));
     }
   }
@@ -433,23 +448,12 @@ export class BlockNode extends IoVerbs {
   }
 
   #issue(request: BlockRequest): Promise<void> {
-    if (this.trace !== null) return this.#traced(request, this.trace);
+    if (this.trace !== null) return this.trace.issue(this.driver, request);
     try {
       return this.driver.submit(request);
     } catch (error) {
       return rejected(error);
     }
-  }
-
-  async #traced(request: BlockRequest, trace: TraceSink): Promise<void> {
-    trace.issue(this.name, request);
-    try {
-      await this.driver.submit(request);
-    } catch (error) {
-      trace.complete(this.name, request, errnoOf(error) ?? 'EIO');
-      throw error;
-    }
-    trace.complete(this.name, request, null);
   }
 
   #tellWritten(request: BlockRequest): void {
@@ -473,13 +477,13 @@ function driversUnder(node: BlockNode, seen = new Set<BlockDriver>()): ReadonlyS
 
 function withFua(request: BlockRequest, fua: boolean): BlockRequest {
   const { FUA } = RequestFlag;
-  const { op, offset, bytes, buffer, flags, ioClass, pipe } = request;
-  return ((flags & FUA) !== 0) === fua ? request : makeRequest(op, offset, bytes, buffer, fua ? flags + FUA : flags - FUA, ioClass, pipe);
+  const { flags } = request;
+  return ((flags & FUA) !== 0) === fua ? request : remakeRequest(request, fua ? flags + FUA : flags - FUA);
 }
 
 function withoutUnmap(request: BlockRequest): BlockRequest {
   const { MAY_UNMAP } = RequestFlag;
-  return (request.flags & MAY_UNMAP) === 0 ? request : makeRequest(request.op, request.offset, request.bytes, null, request.flags - MAY_UNMAP, request.ioClass);
+  return (request.flags & MAY_UNMAP) === 0 ? request : remakeRequest(request, request.flags - MAY_UNMAP);
 }
 
 function isWrite({ op }: BlockRequest): boolean {

@@ -1,4 +1,6 @@
 import type { PipeBuffer } from '../base/pipe-buffer.js';
+import type { TraceTask } from '../trace/sink.js';
+import type { TraceLane } from './node-trace.js';
 
 /** One I/O. The same object is scheduled, throttled, tracked and traced on its way down. */
 export type BlockOp = 'read' | 'write' | 'write-zeroes' | 'discard' | 'flush';
@@ -41,13 +43,75 @@ export interface BlockRequest {
    * that say they can (`pipes`), with nothing above them that looks at data.
    */
   readonly pipe?: PipeBuffer | undefined;
+  /** The request of the node above (or of the same node, of which this is a part) that it is made for, where that is known: see `actFor`. */
+  readonly parent: BlockRequest | null;
+  /** For a trace: why it is made, '' for nothing special. */
+  cause: string;
+  /** For a trace: who asks; null is the program itself, or whoever the parent is for. */
+  task: TraceTask | null;
+  /** For NodeTrace alone: where it is queued, and how far it has come there. */
+  lane: TraceLane | null;
+  stage: number;
 }
 
 let lastId = 0;
+let actingFor: BlockRequest | null = null;
+let actingCause = '';
+
+/** What requests made now are made for; known only while a trace listens. To be taken before the first await of what goes on after it. */
+export function acting(): BlockRequest | null {
+  return actingFor;
+}
+
+/** Requests that `work` makes before its first await are made for `parent`, and for the reason `cause`. */
+export function actFor<T>(parent: BlockRequest | null, work: () => T, cause = ''): T {
+  const before = actingFor;
+  const causeBefore = actingCause;
+  actingFor = parent;
+  actingCause = cause;
+  try {
+    return work();
+  } finally {
+    actingFor = before;
+    actingCause = causeBefore;
+  }
+}
+
+/** The same for whoever it is for now. */
+export function because<T>(cause: string, work: () => T): T {
+  return actFor(actingFor, work, cause);
+}
+
+/** As `actFor`, for those who do it for each request; returns nothing to undo it with: they ask `acting` and `actingReason` before. */
+export function setActing(parent: BlockRequest | null, cause: string): void {
+  actingFor = parent;
+  actingCause = cause;
+}
+
+export function actingReason(): string {
+  return actingCause;
+}
+
+let tasks = 0;
+
+/** A client or a job, as traces tell them apart. */
+export function makeTask(name: string): TraceTask {
+  return { name, number: ++tasks };
+}
 
 export function makeRequest(
-  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive', pipe?: PipeBuffer,
+  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive', pipe?: PipeBuffer, parent = actingFor,
 ): BlockRequest {
   lastId = lastId === Number.MAX_SAFE_INTEGER ? 1 : lastId + 1;
-  return { op, offset, bytes, buffer, flags, ioClass, id: lastId, pipe };
+  return { op, offset, bytes, buffer, flags, ioClass, id: lastId, pipe, parent, cause: actingCause, task: null, lane: null, stage: 0 };
+}
+
+/** The same request with other flags (or as another operation), where it is: for the node that took it. */
+export function remakeRequest(request: BlockRequest, flags: number, op = request.op, buffer = request.buffer): BlockRequest {
+  const { offset, bytes, ioClass, pipe, parent } = request;
+  const remade = makeRequest(op, offset, bytes, buffer, flags, ioClass, pipe, parent);
+  remade.task = request.task;
+  remade.lane = request.lane;
+  remade.stage = request.stage;
+  return remade;
 }

@@ -27,9 +27,10 @@ export abstract class FilterDriver implements BlockDriver {
   }
 
   /** Sends it on as a request of its own. */
-  protected forward({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest): Promise<void> {
+  protected forward(request: BlockRequest): Promise<void> {
+    const { op, offset, bytes, buffer, flags, ioClass } = request;
     if (op === 'flush') this.file.debugEvent('flush_to_disk');
-    return this.file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
+    return this.file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass, undefined, request));
   }
 
   /** A filter has no layer of its own: what the node below says holds, and what that defers to its backing node does too. */

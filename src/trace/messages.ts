@@ -7,9 +7,8 @@
  * - `quiesce process=5000001 name=nbd unix of disk0` before the first record of a pid from 5000000 on, which stands for a client of an export
  *   or a job. (Linux has no such pids. The program itself goes by its own.)
  * - `quiesce cause=l2-alloc op=write-zeroes offset=65536 bytes=4096` directly before the records (A, Q) of the request on the same device that
- *   it explains. `cause` tells why it is made; `op` what blktrace has no word for; `offset` and `bytes` are exact where the sectors of the
- *   record are not. Where there is a cause alone, the range is the request's all the same, but for `rmw`: there it is what was to be
- *   written, of which the request reads or writes the padded whole.
+ *   it explains. `cause` tells why it is made; `op` what blktrace has no word for; `offset` and `bytes` are the
+ *   request's own, exact where the sectors of the record are not.
  * - `quiesce dropped=17`: so many records before this one found no room.
  */
 import { majorOf, minorOf } from './record.js';

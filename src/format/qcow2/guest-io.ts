@@ -5,6 +5,7 @@
 import { alignDown, alignUp } from '../../base/bytes.js';
 import { DONE, rejected } from '../../base/done.js';
 import type { BlockChild } from '../../block/child.js';
+import { acting, actingReason, actFor } from '../../block/request.js';
 import type { Preallocation } from '../../block/driver.js';
 import { TaskPool } from '../../base/task-pool.js';
 import { readCompressedCluster } from './compress.js';
@@ -65,12 +66,14 @@ export class GuestIo {
    */
   async #eachExtent(offset: number, bytes: number, take: (extent: Extent, done: number, pool: TaskPool) => Promise<number>): Promise<void> {
     const pool = new TaskPool(PARALLEL_EXTENTS);
+    const parent = acting();
+    const reason = actingReason();
     try {
       let fetched: CachedTable | null = null;
       for (let done = 0; done < bytes;) {
         const extent = this.#mapping.lookup(offset + done, bytes - done, fetched);
-        if (extent === null) fetched = await this.#mapping.fetch(offset + done);
-        else done += await take(extent, done, pool);
+        if (extent === null) fetched = await actFor(parent, () => this.#mapping.fetch(offset + done));
+        else done += await actFor(parent, () => take(extent, done, pool), reason);
       }
     } finally {
       await pool.drain();
@@ -214,9 +217,11 @@ export class GuestIo {
     const start = alignDown(offset, clusterSize);
     const end = alignUp(offset + data.byteLength, clusterSize);
     const { changing } = this.#mapping;
+    const parent = acting();
+    const reason = actingReason();
     const hold = changing.tryAcquire(start, end) ?? await changing.acquire(start, end);
     try {
-      return await this.#allocateAndWrite(offset, data);
+      return await actFor(parent, () => this.#allocateAndWrite(offset, data), reason);
     } finally {
       changing.release(hold);
     }
@@ -227,16 +232,18 @@ export class GuestIo {
     const { clusterSize } = this.#mapping.geometry;
     const start = alignDown(offset, clusterSize);
     const end = alignUp(offset + data.byteLength, clusterSize);
+    const parent = acting();
+    const reason = actingReason();
     const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize, offset - start, data.byteLength));
     if (placement === null) return 0;
     const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
     try {
-      await this.#writeWithCopy(start, placement, offset, data.subarray(0, taken));
+      await actFor(parent, () => this.#writeWithCopy(start, placement, offset, data.subarray(0, taken)), reason);
     } catch (error) {
       if (placement.fresh) await this.#giveBack(placement);
       throw error;
     }
-    await this.#image.exclusive(() => this.#link(start, placement));
+    await actFor(parent, () => this.#image.exclusive(() => this.#link(start, placement)));
     return taken;
   }
 
@@ -281,16 +288,17 @@ export class GuestIo {
       await this.#image.file.write(placement.hostOffset, data);
       return;
     }
-    this.#image.file.cause('cow', placement.hostOffset, head + tail);
+    const parent = acting();
+    const copy = <T>(work: () => T): T => actFor(parent, work, 'cow');
     const whole = new Uint8Array(total);
     const zeros = this.#readsAsZeros(start, head) && this.#readsAsZeros(offset + data.byteLength, tail);
     this.#image.file.debugEvent(zeros ? 'cluster_alloc_space' : 'cow_read');
-    if (head > 0) await this.read(start, whole.subarray(0, head));
-    if (tail > 0) await this.read(offset + data.byteLength, whole.subarray(total - tail));
+    if (head > 0) await copy(() => this.read(start, whole.subarray(0, head)));
+    if (tail > 0) await copy(() => this.read(offset + data.byteLength, whole.subarray(total - tail)));
     whole.set(data, head);
     this.#image.file.debugEvent('write_aio');
     if (!zeros) this.#image.file.debugEvent('cow_write');
-    await this.#image.file.write(placement.hostOffset, whole);
+    await copy(() => this.#image.file.write(placement.hostOffset, whole));
   }
 
   /** True where the mapping alone says so. */

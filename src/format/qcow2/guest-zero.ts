@@ -1,4 +1,5 @@
 /** Write-zeroes and discard: whole clusters change in the mapping only; what is left over is written as zeros. */
+import { acting, actFor } from '../../block/request.js';
 import { alignDown, alignUp } from '../../base/bytes.js';
 import { ClusterKind, clusterKind, ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, LOW_ZERO, ownsCluster, setEntry } from './layout.js';
 import type { GuestIo } from './guest-io.js';
@@ -29,9 +30,10 @@ export async function writeZeroes(mapping: Mapping, io: GuestIo, offset: number,
     await writeExplicitZeroes(mapping, io, offset, end, options);
     return;
   }
+  const parent = acting();
   if (offset < wholeStart) await writeExplicitZeroes(mapping, io, offset, wholeStart, options);
-  await editClusters(mapping, wholeStart, wholeEnd, options.hasBacking, (view, index) => zeroEntry(mapping, view, index, options));
-  if (wholeEnd < end) await writeExplicitZeroes(mapping, io, wholeEnd, end, options);
+  await actFor(parent, () => editClusters(mapping, wholeStart, wholeEnd, options.hasBacking, (view, index) => zeroEntry(mapping, view, index, options)));
+  if (wholeEnd < end) await actFor(parent, () => writeExplicitZeroes(mapping, io, wholeEnd, end, options));
 }
 
 /** Whole clusters only; the rest is advice not taken. Discarded data reads as zeros, never as old backing data. */
@@ -52,17 +54,18 @@ async function editClusters(
   mapping: Mapping, start: number, end: number, hasBacking: boolean, edit: (view: DataView, index: number) => void,
 ): Promise<void> {
   const { clusterSize, bytesPerSlice } = mapping.geometry;
+  const parent = acting();
   const hold = mapping.changing.tryAcquire(start, end) ?? await mapping.changing.acquire(start, end);
   try {
     for (let at = start; at < end;) {
       const stop = Math.min(end, alignDown(at, bytesPerSlice) + bytesPerSlice);
-      await mapping.image.exclusive(async () => {
+      await actFor(parent, () => mapping.image.exclusive(async () => {
         if (mapping.tableMissing(at) && !hasBacking) return;
         const { slice, index } = await mapping.editable(at);
         mapping.image.l2.markDirty(slice);
         const count = Math.ceil((stop - at) / clusterSize);
         for (let i = 0; i < count; i++) edit(slice.view, index + i);
-      });
+      }));
       at = stop;
     }
   } finally {
@@ -98,11 +101,12 @@ function discardEntry(mapping: Mapping, view: DataView, index: number, hasBackin
 
 /** Zeros as data, except where the clusters read as zeros already. */
 async function writeExplicitZeroes(mapping: Mapping, io: GuestIo, start: number, end: number, options: ZeroOptions): Promise<void> {
+  const parent = acting();
   for (let at = start; at < end;) {
-    const extent = await mapping.find(at, Math.min(end - at, 1024 * 1024));
+    const extent = await actFor(parent, () => mapping.find(at, Math.min(end - at, 1024 * 1024)));
     const zero = extent.kind === ClusterKind.ZERO_PLAIN || extent.kind === ClusterKind.ZERO_ALLOCATED ||
       (extent.kind === ClusterKind.UNALLOCATED && !options.hasBacking);
-    if (!zero) await (options.onlyUnallocated === true ? io.fill(at, new Uint8Array(extent.bytes)) : io.write(at, new Uint8Array(extent.bytes)));
+    if (!zero) await actFor(parent, () => options.onlyUnallocated === true ? io.fill(at, new Uint8Array(extent.bytes)) : io.write(at, new Uint8Array(extent.bytes)));
     at += extent.bytes;
   }
 }

@@ -2,6 +2,7 @@
 import { getU64, setU64, viewOf } from '../../base/bytes.js';
 import { BlockError } from '../../base/errors.js';
 import type { BlockChild } from '../../block/child.js';
+import { because } from '../../block/request.js';
 import {
   MAGIC, MAX_BACKING_NAME_BYTES, MAX_CLUSTER_BITS, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, MAX_SNAPSHOTS,
   MIN_CLUSTER_BITS, makeGeometry, SECTOR, type Geometry,
@@ -278,7 +279,7 @@ export class HeaderStore {
         first = true;
       }
       if (inside === bytes.byteLength) continue;
-      await this.#file.write(offset + inside, bytes.subarray(inside), 0, 'metadata');
+      await because('header', () => this.#file.write(offset + inside, bytes.subarray(inside), 0, 'metadata'));
       beyond = true;
     }
     if (beyond) await this.#file.flush();
@@ -286,7 +287,7 @@ export class HeaderStore {
   }
 
   async #write(): Promise<void> {
-    await this.#file.write(0, this.#sector, 0, 'metadata');
+    await because('header', () => this.#file.write(0, this.#sector, 0, 'metadata'));
     await this.#file.flush();
   }
 }

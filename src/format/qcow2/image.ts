@@ -12,6 +12,7 @@
 import { BlockError, wrapHostError } from '../../base/errors.js';
 import { Mutex } from '../../base/mutex.js';
 import type { BlockChild } from '../../block/child.js';
+import { acting, type BlockRequest } from '../../block/request.js';
 import { Corruption, type CorruptionSignal } from './corruption.js';
 import { INCOMPATIBLE_CORRUPT, INCOMPATIBLE_DIRTY, type Header, type HeaderStore } from './header.js';
 import { IoEpochs } from './io-epochs.js';
@@ -115,12 +116,27 @@ export class Qcow2Image {
 
   /** Runs metadata work under the mutex. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
-    return this.mutex.runExclusive(async () => {
+    return this.locked(async () => {
       this.assertWritable();
       if (!this.writing) await this.#beginWriting();
       if (this.#deferred.length > MAX_DEFERRED_RUNS) await this.barrier();
       return work();
     });
+  }
+
+  /** Runs under the mutex; what it asks of the file is asked for whoever called. */
+  locked<T>(work: () => Promise<T>): Promise<T> {
+    const caller = acting();
+    return this.mutex.runExclusive(caller === null ? work : () => this.#workFor(caller, work));
+  }
+
+  async #workFor<T>(caller: BlockRequest, work: () => Promise<T>): Promise<T> {
+    this.file.holder = caller;
+    try {
+      return await work();
+    } finally {
+      this.file.holder = null;
+    }
   }
 
   /**

@@ -2,6 +2,7 @@
 import { viewOf } from '../../base/bytes.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
 import type { BlockChild } from '../../block/child.js';
+import { because } from '../../block/request.js';
 import { ENTRY_BYTES, HIGH_COPIED, hostOffsetOf, SECTOR, setEntry } from './layout.js';
 
 export class L1Table {
@@ -76,7 +77,7 @@ export class L1Table {
     for (const sector of [...this.#dirtySectors]) {
       const part = this.#bytes.subarray(sector * SECTOR, Math.min((sector + 1) * SECTOR, this.#bytes.byteLength));
       file.debugEvent('l1_update');
-      await file.write(this.offset + sector * SECTOR, part, 0, 'metadata');
+      await because('l1', () => file.write(this.offset + sector * SECTOR, part, 0, 'metadata'));
       this.#dirtySectors.delete(sector);
     }
   }
@@ -85,7 +86,7 @@ export class L1Table {
   async writeAll(file: BlockChild, bytes: number): Promise<void> {
     const padded = new Uint8Array(bytes);
     padded.set(this.#bytes);
-    await file.write(this.offset, padded, 0, 'metadata');
+    await because('l1', () => file.write(this.offset, padded, 0, 'metadata'));
     this.#dirtySectors.clear();
   }
 }

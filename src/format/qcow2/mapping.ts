@@ -3,6 +3,7 @@
  * table that may be changed. No data moves here.
  */
 import { RangeLock } from '../../base/range-lock.js';
+import { because } from '../../block/request.js';
 import { hex } from './corruption.js';
 import type { Qcow2Image } from './image.js';
 import type { L1Table } from './l1-table.js';
@@ -163,13 +164,12 @@ export class Mapping {
     if (copyFrom !== null) {
       this.#checkedTable(copyFrom, l1Index);
       image.file.debugEvent('l2_alloc_cow_read');
-      await image.file.read(copyFrom, bytes, 'metadata');
+      await because('l2-alloc', () => image.file.read(copyFrom, bytes, 'metadata'));
     }
     const offset = await image.refcounts.allocate(1);
-    image.file.cause('l2-alloc', offset, clusterSize);
     image.file.debugEvent('l2_alloc_write');
     try {
-      await image.file.write(offset, bytes, 0, 'metadata');
+      await because('l2-alloc', () => image.file.write(offset, bytes, 0, 'metadata'));
       for (let at = 0; at < clusterSize; at += sliceBytes) image.l2.invalidate(offset + at, sliceBytes);
       const needed = this.#sliceInTable(guestOffset);
       await image.l2.insert(offset + needed, bytes.slice(needed, needed + sliceBytes));

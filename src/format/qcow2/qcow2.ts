@@ -374,7 +374,7 @@ export class Qcow2Driver implements BlockDriver {
     const { FUA, IF_UNALLOCATED } = RequestFlag;
     const writing = (flags & IF_UNALLOCATED) === 0 && this.image.isSettled ? this.#io.writeInPlace(offset, buffer!, FUA) : null;
     if (writing === null) {
-      await this.#execute(makeRequest(op, offset, bytes, buffer, flags - FUA, ioClass));
+      await this.#execute(makeRequest(op, offset, bytes, buffer, flags - FUA, ioClass, undefined, request));
       return this.#flush();
     }
     try {
@@ -392,7 +392,7 @@ export class Qcow2Driver implements BlockDriver {
       this.image.file.debugEvent('flush_to_disk');
       return this.image.file.flush();
     }
-    await this.image.mutex.runExclusive(() => this.image.barrier());
+    await this.image.locked(() => this.image.barrier());
   }
 
   async #preallocate(from: number, to: number, mode: Preallocation): Promise<void> {

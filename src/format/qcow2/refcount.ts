@@ -9,6 +9,7 @@ import { beforeZeros, divCeil, getU64, MAX_OFFSET, setU64, viewOf } from '../../
 import { BlockError } from '../../base/errors.js';
 import { SegmentedBitSet } from '../../base/segmented-bitset.js';
 import type { BlockChild } from '../../block/child.js';
+import { because } from '../../block/request.js';
 import { Corruption, hex, overlapMessage, overlapName } from './corruption.js';
 import type { HeaderStore } from './header.js';
 import { ENTRY_BYTES, MAX_REFCOUNT_TABLE_BYTES, SECTOR, type Geometry } from './layout.js';
@@ -190,7 +191,7 @@ export class Refcounts {
     for (const sector of [...this.#dirtySectors]) {
       const bytes = new Uint8Array(this.#table.buffer, this.#table.byteOffset + sector * SECTOR, SECTOR);
       if (event !== undefined) this.#file.debugEvent(event);
-      await this.#file.write(this.#tableOffset + sector * SECTOR, bytes, 0, 'metadata');
+      await because('refcount', () => this.#file.write(this.#tableOffset + sector * SECTOR, bytes, 0, 'metadata'));
       this.#dirtySectors.delete(sector);
     }
   }
@@ -377,7 +378,7 @@ export class Refcounts {
       this.#file.debugEvent('refblock_alloc_write_blocks');
       await this.cache.writeBack();
       this.#file.debugEvent('refblock_alloc_write_table');
-      await this.#file.write(offset, grown, 0, 'metadata');
+      await because('refcount', () => this.#file.write(offset, grown, 0, 'metadata'));
       await this.#file.flush();
       this.#file.debugEvent('refblock_alloc_switch_table');
       await this.#store.switch({ refcountTable: { offset, clusters } });

@@ -4,6 +4,7 @@
  */
 import { viewOf } from '../../base/bytes.js';
 import type { BlockChild } from '../../block/child.js';
+import { because } from '../../block/request.js';
 import { TaskPool } from '../../base/task-pool.js';
 
 export interface CachedTable {
@@ -159,9 +160,8 @@ export class TableCache {
 
   async #writeTable(table: CachedTable): Promise<void> {
     this.beforeWrite(table.offset, this.tableBytes);
-    this.#file.cause(this.#cause, table.offset, this.tableBytes);
     this.#file.debugEvent(this.#cause === 'l2' ? 'l2_update' : 'refblock_update_part');
-    await this.#file.write(table.offset, table.bytes, 0, 'metadata');
+    await because(this.#cause, () => this.#file.write(table.offset, table.bytes, 0, 'metadata'));
     table.dirty = false;
     this.#dirtyCount--;
   }
@@ -170,7 +170,7 @@ export class TableCache {
     const bytes = new Uint8Array(this.tableBytes);
     if (this.#cause === 'l2') this.#file.debugEvent('l2_load');
     try {
-      await this.#file.read(offset, bytes, 'metadata');
+      await because(this.#cause, () => this.#file.read(offset, bytes, 'metadata'));
     } catch (error) {
       end();
       throw error;

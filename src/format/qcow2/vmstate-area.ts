@@ -3,6 +3,7 @@
  * snapshot is complete leaks its clusters, and no later snapshot can pick a half-written state up.
  */
 import { BlockError } from '../../base/errors.js';
+import { because } from '../../block/request.js';
 import type { VmStateArea } from '../../block/driver.js';
 import { GuestIo } from './guest-io.js';
 import type { Qcow2Image } from './image.js';
@@ -36,12 +37,12 @@ export class PendingVmState implements VmStateArea {
     if (data.byteLength === 0) return;
     if (this.#neededEntries(position + data.byteLength) > this.#l1.entries) await this.#growL1(position + data.byteLength);
     this.#image.file.debugEvent('vmstate_save');
-    await this.#io.write(position, data);
+    await because('vmstate', () => this.#io.write(position, data));
   }
 
   async load(position: number, into: Uint8Array): Promise<number> {
     this.#image.file.debugEvent('vmstate_load');
-    await this.#io.read(position, into);
+    await because('vmstate', () => this.#io.read(position, into));
     return into.byteLength;
   }
 

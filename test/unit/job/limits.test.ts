@@ -14,7 +14,8 @@ import { startCommit } from '../../../src/job/commit.js';
 import { JobTable } from '../../../src/job/job-table.js';
 import { startMirror } from '../../../src/job/mirror/mirror.js';
 import { startStream } from '../../../src/job/stream.js';
-import type { TraceSink } from '../../../src/trace/sink.js';
+import type { TracedRequest } from '../../../src/trace/sink.js';
+import { IoLog } from '../../support/io-log.js';
 import { VirtualClock } from '../../support/virtual-clock.js';
 
 const KiB = 1024;
@@ -30,10 +31,13 @@ let seen: string[] = [];
 const nodes = new Map<string, BlockNode>();
 /** Bytes that were read from images, by the name of the file. */
 const read = new Map<string, number>();
-const trace: TraceSink = {
-  issue: (layer, { op, bytes }) => { if (op === 'read') read.set(layer, (read.get(layer) ?? 0) + bytes); },
-  complete: () => undefined, cause: () => undefined,
-};
+const trace = new class extends IoLog {
+  override issue(device: number, request: TracedRequest): void {
+    super.issue(device, request);
+    const { action, layer, name, request: { op, bytes } } = this.events.at(-1)!;
+    if (action === 'D' && layer === 'disk' && op === 'read') read.set(name, (read.get(name) ?? 0) + bytes);
+  }
+}();
 const clock = new VirtualClock();
 const turn = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
 

@@ -2,7 +2,7 @@
 import { expect, test } from '@jest/globals';
 import { createImage, openImage } from '../../../../src/image/open.js';
 import type { BlockNode } from '../../../../src/block/node.js';
-import type { TracedRequest } from '../../../../src/trace/sink.js';
+import { IoLog } from '../../../support/io-log.js';
 import { useTmp } from '../../../support/tmp.js';
 
 const tmp = useTmp();
@@ -12,12 +12,12 @@ const CLUSTER = 64 * KiB;
 
 /** The sizes of the data writes to the file from here on. */
 async function traced(node: BlockNode, work: () => Promise<void>): Promise<number[]> {
-  const sizes: number[] = [];
+  const log = new IoLog();
   const file = node.children[0]!.node;
-  file.trace = { issue: (_layer, { op, bytes }: TracedRequest) => { if (op === 'write') sizes.push(bytes); }, complete: () => {}, cause: () => {} };
+  file.traceTo(log);
   await work();
-  file.trace = null;
-  return sizes;
+  file.traceTo(null);
+  return log.of('D', 'file').filter(({ request }) => request.op === 'write').map(({ request }) => request.bytes);
 }
 
 async function bytesAt(node: BlockNode, offset: number, bytes: number): Promise<Buffer> {

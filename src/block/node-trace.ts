@@ -1,0 +1,217 @@
+/**
+ * What one node tells a trace. A request is queued when it arrives (at a user's door, over an edge), may wait, is issued to the driver, and
+ * completes when it ends. A node of a format with tables of its own (qcow2) is three layers: the disk that it shows, and what it asks of its
+ * file, as data and as metadata; the latter are told at the edge to the file. Where a node cuts a request up for its host (padding, the
+ * largest transfer), only the parts are told there: they are what the host sees.
+ */
+import { constants } from 'node:os';
+import { errnoOf } from '../base/errors.js';
+import { DONE, rejected } from '../base/done.js';
+import type { TracedNode, TraceLayer, TraceSink, TraceTask } from '../trace/sink.js';
+import type { BlockChild } from './child.js';
+import type { BlockDriver } from './driver.js';
+import { acting, actingReason, setActing, type BlockRequest } from './request.js';
+
+/** How a request came to a node: `via` is the layer of the edge, -1 for none; `from` is the device above all of that. */
+export interface TraceLane {
+  readonly node: NodeTrace;
+  readonly via: number;
+  readonly from: number;
+}
+
+/** The lanes of an edge; made again where the graph has put another node at one of its ends. */
+export interface EdgeLanes {
+  readonly below: NodeTrace;
+  readonly above: NodeTrace | null;
+  readonly data: TraceLane;
+  readonly metadata: TraceLane;
+}
+
+/** How far a request has come at a node: queued as it is; with the driver; or not told, as it goes on in parts. */
+const QUEUED = 1;
+const ISSUED = 2;
+const IN_PARTS = 3;
+
+const NONE = -1;
+/** How many requests are being issued in the synchronous stretch at hand: what happens below happens at the same moment. */
+let depth = 0;
+/** The request that was queued last, at the time that the sink still holds. */
+let latest: BlockRequest | null = null;
+
+export class NodeTrace implements TracedNode {
+  readonly sink: TraceSink;
+  readonly driver: string;
+  readonly nodeName: string;
+  readonly name: string;
+  readonly #kind: BlockDriver['kind'];
+  readonly #hasTables: boolean;
+  /** Whether a request goes to the driver as it is. */
+  readonly #goesWhole: (request: BlockRequest) => boolean;
+  readonly #devices = new Map<TraceLayer, number>();
+  readonly #own: number;
+  #door: TraceLane | null = null;
+  readonly #partLane: TraceLane = { node: this, via: NONE, from: NONE };
+
+  constructor(sink: TraceSink, node: { readonly driver: BlockDriver; readonly nodeName: string; readonly name: string }, goesWhole: (request: BlockRequest) => boolean) {
+    const { kind, formatName, passesWrites } = node.driver;
+    this.sink = sink;
+    this.driver = formatName;
+    this.nodeName = node.nodeName;
+    this.name = node.name;
+    this.#kind = kind;
+    this.#hasTables = kind === 'format' && passesWrites !== true;
+    this.#goesWhole = goesWhole;
+    this.#own = this.#device(kind === 'format' ? 'disk' : kind === 'protocol' ? 'file' : 'filter');
+  }
+
+  /** It comes from a user, at a door or straight to the node. */
+  enter(request: BlockRequest, task: TraceTask | null): void {
+    request.task ??= task ?? request.parent?.task ?? null;
+    this.sink.tick();
+    this.#door ??= { node: this, via: this.#kind === 'format' ? NONE : this.#device('disk'), from: NONE };
+    this.#queue(this.#door, request, NONE);
+  }
+
+  /** It comes over an edge, from a node above. */
+  cross(child: BlockChild, request: BlockRequest): void {
+    const parent = request.parent ?? (request.ioClass === 'metadata' || request.op === 'flush' ? child.holder : null);
+    request.task ??= parent?.task ?? null;
+    if (depth === 0) this.sink.tick();
+    const lanes = this.#lanesOf(child);
+    this.#queue(request.ioClass === 'metadata' ? lanes.metadata : lanes.data, request, parent === null ? NONE : parent.offset);
+  }
+
+  /** It is here: told, where neither a door nor an edge did. */
+  arrive(request: BlockRequest): void {
+    if (request.lane === null || request.lane.node !== this) this.enter(request, null);
+  }
+
+  waits(request: BlockRequest): void {
+    const { lane } = request;
+    if (lane === null) return;
+    this.sink.tick();
+    latest = null;
+    if (request.stage === QUEUED) this.sink.wait(this.#own, request);
+  }
+
+  /** It goes on in parts; the next one begins at byte `at`. */
+  splits(request: BlockRequest, at: number): void {
+    if (request.lane !== null) this.sink.split(this.#own, request, at);
+  }
+
+  /** Hands it to the driver. Never throws. */
+  issue(driver: BlockDriver, request: BlockRequest): Promise<void> {
+    const part = this.#tellIssued(request);
+    const above = acting();
+    const reason = actingReason();
+    let running: Promise<void>;
+    setActing(request, '');
+    depth++;
+    try {
+      running = driver.submit(request);
+    } catch (error) {
+      running = rejected(error);
+    }
+    depth--;
+    setActing(above, reason);
+    if (!part) return running;
+    if (running !== DONE) return this.#completePart(running, request);
+    this.complete(request, null, true);
+    return DONE;
+  }
+
+  /** It has ended; `atOnce`: in the stretch in which it came. Told once. */
+  complete(request: BlockRequest, error: unknown, atOnce = false): void {
+    const { lane } = request;
+    if (lane === null || lane.node !== this) return;
+    request.lane = null;
+    const errno = error === null ? 0 : errnoNumber(error);
+    if (!atOnce || this.#kind === 'protocol') this.sink.tick();
+    if (request.stage !== IN_PARTS) this.sink.complete(this.#own, request, errno);
+    if (lane.via !== NONE) this.sink.complete(lane.via, request, errno);
+  }
+
+  async #completePart(running: Promise<void>, request: BlockRequest): Promise<void> {
+    try {
+      await running;
+    } catch (error) {
+      this.complete(request, error);
+      throw error;
+    }
+    this.complete(request, null);
+  }
+
+  #queue(lane: TraceLane, request: BlockRequest, parentOffset: number): void {
+    const { sink } = this;
+    request.lane = lane;
+    latest = request;
+    const from = parentOffset === NONE ? NONE : lane.from;
+    if (lane.via !== NONE) {
+      sink.queue(lane.via, request, from, parentOffset);
+      sink.issue(lane.via, request);
+    }
+    if (!this.#goesWhole(request)) {
+      request.stage = IN_PARTS;
+      return;
+    }
+    request.stage = QUEUED;
+    if (lane.via === NONE) sink.queue(this.#own, request, from, parentOffset);
+    else sink.queue(this.#own, request, lane.via, request.offset);
+  }
+
+  /** Returns true for a part that is told as a request of its own, and of which nobody else tells the end. */
+  #tellIssued(request: BlockRequest): boolean {
+    if (latest !== request && depth === 0) this.sink.tick();
+    latest = null;
+    const { parent } = request;
+    const whole = parent?.lane?.node === this ? parent : null;
+    if (request.lane?.node === this) this.#issueWhole(request);
+    else if (whole !== null && request.op !== 'flush' && whole.stage !== IN_PARTS) this.#issueWhole(whole);
+    else return this.#issuePart(request, whole);
+    return false;
+  }
+
+  #issueWhole(request: BlockRequest): void {
+    if (request.stage !== QUEUED) return;
+    this.sink.issue(this.#own, request);
+    request.stage = ISSUED;
+  }
+
+  #issuePart(request: BlockRequest, whole: BlockRequest | null): true {
+    const { sink } = this;
+    const above = whole?.lane ?? null;
+    request.task ??= request.parent?.task ?? null;
+    if (request.cause === '' && whole !== null) request.cause = whole.cause;
+    request.lane = this.#partLane;
+    request.stage = ISSUED;
+    if (above === null) sink.queue(this.#own, request, NONE, 0);
+    else if (above.via !== NONE) sink.queue(this.#own, request, above.via, whole!.offset);
+    else sink.queue(this.#own, request, whole!.parent === null ? NONE : above.from, whole!.parent?.offset ?? 0);
+    sink.issue(this.#own, request);
+    return true;
+  }
+
+  #lanesOf(child: BlockChild): EdgeLanes {
+    const above = child.parent?.trace?.sink === this.sink ? child.parent.trace : null;
+    const { lanes } = child;
+    if (lanes !== null && lanes.below === this && lanes.above === above) return lanes;
+    return child.lanes = { below: this, above, data: this.#laneFrom(above, child, 'data'), metadata: this.#laneFrom(above, child, 'metadata') };
+  }
+
+  #laneFrom(above: NodeTrace | null, child: BlockChild, layer: 'data' | 'metadata'): TraceLane {
+    const via = above !== null && above.#hasTables && child.edge === 'file' ? above.#device(layer) : NONE;
+    return { node: this, via, from: above === null ? NONE : above.#own };
+  }
+
+  #device(layer: TraceLayer): number {
+    let device = this.#devices.get(layer);
+    if (device === undefined) this.#devices.set(layer, device = this.sink.device(this, layer));
+    return device;
+  }
+}
+
+/** Linux's number of the error. */
+function errnoNumber(error: unknown): number {
+  const { errno } = constants;
+  return (errno as Readonly<Record<string, number>>)[errnoOf(error) ?? 'EIO'] ?? errno.EIO;
+}
