@@ -7,7 +7,7 @@ import { BufferPool, isAlignedBuffer } from '../base/buffer-pool.js';
 import { DONE } from '../base/done.js';
 import { RangeLock, type RangeHold } from '../base/range-lock.js';
 import type { BlockDriver, BlockLimits } from './driver.js';
-import { makeRequest, type BlockRequest } from './request.js';
+import { makePart, type BlockRequest } from './request.js';
 
 const BOUNCE_BYTES = MiB;
 /** Shared by all nodes: a lease is held only across one host I/O, which never needs another, so waiting cannot deadlock. */
@@ -135,7 +135,7 @@ export class AlignedIo {
       if (head > 0 || tail > 0) await this.#readAround(part, buffer, start, head, tail);
       if (first) this.#driver.debugEvent?.('pwritev');
       buffer.set(part.buffer!, head);
-      const write = makeRequest('write', start, end - start, buffer, part.flags, part.ioClass, undefined, wholeOf(part));
+      const write = makePart(wholeOf(part), 'write', start, end - start, buffer, part.flags, part.ioClass);
       if (head > 0 || tail > 0) write.cause = 'rmw';
       await this.#issue(write);
     } finally {
@@ -165,7 +165,7 @@ export class AlignedIo {
       into.fill(0);
       return;
     }
-    const read = makeRequest('read', start, into.byteLength, into, 0, part.ioClass, undefined, wholeOf(part));
+    const read = makePart(wholeOf(part), 'read', start, into.byteLength, into, 0, part.ioClass);
     read.cause = cause;
     await this.#issue(read);
   }
@@ -190,7 +190,7 @@ export class AlignedIo {
       if (done > 0) this.#onSplit(request, offset);
       yield done === 0 && bytes === request.bytes
         ? request
-        : makeRequest(request.op, offset, bytes, request.buffer!.subarray(done, done + bytes), request.flags, request.ioClass, undefined, request);
+        : makePart(request, request.op, offset, bytes, request.buffer!.subarray(done, done + bytes), request.flags, request.ioClass);
       done += bytes;
     }
   }

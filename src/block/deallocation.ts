@@ -1,6 +1,6 @@
 /** Cuts write-zeroes and discard to what a driver says it takes: whole units, and not too many of them at once. */
 import { alignDown, alignUp } from '../base/bytes.js';
-import { makeRequest, type BlockRequest } from './request.js';
+import { makePart, type BlockRequest } from './request.js';
 
 interface DeallocationPart {
   readonly part: BlockRequest;
@@ -16,7 +16,7 @@ export function* deallocationParts(request: BlockRequest, unit: number, most: nu
   const step = most === Infinity ? Infinity : Math.max(alignDown(most, unit), unit);
   const cut = (from: number, to: number): BlockRequest => from === request.offset && to === end
     ? request
-    : makeRequest(request.op, from, to - from, null, request.flags, request.ioClass, undefined, request);
+    : makePart(request, request.op, from, to - from, null, request.flags, request.ioClass);
   if (firstWhole > request.offset) yield { part: cut(request.offset, firstWhole), whole: false };
   for (let at = firstWhole; at < lastWhole;) {
     const stop = Math.min(at + step, lastWhole);

@@ -16,7 +16,7 @@ import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
 import { IoVerbs } from './io-verbs.js';
 import { NodeTrace } from './node-trace.js';
 import type { NodeUser } from './permissions.js';
-import { makeRequest, remakeRequest, RequestFlag, type BlockRequest } from './request.js';
+import { makePart, makeRequest, remakeRequest, RequestFlag, type BlockRequest } from './request.js';
 
 interface BlockNodeOptions {
   readonly name: string;
@@ -379,7 +379,7 @@ export class BlockNode extends IoVerbs {
   /** Where the driver has no better way. */
   async #persist(writing: Promise<void>, request: BlockRequest): Promise<void> {
     await writing;
-    await this.#issue(makeRequest('flush', 0, 0, null, 0, request.ioClass, undefined, request));
+    await this.#issue(makePart(request, 'flush', 0, 0, null, 0, request.ioClass));
   }
 
   /** Where the driver's own data lies, as far as it lies in one node below. */
@@ -438,7 +438,7 @@ export class BlockNode extends IoVerbs {
     const zeros = new Uint8Array(Math.min(request.bytes, 1024 * 1024));
     for (let done = 0; done < request.bytes; done += zeros.byteLength) {
       const part = zeros.subarray(0, Math.min(zeros.byteLength, request.bytes - done));
-      const write = makeRequest('write', request.offset + done, part.byteLength, part, 0, request.ioClass, undefined, request);
+      const write = makePart(request, 'write', request.offset + done, part.byteLength, part, 0, request.ioClass);
       await (this.#aligned === null ? this.#issue(write) : this.#aligned.write(write));
     }
   }

@@ -44,7 +44,7 @@ export interface BlockRequest {
    */
   readonly pipe?: PipeBuffer | undefined;
   /** The request of the node above (or of the same node, of which this is a part) that it is made for, where that is known: see `actFor`. */
-  readonly parent: BlockRequest | null;
+  parent: BlockRequest | null;
   /** For a trace: why it is made, '' for nothing special. */
   cause: string;
   /** For a trace: who asks; null is the program itself, or whoever the parent is for. */
@@ -100,16 +100,27 @@ export function makeTask(name: string): TraceTask {
 }
 
 export function makeRequest(
-  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive', pipe?: PipeBuffer, parent = actingFor,
+  op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive', pipe?: PipeBuffer,
 ): BlockRequest {
   lastId = lastId === Number.MAX_SAFE_INTEGER ? 1 : lastId + 1;
-  return { op, offset, bytes, buffer, flags, ioClass, id: lastId, pipe, parent, cause: actingCause, task: null, lane: null, stage: 0 };
+  return { op, offset, bytes, buffer, flags, ioClass, id: lastId, pipe, parent: actingFor, cause: actingCause, task: null, lane: null, stage: 0 };
+}
+
+/** A request that is made for another one, or is a part of it. */
+export function makePart(
+  parent: BlockRequest | null, op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, ioClass: IoClass = 'interactive',
+): BlockRequest {
+  const part = makeRequest(op, offset, bytes, buffer, flags, ioClass);
+  part.parent = parent;
+  return part;
 }
 
 /** The same request with other flags (or as another operation), where it is: for the node that took it. */
 export function remakeRequest(request: BlockRequest, flags: number, op = request.op, buffer = request.buffer): BlockRequest {
   const { offset, bytes, ioClass, pipe, parent } = request;
-  const remade = makeRequest(op, offset, bytes, buffer, flags, ioClass, pipe, parent);
+  const remade = makeRequest(op, offset, bytes, buffer, flags, ioClass, pipe);
+  remade.parent = parent;
+  remade.cause = request.cause;
   remade.task = request.task;
   remade.lane = request.lane;
   remade.stage = request.stage;

@@ -3,7 +3,7 @@ import { BlockError } from '../base/errors.js';
 import { BlockChild } from '../block/child.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation, type SnapshotTable, type VmStateArea } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
-import { makeRequest, type BlockRequest } from '../block/request.js';
+import { makePart, type BlockRequest } from '../block/request.js';
 
 export abstract class FilterDriver implements BlockDriver {
   readonly kind = 'filter';
@@ -30,7 +30,7 @@ export abstract class FilterDriver implements BlockDriver {
   protected forward(request: BlockRequest): Promise<void> {
     const { op, offset, bytes, buffer, flags, ioClass } = request;
     if (op === 'flush') this.file.debugEvent('flush_to_disk');
-    return this.file.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass, undefined, request));
+    return this.file.submit(makePart(request, op, offset, bytes, buffer, flags, ioClass));
   }
 
   /** A filter has no layer of its own: what the node below says holds, and what that defers to its backing node does too. */

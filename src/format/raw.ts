@@ -65,7 +65,7 @@ export class RawDriver implements BlockDriver {
     if (this.#guarded && request.op === 'write' && request.offset === 0 && looksFormatted(request.buffer!)) return rejected(this.#refusal());
     if (request.op === 'flush') this.#file.debugEvent('flush_to_disk');
     const { op, offset, bytes, buffer, flags, ioClass, pipe } = request;
-    const running = this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass, pipe, request));
+    const running = this.#file.submit(makeRequest(op, op === 'flush' ? 0 : offset + this.offset, bytes, buffer, flags, ioClass, pipe));
     if (offset + bytes <= this.#bytes || (op !== 'write' && op !== 'write-zeroes')) return running;
     if (running !== DONE) return this.#growAfter(running, offset + bytes);
     this.#grow(offset + bytes);

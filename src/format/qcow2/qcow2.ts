@@ -10,7 +10,7 @@ import { NO_LIMITS } from '../../block/driver.js';
 import { BlockChild } from '../../block/child.js';
 import type { BlockNode } from '../../block/node.js';
 import { lookUpSnapshot } from '../../block/snapshot-lookup.js';
-import { makeRequest, RequestFlag, type BlockRequest } from '../../block/request.js';
+import { makePart, RequestFlag, type BlockRequest } from '../../block/request.js';
 import { Qcow2Bitmaps } from './bitmaps.js';
 import { readCacheSizes, type CacheSizes } from './cache-sizes.js';
 import { Checker } from './check.js';
@@ -374,7 +374,7 @@ export class Qcow2Driver implements BlockDriver {
     const { FUA, IF_UNALLOCATED } = RequestFlag;
     const writing = (flags & IF_UNALLOCATED) === 0 && this.image.isSettled ? this.#io.writeInPlace(offset, buffer!, FUA) : null;
     if (writing === null) {
-      await this.#execute(makeRequest(op, offset, bytes, buffer, flags - FUA, ioClass, undefined, request));
+      await this.#execute(makePart(request, op, offset, bytes, buffer, flags - FUA, ioClass));
       return this.#flush();
     }
     try {
