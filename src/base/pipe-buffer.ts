@@ -1,14 +1,17 @@
 /**
- * A buffer whose content stays in the kernel: what comes out of one socket goes into another without being copied
+ * A buffer whose content stays in the kernel: what comes out of one socket or file goes into another without being copied
  * through this process (splice). It moves to ordinary memory, where it always has a place, as soon as somebody has to
  * look at it: where it may be zeros, comes out of order, or does not fit in the pipe.
+ *
+ * What came out of a file is the page cache's own memory: who writes there while it is in the pipe changes what is in the pipe.
  */
 import { closeSync, readSync, writeSync } from 'node:fs';
+import { constants } from 'node:os';
 import type { KoffiFunc } from 'koffi';
 import { assert } from './assert.js';
 import { isZero, KiB, MiB } from './bytes.js';
 import { errnoOf } from './errors.js';
-import { capabilities, hostLibrary } from './libc.js';
+import { capabilities, errnoName, hostLibrary } from './libc.js';
 
 const PIPE_FLAGS = 0o2004000; // O_CLOEXEC | O_NONBLOCK
 const F_SETPIPE_SZ = 1031;
@@ -19,6 +22,10 @@ const PIPE_BYTES = MiB;
  * 32 KiB, and 4 KiB where its memory is in pieces.
  */
 export const MOST_PIPED = 2 * MiB;
+/** The page cache's memory takes a place for each page, and a pipe of this size has so many for it. */
+export const MOST_PIPED_PAGES = PIPE_BYTES;
+/** Below this, two copies through memory cost less than two calls in the thread pool. */
+export const LEAST_PIPED_PAGES = 256 * KiB;
 const SPLICE_FLAGS = 3; // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 const PEEK_FLAGS = 0x42; // MSG_PEEK | MSG_DONTWAIT
 const SAMPLE = 64;
@@ -28,11 +35,16 @@ const NO_BYTES = new Uint8Array(0);
 interface Calls {
   readonly pipe2: KoffiFunc<(into: Buffer, flags: number) => number>;
   readonly fcntl: KoffiFunc<(fd: number, command: number, argument: number) => number>;
-  readonly splice: KoffiFunc<(from: number, fromOffset: null, to: number, toOffset: null, bytes: number, flags: number) => number>;
+  readonly splice: KoffiFunc<(from: number, fromOffset: Buffer | null, to: number, toOffset: Buffer | null, bytes: number, flags: number) => number>;
   readonly recv: KoffiFunc<(fd: number, into: Buffer, bytes: number, flags: number) => number>;
 }
 
 let calls: Calls | null = null;
+
+/** koffi keeps few stacks for asynchronous calls: the rest waits here. */
+const MOST_SPLICING = 8;
+let splicing = 0;
+const waiting: (() => void)[] = [];
 
 function hostCalls(): Calls {
   const { library } = hostLibrary();
@@ -54,6 +66,32 @@ function openPipe(): readonly [reader: number, writer: number] | null {
   closeSync(reader);
   closeSync(writer);
   return null;
+}
+
+/** Pipes for those who need one after the other. */
+export class PipePool {
+  readonly #free: PipeBuffer[] = [];
+  #none = false;
+  #closed = false;
+
+  /** Begun with `memory`, and without a look at zeros; undefined where the host has none. To be given back when nobody uses it any more. */
+  take(memory: Uint8Array): PipeBuffer | undefined {
+    if (this.#none || this.#closed) return undefined;
+    const pipe = this.#free.pop() ?? PipeBuffer.open();
+    this.#none = pipe === null;
+    pipe?.begin(memory, 0);
+    return pipe ?? undefined;
+  }
+
+  give(pipe: PipeBuffer): void {
+    if (this.#closed) pipe.close();
+    else this.#free.push(pipe);
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const pipe of this.#free.splice(0)) pipe.close();
+  }
 }
 
 export class PipeBuffer {
@@ -152,6 +190,64 @@ export class PipeBuffer {
       this.#inside -= moved;
     }
     return true;
+  }
+
+  /** Takes all from a file, whose pages stay where they are. Rejects with the host's error; false where the file or the pipe ends too early: it is empty then. */
+  async pullFile(fd: number, offset: number): Promise<boolean> {
+    while (!this.#spilled && this.#filled < this.#memory.byteLength) {
+      const moved = await this.#spliceLater(fd, offset + this.#filled, null, this.#memory.byteLength - this.#filled);
+      if (moved === 0) break;
+      this.#filled += moved;
+      this.#inside += moved;
+    }
+    if (!this.#spilled && this.#filled === this.#memory.byteLength) return true;
+    this.restart();
+    this.#spilled = true;
+    return false;
+  }
+
+  /** Puts it into a file from `offset` on. What the file did not take goes to its place in memory, and is returned; null where it took all. */
+  async pushFile(fd: number, offset: number): Promise<Uint8Array | null> {
+    while (this.#inside > 0) {
+      const at = this.#filled - this.#inside;
+      const moved = await this.#spliceLater(fd, null, offset + at, this.#inside).catch(() => 0); // the write from memory tells the error
+      if (moved === 0) return this.#rest();
+      this.#inside -= moved;
+    }
+    return null;
+  }
+
+  #rest(): Uint8Array {
+    const at = this.#filled - this.#inside;
+    this.#spilled = true;
+    for (let read = at; read < this.#filled;) read += readSync(this.#reader, this.#memory, read, this.#filled - read, null);
+    this.#inside = 0;
+    return this.#memory.subarray(at, this.#filled);
+  }
+
+  /** In the thread pool: from a place in the file into the pipe, or the other way. 0 at the end of the file, or of the pipe's room. */
+  async #spliceLater(fd: number, from: number | null, to: number | null, bytes: number): Promise<number> {
+    const offset = Buffer.alloc(8);
+    offset.writeBigInt64LE(BigInt(from ?? to ?? 0));
+    while (splicing >= MOST_SPLICING) await new Promise<void>((resume) => waiting.push(resume));
+    splicing++;
+    try {
+      return await new Promise<number>((resolve, reject) => {
+        const done = (error: Error | null, moved: number): void => {
+          const errno = hostLibrary().errno();
+          if (error !== null) reject(error);
+          else if (moved >= 0) resolve(moved);
+          else if (errno === constants.errno.EAGAIN) resolve(0);
+          else reject(Object.assign(new Error(`splice: ${errnoName(errno)}`), { code: errnoName(errno) }));
+        };
+        const { async } = this.#calls.splice;
+        if (to === null) async(fd, offset, this.#writer, null, bytes, SPLICE_FLAGS, done);
+        else async(this.#reader, null, fd, offset, bytes, SPLICE_FLAGS, done);
+      });
+    } finally {
+      splicing--;
+      waiting.shift()?.();
+    }
   }
 
   /** Takes a little of it out, to be sent in another way. */

@@ -174,6 +174,7 @@ export class BlockNode extends IoVerbs {
       this.trace?.complete(request, error);
       return rejected(error);
     }
+    if (request.pipe !== undefined && this.pipeBytes < request.bytes) request.pipe.spill();
     this.#inFlight++;
     const guards = this.changeGuards.size > 0 && request.op !== 'read' ? [...this.changeGuards] : UNGUARDED;
     const running = guards.length > 0 ? this.#beginGuarded(guards, request) : this.#begin(request);

@@ -39,8 +39,8 @@ export interface BlockRequest {
   /** Ends waiting before the request reaches the host; it never settles an I/O that the host still holds. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * A read may leave its data here instead of in `buffer`, and a write takes it from here where it is. Only for drivers
-   * that say they can (`pipes`), with nothing above them that looks at data.
+   * A read may leave its data here instead of in `buffer`, with which it has begun, and a write takes it from here where it is.
+   * A node whose driver does not say that it can (`pipeBytes`), or that looks at data itself, moves it to `buffer` first.
    */
   readonly pipe?: PipeBuffer | undefined;
   /** The request of the node above (or of the same node, of which this is a part) that it is made for, where that is known: see `actFor`. */

@@ -6,8 +6,9 @@ import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
 import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
+import { MOST_PIPED_PAGES, type PipeBuffer } from '../base/pipe-buffer.js';
 import type { RingUser } from '../base/uring.js';
-import type { BlockDriver, BlockLimits, BlockStatus, Preallocation, PreparedUse } from '../block/driver.js';
+import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation, type PreparedUse } from '../block/driver.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { RequestFlag, type BlockOp, type BlockRequest } from '../block/request.js';
 import type { FollowingLocks } from './image-lock.js';
@@ -91,6 +92,7 @@ export class FileDriver implements BlockDriver {
   /** The descriptor is open for writing. */
   #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
+  #refusesPipes = false;
   /**
    * The data that was found last: to find where it ends, a file system may walk all of it. Data that becomes a hole while
    * nobody tells us is still told as data, which is never wrong.
@@ -142,7 +144,22 @@ export class FileDriver implements BlockDriver {
     }
   }
 
+  /** Not past the page cache, whose memory a pipe has; and not where the host has refused once. */
+  get pipeBytes(): number { return this.limits === NO_LIMITS && !this.#refusesPipes ? MOST_PIPED_PAGES : 0; }
+
   #read(request: BlockRequest): Promise<void> {
+    const { pipe } = request;
+    return pipe?.inKernel === true ? this.#readPipe(request, pipe) : this.#readMemory(request);
+  }
+
+  async #readPipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
+    const pulled = await pipe.pullFile(this.#fd, request.offset).catch(() => { this.#refusesPipes = true; });
+    if (pulled === true) return;
+    pipe.spill();
+    await this.#readMemory(request); // which tells the error, too
+  }
+
+  #readMemory(request: BlockRequest): Promise<void> {
     const buffer = request.buffer!;
     if (this.#quick?.read(buffer, request.offset) === true) return DONE;
     return readFully(this.#fd, buffer, request.offset, this.limits.requestAlignment, this.#ring, (error) => this.#failedRequest(request, error));
@@ -159,11 +176,20 @@ export class FileDriver implements BlockDriver {
   }
 
   #writeNow(request: BlockRequest): Promise<void> {
+    const { pipe } = request;
     const buffer = request.buffer!;
+    if ((request.flags & RequestFlag.FUA) !== 0) pipe?.spill();
+    if (pipe?.inKernel === true) return this.#writePipe(request, pipe);
     if ((request.flags & RequestFlag.FUA) !== 0) return this.#sync.write(buffer, request.offset, (error) => this.#failedRequest(request, error));
     if (this.#quick?.write(buffer, request.offset) === true) return DONE;
     const writing = writeFully(this.#fd, buffer, request.offset, this.#ring, (error) => this.#failedRequest(request, error));
     return this.writeOut?.wanted === true ? this.#writeOut(writing, request) : writing;
+  }
+
+  async #writePipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
+    const rest = await pipe.pushFile(this.#fd, request.offset);
+    if (rest !== null) await writeFully(this.#fd, rest, request.offset + request.bytes - rest.byteLength, null, (error) => this.#failedRequest(request, error));
+    if (this.writeOut?.wanted === true) this.writeOut.wrote(request.offset, request.bytes);
   }
 
   async #writeOut(writing: Promise<void>, { offset, bytes }: BlockRequest): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import { alignDown, alignUp } from '../../base/bytes.js';
 import { DONE, rejected } from '../../base/done.js';
+import type { PipeBuffer } from '../../base/pipe-buffer.js';
 import type { BlockChild } from '../../block/child.js';
 import { acting, actingReason, actFor } from '../../block/request.js';
 import type { Preallocation } from '../../block/driver.js';
@@ -44,18 +45,20 @@ export class GuestIo {
   }
 
   /** Never throws: all errors are rejections. */
-  read(offset: number, into: Uint8Array): Promise<void> {
+  read(offset: number, into: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     try {
       const first = this.#mapping.lookup(offset, into.byteLength);
-      return first !== null && first.bytes === into.byteLength ? this.#readExtent(first, offset, into) : this.#readParts(offset, into);
+      if (first !== null && first.bytes === into.byteLength) return this.#readExtent(first, offset, into, pipe);
+      return this.#readParts(offset, into, pipe);
     } catch (error) {
       return rejected(error);
     }
   }
 
-  async #readParts(offset: number, into: Uint8Array): Promise<void> {
+  async #readParts(offset: number, into: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     await this.#eachExtent(offset, into.byteLength, async (extent, done, pool) => {
-      await pool.add(this.#readExtent(extent, offset + done, into.subarray(done, done + extent.bytes)));
+      if (extent.bytes < into.byteLength) pipe?.spill();
+      await pool.add(this.#readExtent(extent, offset + done, into.subarray(done, done + extent.bytes), pipe));
       return extent.bytes;
     });
   }
@@ -81,26 +84,28 @@ export class GuestIo {
   }
 
   /** Never throws: all errors are rejections. */
-  write(offset: number, data: Uint8Array): Promise<void> {
+  write(offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     try {
       this.#image.assertWritable();
-      return this.writeInPlace(offset, data, 0) ?? this.#writeParts(offset, data);
+      return this.writeInPlace(offset, data, 0, pipe) ?? this.#writeParts(offset, data, pipe);
     } catch (error) {
       return rejected(error);
     }
   }
 
   /** Null where it takes more than one write to one place that is the range's own already. Throws where that place is a wrong one. */
-  writeInPlace(offset: number, data: Uint8Array, flags: number): Promise<void> | null {
+  writeInPlace(offset: number, data: Uint8Array, flags: number, pipe?: PipeBuffer): Promise<void> | null {
     const first = this.#image.writing ? this.#mapping.lookup(offset, data.byteLength) : null;
-    return first !== null && first.bytes === data.byteLength && this.#inPlace(first) ? this.#writeInPlace(first, data, flags) : null;
+    return first !== null && first.bytes === data.byteLength && this.#inPlace(first) ? this.#writeInPlace(first, data, flags, pipe) : null;
   }
 
-  async #writeParts(offset: number, data: Uint8Array): Promise<void> {
+  /** The pipe goes to the one that writes all of it; it is memory for parts. */
+  async #writeParts(offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     if (!this.#image.writing) await this.#image.exclusive(async () => {});
     await this.#eachExtent(offset, data.byteLength, async (extent, done, pool) => {
-      if (!this.#inPlace(extent)) return this.#writeAllocating(offset + done, data.subarray(done));
-      await pool.add(this.#writeInPlace(extent, data.subarray(done, done + extent.bytes)));
+      if (!this.#inPlace(extent)) return this.#writeAllocating(offset + done, data.subarray(done), pipe);
+      if (extent.bytes < data.byteLength) pipe?.spill();
+      await pool.add(this.#writeInPlace(extent, data.subarray(done, done + extent.bytes), 0, pipe));
       return extent.bytes;
     });
   }
@@ -151,18 +156,21 @@ export class GuestIo {
     return extent.kind === ClusterKind.NORMAL && extent.copied;
   }
 
-  #readExtent(extent: Extent, offset: number, into: Uint8Array): Promise<void> {
+  #readExtent(extent: Extent, offset: number, into: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     switch (extent.kind) {
-      case ClusterKind.UNALLOCATED: return this.#readBacking(offset, into);
+      case ClusterKind.UNALLOCATED: return this.#readBacking(offset, into, pipe);
       case ClusterKind.ZERO_PLAIN:
       case ClusterKind.ZERO_ALLOCATED:
+        pipe?.spill();
         into.fill(0);
         return DONE;
-      case ClusterKind.COMPRESSED: return this.#readCompressed(extent.compressed!, offset, into);
+      case ClusterKind.COMPRESSED:
+        pipe?.spill();
+        return this.#readCompressed(extent.compressed!, offset, into);
       default: {
         this.#image.file.debugEvent('read_aio');
         const epoch = this.#image.epochs.enter();
-        return this.#leaveAfter(this.#image.file.read(extent.hostOffset, into), epoch);
+        return this.#leaveAfter(this.#image.file.read(extent.hostOffset, into, undefined, pipe), epoch);
       }
     }
   }
@@ -180,20 +188,23 @@ export class GuestIo {
   }
 
   /** A backing file may be shorter: what it does not cover reads as zeros. */
-  #readBacking(offset: number, into: Uint8Array): Promise<void> {
+  #readBacking(offset: number, into: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     const backing = this.#backing;
     const covered = backing === null ? 0 : Math.max(0, Math.min(into.byteLength, backing.length() - offset));
-    if (covered < into.byteLength) into.fill(0, covered);
+    if (covered < into.byteLength) {
+      pipe?.spill();
+      into.fill(0, covered);
+    }
     if (backing === null || covered === 0) return DONE;
     this.#image.file.debugEvent('read_backing_aio');
-    return backing.read(offset, into.subarray(0, covered));
+    return backing.read(offset, into.subarray(0, covered), undefined, pipe);
   }
 
-  #writeInPlace(extent: Extent, data: Uint8Array, flags = 0): Promise<void> {
+  #writeInPlace(extent: Extent, data: Uint8Array, flags = 0, pipe?: PipeBuffer): Promise<void> {
     this.#image.overlap.assertFree(extent.hostOffset, data.byteLength);
     this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
-    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data, flags), epoch);
+    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data, flags, undefined, pipe), epoch);
   }
 
   /** Leaves the epoch when the host I/O has ended: at once where it ended at once. */
@@ -212,7 +223,7 @@ export class GuestIo {
   }
 
   /** Writes a first part of `data` that needs new clusters; returns how many bytes it took (0: the mapping changed meanwhile). */
-  async #writeAllocating(offset: number, data: Uint8Array): Promise<number> {
+  async #writeAllocating(offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<number> {
     const { clusterSize } = this.#mapping.geometry;
     const start = alignDown(offset, clusterSize);
     const end = alignUp(offset + data.byteLength, clusterSize);
@@ -221,14 +232,14 @@ export class GuestIo {
     const reason = actingReason();
     const hold = changing.tryAcquire(start, end) ?? await changing.acquire(start, end);
     try {
-      return await actFor(parent, () => this.#allocateAndWrite(offset, data), reason);
+      return await actFor(parent, () => this.#allocateAndWrite(offset, data, pipe), reason);
     } finally {
       changing.release(hold);
     }
   }
 
   /** The same, under the hold. */
-  async #allocateAndWrite(offset: number, data: Uint8Array): Promise<number> {
+  async #allocateAndWrite(offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<number> {
     const { clusterSize } = this.#mapping.geometry;
     const start = alignDown(offset, clusterSize);
     const end = alignUp(offset + data.byteLength, clusterSize);
@@ -237,8 +248,9 @@ export class GuestIo {
     const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize, offset - start, data.byteLength));
     if (placement === null) return 0;
     const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
+    if (taken < data.byteLength) pipe?.spill();
     try {
-      await actFor(parent, () => this.#writeWithCopy(start, placement, offset, data.subarray(0, taken)), reason);
+      await actFor(parent, () => this.#writeWithCopy(start, placement, offset, data.subarray(0, taken), pipe), reason);
     } catch (error) {
       if (placement.fresh) await this.#giveBack(placement);
       throw error;
@@ -271,7 +283,7 @@ export class GuestIo {
   }
 
   /** Writes the data with what surrounds it in its first and last cluster, as one host write. */
-  async #writeWithCopy(start: number, placement: Placement, offset: number, data: Uint8Array): Promise<void> {
+  async #writeWithCopy(start: number, placement: Placement, offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<void> {
     const { clusterSize } = this.#mapping.geometry;
     const total = placement.clusters * clusterSize;
     const head = offset - start;
@@ -280,14 +292,15 @@ export class GuestIo {
     if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
       if (head + tail > 0) this.#image.file.debugEvent('cluster_alloc_space');
       this.#image.file.debugEvent('write_aio');
-      await this.#image.file.write(placement.hostOffset + head, data);
+      await this.#image.file.write(placement.hostOffset + head, data, 0, undefined, pipe);
       return;
     }
     if (head === 0 && tail === 0) {
       this.#image.file.debugEvent('write_aio');
-      await this.#image.file.write(placement.hostOffset, data);
+      await this.#image.file.write(placement.hostOffset, data, 0, undefined, pipe);
       return;
     }
+    pipe?.spill();
     const parent = acting();
     const copy = <T>(work: () => T): T => actFor(parent, work, 'cow');
     const whole = new Uint8Array(total);

@@ -215,10 +215,11 @@ export class Qcow2Driver implements BlockDriver {
     const { offset, bytes } = request;
     const onlyUnallocated = (request.flags & RequestFlag.IF_UNALLOCATED) !== 0;
     switch (request.op) {
-      case 'read': return this.#io.read(offset, request.buffer!);
+      case 'read': return this.#io.read(offset, request.buffer!, request.pipe);
       case 'write':
-        if ((request.flags & RequestFlag.FUA) !== 0) return this.#writeLasting(request);
-        return onlyUnallocated ? this.#io.fill(offset, request.buffer!) : this.#io.write(offset, request.buffer!);
+        if (!onlyUnallocated && (request.flags & RequestFlag.FUA) === 0) return this.#io.write(offset, request.buffer!, request.pipe);
+        request.pipe?.spill();
+        return (request.flags & RequestFlag.FUA) !== 0 ? this.#writeLasting(request) : this.#io.fill(offset, request.buffer!);
       case 'write-zeroes':
         return writeZeroes(this.#mapping, this.#io, offset, bytes, this.#zeroesOf(request.flags));
       case 'discard': return discard(this.#mapping, offset, bytes, this.#zeroOptions(true));
@@ -366,6 +367,7 @@ export class Qcow2Driver implements BlockDriver {
     }, Math.min(seconds * 1000, MAX_TIMER_MS)).unref();
   }
 
+  get pipeBytes(): number { return this.image.file.node.pipeBytes; }
   get fuaBytes(): number { return this.image.file.node.fuaBytes; }
 
   /** One write to the file where that changes no table; else all that it changed is flushed, in its order. */

@@ -4,6 +4,7 @@
  */
 import { BufferPool, type Lease } from '../../base/buffer-pool.js';
 import { alignDown, alignUp, GiB, MiB } from '../../base/bytes.js';
+import { LEAST_PIPED_PAGES, PipePool } from '../../base/pipe-buffer.js';
 import type { RangeHold } from '../../base/range-lock.js';
 import { RequestFlag } from '../../block/request.js';
 import { Courtesy } from './courtesy.js';
@@ -44,6 +45,7 @@ export class Copier {
   readonly #state: MirrorState;
   readonly #options: CopierOptions;
   readonly #pool: BufferPool;
+  readonly #pipes = new PipePool();
   /** What an operation on data takes where nothing asks for less. */
   readonly #usualBytes: number;
   #stride = 1;
@@ -87,6 +89,17 @@ export class Copier {
 
   async idle(): Promise<void> {
     while (this.#inFlight > 0) await this.oneEnded();
+  }
+
+  /** When nothing will be copied any more. */
+  close(): void {
+    this.#pipes.close();
+  }
+
+  /** What goes from the one into the other without a copy in this process; 0 where nothing does. */
+  get #mostPiped(): number {
+    const { source, target } = this.#state.parts;
+    return Math.min(source.node.pipeBytes, target.door.node.pipeBytes);
   }
 
   /** Starts copies of the next dirty granules, as many as may be in flight. `bytes` counts for a rate limit. Only while not full, and something is dirty. */
@@ -160,7 +173,9 @@ export class Copier {
     const { operationBytes } = this.#now;
     // a speed limit and a controller count in operations of the usual size
     const strides = operationBytes === this.#usualBytes && this.#state.parts.blockJob.speed === 0 ? this.#stride : 1;
-    return Math.min(strides * operationBytes, this.#mostInFlight - this.#bufferedBytes);
+    const most = Math.min(strides * operationBytes, this.#mostInFlight - this.#bufferedBytes);
+    const piped = this.#mostPiped;
+    return piped < LEAST_PIPED_PAGES ? most : Math.min(most, piped);
   }
 
   async #operation(hold: RangeHold, offset: number, bytes: number, zero: boolean): Promise<void> {
@@ -197,10 +212,11 @@ export class Copier {
     }
     let operation: 'read' | 'write' = 'read';
     const beganMs = this.#nowMs;
+    const pipe = bytes >= LEAST_PIPED_PAGES && bytes <= this.#mostPiped ? this.#pipes.take(lease.buffer) : undefined;
     try {
-      await source.read(offset, lease.buffer, 'background');
+      await source.read(offset, lease.buffer, 'background', pipe);
       operation = 'write';
-      await target.send('write', offset, bytes, lease.buffer);
+      await target.send('write', offset, bytes, lease.buffer, 0, pipe);
       const tookMs = this.#nowMs - beganMs;
       this.#courtesy.ended(tookMs);
       this.#stride = tookMs * this.#usualBytes <= AT_ONCE_MS * bytes ? STRIDE : 1;
@@ -209,8 +225,13 @@ export class Copier {
       this.#state.requestFailed(operation, error, offset, bytes);
       return false;
     } finally {
+      const giveBack = (): void => {
+        lease.release();
+        if (pipe !== undefined) this.#pipes.give(pipe);
+      };
       // an abandoned target may still read it
-      if (!target.abandoned) lease.release();
+      if (target.abandoned) void target.settled().then(giveBack);
+      else giveBack();
     }
   }
 

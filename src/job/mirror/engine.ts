@@ -69,6 +69,7 @@ export class MirrorEngine {
     } finally {
       state.stopped = true;
       await this.copier.idle();
+      this.copier.close();
     }
   }
 

@@ -1,5 +1,6 @@
 /** The target of a mirror: requests that can be given up when it does not answer, and how it is doing. */
 import { BlockError } from '../../base/errors.js';
+import type { PipeBuffer } from '../../base/pipe-buffer.js';
 import type { Clock } from '../../base/clock.js';
 import type { BlockBackend } from '../../block/backend.js';
 import { DirtyBitmap } from '../../block/dirty-bitmap.js';
@@ -34,6 +35,8 @@ export class MirrorTarget {
   #losses: number;
   /** Oldest first. */
   readonly #pending = new Set<Pending>();
+  /** Abandoned or not. */
+  readonly #underWay = new Set<Promise<unknown>>();
   #abandoned = false;
   /** Of those who wait for something else than its answers. */
   readonly #givingUp = new Set<() => void>();
@@ -69,8 +72,8 @@ export class MirrorTarget {
     return slowest;
   }
 
-  send(op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0): Promise<void> {
-    return this.submit(makeRequest(op, offset, bytes, buffer, flags, 'background'));
+  send(op: BlockOp, offset: number, bytes: number, buffer: Uint8Array | null, flags = 0, pipe?: PipeBuffer): Promise<void> {
+    return this.submit(makeRequest(op, offset, bytes, buffer, flags, 'background', pipe));
   }
 
   /** Rejects with CANCELLED once the target is abandoned, and with BUSY where it is drained: try again later. */
@@ -88,10 +91,13 @@ export class MirrorTarget {
       const pending: Pending = { sinceMs: this.#clock.monotonicMs(), giveUp: reject };
       this.#pending.add(pending);
       const ended = (): void => {
+        this.#underWay.delete(asked);
         this.#lastEndMs = this.#clock.monotonicMs();
         if (this.#pending.delete(pending)) this.#slowestMs = Math.max(this.#slowestMs, this.#lastEndMs - pending.sinceMs);
       };
-      question().then((answer) => {
+      const asked = question();
+      this.#underWay.add(asked);
+      asked.then((answer) => {
         ended();
         resolve(answer);
       }, (error: unknown) => {
@@ -127,6 +133,11 @@ export class MirrorTarget {
     if (broken !== null) this.#onBroken(broken);
     else forgiveLosses(this.door.node);
     throw error ?? new BlockError('BUSY', 'the target lost what was written, and gets it again');
+  }
+
+  /** Resolves when it uses nothing any more of what it was lent. */
+  async settled(): Promise<void> {
+    await Promise.allSettled(this.#underWay);
   }
 
   /** What is under way fails at once for those who wait for it; memory lent to it stays lent. */
