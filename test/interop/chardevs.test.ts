@@ -9,7 +9,7 @@ import { standIn } from '../support/programs.js';
 import { kill, run, start, storageDaemonLauncher } from '../support/run.js';
 import { waitFor } from '../support/cli.js';
 import { useTmp } from '../support/tmp.js';
-import { converse, negotiated, ourDaemonTranscript, transcriptOfMortal } from '../support/transcript.js';
+import { converse, negotiated, ourDaemonTranscript, theirTranscript } from '../support/transcript.js';
 
 const tmp = useTmp();
 
@@ -50,7 +50,7 @@ peers('qemu-storage-daemon')('character devices', () => {
   test('are made, changed, removed and listed with the same answers', async () => {
     for (const name of ['two.in', 'two.out', 'one']) execFileSync('mkfifo', [tmp(name)]);
     const transcript = negotiated(...everything());
-    const theirs = await transcriptOfMortal(transcript, tmp('theirs'));
+    const theirs = await theirTranscript(transcript, tmp('theirs'));
     const ours = await ourDaemonTranscript(transcript, tmp('ours'));
     expect(ours.slice(1).map(even)).toEqual(theirs.slice(1).map(even));
   });

@@ -88,7 +88,7 @@ export async function kill(child: ChildProcess, signal: NodeJS.Signals = 'SIGKIL
   await gone;
 }
 
-export function collect(stream: NodeJS.ReadableStream | null): () => string {
+function collect(stream: NodeJS.ReadableStream | null): () => string {
   const chunks: Buffer[] = [];
   stream?.on('data', (chunk: Buffer) => chunks.push(chunk));
   return () => Buffer.concat(chunks).toString();

@@ -4,9 +4,8 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { rm, stat } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { StorageDaemon, type QmpServer } from '../../src/index.js';
-import { collect, kill, start } from './run.js';
+import { kill, start } from './run.js';
 
 export interface Transcript {
   /** Sent in one piece behind the lines; whatever comes back until the reply to a last request is one more message. */
@@ -41,35 +40,14 @@ export async function theirTranscript(transcript: Transcript, socketPath: string
   const chardev = `socket,id=monitor,path=${socketPath},server=on,wait=off`;
   const monitor = `chardev=monitor${transcript.pretty === true ? ',pretty=on' : ''}`;
   const child = start('qemu-storage-daemon', ['--chardev', chardev, '--monitor', monitor, ...transcript.args ?? []]);
-  const stderr = collect(child.stderr);
   try {
     await appears(socketPath);
     return await converse(transcript, socketPath);
-  } catch (error) {
-    // its end is heard a little after its socket's
-    for (let tries = 0; tries < 50 && child.exitCode === null && child.signalCode === null; tries++) await sleep(10);
-    if (child.exitCode === null && child.signalCode === null) throw error;
-    // what it died of is not to be read from what it did not answer
-    throw new PeerDied(`qemu-storage-daemon ended with ${child.exitCode ?? child.signalCode}: ${stderr()}`, { cause: error });
   } finally {
     await kill(child);
     await rm(socketPath, { force: true });
   }
 }
-
-/** The same of a peer that dies of these lines now and then, though none asks for it: up to three times. */
-export async function transcriptOfMortal(transcript: Transcript, socketPath: string): Promise<string[]> {
-  for (let left = 2; ; left--) {
-    try {
-      return await theirTranscript(transcript, socketPath);
-    } catch (error) {
-      if (!(error instanceof PeerDied) || left === 0) throw error;
-      console.warn(error.message);
-    }
-  }
-}
-
-class PeerDied extends Error {}
 
 /** What our server answers, over a socket too. */
 export async function ourTranscript(transcript: Transcript, socketPath: string, server: QmpServer): Promise<string[]> {
