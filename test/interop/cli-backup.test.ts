@@ -5,7 +5,7 @@ import { expectRefused, lastLine, quiesceOk, sleep, startQuiesce, waitFor } from
 import { peers } from '../support/peers.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 
 const tmp = useTmp();
 

@@ -6,7 +6,7 @@ import { expectRefused, lastLine, quiesceOk, startQuiesce } from '../support/cli
 import { findOnPath, peers } from '../support/peers.js';
 import { kill, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 
 const tmp = useTmp();
 

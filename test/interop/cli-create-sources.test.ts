@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createWriteStream, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { expect, test } from '@jest/globals';
+import { isThere } from '../support/listening.js';
 import { expectRefused, leaksAtMost, makeImage, MiB, quiesceOk, snapshotNames, sleep, startQuiesce, waitFor } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { randomBytes } from '../support/random-bytes.js';
@@ -62,7 +63,7 @@ peers('qemu-img')('snapshot create takes RAM state', () => {
   test('from whoever connects to unix:PATH, whose name is gone then', async () => {
     const image = await makeImage(tmp('disk.qcow2'));
     const command = startQuiesce(['snapshot', 'create', image, 't', '--vm-state', `unix:${tmp('socket')}`]);
-    await waitFor('it listens', () => existsSync(tmp('socket')));
+    await waitFor('it listens', () => isThere(tmp('socket')));
     await sendTo(tmp('socket'), STATE);
     expect(await command.done).toMatchObject({ code: 0, stderr: '' });
     expect(existsSync(tmp('socket'))).toBe(false);
@@ -84,7 +85,7 @@ peers('qemu-img')('snapshot create takes RAM state', () => {
     await expectRefused(['snapshot', 'create', image, 't', '--vm-state', '/dev/null'], "'/dev/null' delivered no VM state");
     await expectRefused(['snapshot', 'create', image, 't', '--vm-state', image], 'is the image');
     const nothing = startQuiesce(['snapshot', 'create', image, 't', '--vm-state', `unix:${tmp('socket')}`]);
-    await waitFor('it listens', () => existsSync(tmp('socket')));
+    await waitFor('it listens', () => isThere(tmp('socket')));
     await sendTo(tmp('socket'), Buffer.alloc(0));
     expect(await nothing.done).toMatchObject({ code: 1, stderr: expect.stringContaining('delivered no VM state') });
     expect(await snapshotNames(image)).toEqual([]);

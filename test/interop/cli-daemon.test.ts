@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { QmpClient } from '../../src/index.js';
+import { isThere } from '../support/listening.js';
 import { expectRefused, makeImage, startQuiesce, waitFor, type RunningCommand } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { kill, run, runOk } from '../support/run.js';
@@ -134,7 +135,7 @@ peers('qemu-img', 'qemu-io', 'nbdinfo')('with clients', () => {
     const image = await makeImage(tmp('disk.qcow2'), '16M');
     const daemon = startQuiesce(['daemon', '--log-level', 'error', '--config', config({ blockdevs: [{ driver: 'qcow2', 'node-name': 'd', file: { driver: 'file', filename: image } }] })]);
     started.push(daemon);
-    await waitFor('ready', () => existsSync(qmpSocket()));
+    await waitFor('ready', () => isThere(qmpSocket()));
     daemon.child.kill('SIGTERM');
     expect(await daemon.done).toMatchObject({ code: 0, stderr: '' });
     await expectRefused(['daemon', '--log-level', 'loud'], '--log-level: expected one of error, warn, info, debug', 2);

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { expect, test } from '@jest/globals';
+import { isThere } from '../support/listening.js';
 import { leaksAtMost, makeImage, MiB, quiesceOk, sleep, snapshotNames, startQuiesce, waitFor, type RunningCommand } from '../support/cli.js';
 import { drive, withMachine } from '../support/machine-ram.js';
 import { peers } from '../support/peers.js';
@@ -39,7 +40,7 @@ peers('qemu-img', 'qemu-io')('a signal', () => {
   test('while snapshot create waits for a connection removes the socket', async () => {
     const image = await makeImage(tmp('disk.qcow2'));
     const command = startQuiesce(['snapshot', 'create', image, 't', '--vm-state', `unix:${tmp('socket')}`]);
-    await waitFor('it listens', () => existsSync(tmp('socket')));
+    await waitFor('it listens', () => isThere(tmp('socket')));
     await sleep(50);
     const { stderr } = await endsBy(command, 'SIGINT', 130);
     expect(stderr).toContain('waiting for a connection');
@@ -50,7 +51,7 @@ peers('qemu-img', 'qemu-io')('a signal', () => {
     const image = await makeImage(tmp('disk.qcow2'));
     await withMachine(tmp('qmp'), ['-S', ...drive(image)], async () => {
       const command = startQuiesce(['snapshot', 'create', image, 't', '--vm-state', `unix:${tmp('socket')}`]);
-      await waitFor('it listens', () => existsSync(tmp('socket')));
+      await waitFor('it listens', () => isThere(tmp('socket')));
       const sender = connect(tmp('socket'));
       sender.on('error', () => undefined);
       sender.write(randomBytes(3 * MiB, 2));

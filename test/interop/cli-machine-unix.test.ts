@@ -1,6 +1,7 @@
 /** `snapshot create --vm-state unix:` from a real machine, into an image it does not hold and into its own. */
 import { existsSync, readdirSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
+import { isThere } from '../support/listening.js';
 import { expectRefused, leaksAtMost, makeImage, snapshotNames, startQuiesce, waitFor } from '../support/cli.js';
 import { drive, hashOf, pattern, patternIn, ramOf, waitForState, withMachine, type RamMachine } from '../support/machine-ram.js';
 import { peers } from '../support/peers.js';
@@ -12,7 +13,7 @@ const tmp = useTmp();
 /** What a user does: `stop; migrate unix:PATH`, while the command listens. */
 async function migrateInto(machine: RamMachine, image: string, ...options: string[]): Promise<RunResult> {
   const command = startQuiesce(['snapshot', 'create', image, 'ram', '--vm-state', `unix:${tmp('socket')}`, ...options]);
-  await waitFor('it listens', () => existsSync(tmp('socket')));
+  await waitFor('it listens', () => isThere(tmp('socket')));
   await machine.qmp.execute('stop');
   await machine.qmp.execute('migrate', { uri: `unix:${tmp('socket')}` });
   return command.done;

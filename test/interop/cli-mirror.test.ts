@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { QmpClient } from '../../src/index.js';
+import { isThere } from '../support/listening.js';
 import { expectRefused, makeImage, MiB, quiesceOk, startQuiesce, waitFor } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { kill, quiesce, runOk, start, storageDaemonLauncher } from '../support/run.js';
@@ -88,7 +89,7 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
     ]);
     const ended = new Promise<number | null>((resolve) => { daemon.once('close', resolve); });
     try {
-      await waitFor('the daemon listens', () => existsSync(tmp('qmp')));
+      await waitFor('the daemon listens', () => isThere(tmp('qmp')));
       const uri = `nbd+unix:///d?socket=${tmp('nbd')}`;
       await expectRefused(['mirror', '--daemon', tmp('qmp'), 'nobody', tmp('gone.raw')], "'nobody' is neither a node nor a device of");
       expect(existsSync(tmp('gone.raw'))).toBe(false);

@@ -5,7 +5,7 @@ import { makeCertificates, makePskKeys } from '../support/certificates.js';
 import { makeImage, quiesceOk, startQuiesce, waitFor, type RunningCommand } from '../support/cli.js';
 import { useNbdPeers } from '../support/nbd-peers.js';
 import { peers } from '../support/peers.js';
-import { appears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
 import { kill, quiesce, run, runOk, start, storageDaemonLauncher, type RunResult } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 import { QmpClient } from '../../src/index.js';

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { makeImage, MiB, sleep } from '../support/cli.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 import { peers } from '../support/peers.js';
 import { randomBytes } from '../support/random-bytes.js';
 import { kill, launcher, quiesce, run, runOk, start, storageDaemonLauncher } from '../support/run.js';

@@ -8,7 +8,7 @@ import { addBlockdev, addExport, startNbdServer, StorageDaemon, type JsonDict } 
 import { peers } from '../support/peers.js';
 import { kill, run, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 
 const tmp = useTmp();
 

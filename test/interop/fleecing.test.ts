@@ -7,7 +7,7 @@ import {
 import { peers } from '../support/peers.js';
 import { kill, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 
 const tmp = useTmp();
 const SIZE = 16 * 1024 * 1024;

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { afterEach, expect, test } from '@jest/globals';
 import { NbdClient } from '../../src/index.js';
 import { startQuiesce, waitFor } from '../support/cli.js';
-import { appears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
 import { kill, nbdLauncher, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 import type { ChildProcess } from 'node:child_process';

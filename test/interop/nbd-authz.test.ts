@@ -2,7 +2,7 @@
 import { expect, test } from '@jest/globals';
 import { makeCertificates } from '../support/certificates.js';
 import { peers } from '../support/peers.js';
-import { appears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
 import { kill, nbdLauncher, run, runOk, start, storageDaemonLauncher, type RunResult } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 

@@ -7,7 +7,7 @@ import { KiB, MiB, waitFor } from '../support/cli.js';
 import { RawNbd, request, u32 } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
 import { kill, launcher, nbdLauncher, run, runOk, start } from '../support/run.js';
-import { appears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();

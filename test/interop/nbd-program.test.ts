@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
-import { appears, disappears, standIn, whileRunning } from '../support/programs.js';
+import { appears } from '../support/listening.js';
+import { disappears, standIn, whileRunning } from '../support/programs.js';
 import { kill, nbdLauncher, run, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 

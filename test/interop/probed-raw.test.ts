@@ -3,7 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { NbdClient, openImage } from '../../src/index.js';
 import { peers } from '../support/peers.js';
-import { appears, standIn } from '../support/programs.js';
+import { appears } from '../support/listening.js';
+import { standIn } from '../support/programs.js';
 import { kill, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 

@@ -1,7 +1,8 @@
 /** What quorum tells of children that fail or disagree: qemu-storage-daemon's events and ours, for the same requests. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { BlockGraph, openBlockdev, type QuorumEvent } from '../../src/index.js';
+import { isThere } from '../support/listening.js';
 import type { Tree } from '../support/io-commands.js';
 import { peers } from '../support/peers.js';
 import { kill, runOk, start } from '../support/run.js';
@@ -35,7 +36,7 @@ async function inQemu(): Promise<string[]> {
   child.stdout!.on('data', (data: Buffer) => { output += data.toString(); });
   try {
     child.stdin!.write('{"execute": "qmp_capabilities"}\n');
-    for (let wait = 0; !existsSync(tmp('socket')) || !output.includes('return'); wait++) {
+    for (let wait = 0; !isThere(tmp('socket')) || !output.includes('return'); wait++) {
       if (wait > 1000) throw new Error('qemu-storage-daemon did not start');
       await new Promise((resolve) => setTimeout(resolve, 10));
     }

@@ -8,7 +8,7 @@ import { peers } from '../support/peers.js';
 import { randomBytes } from '../support/random-bytes.js';
 import { kill, repository, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
-import { appears } from '../support/transcript.js';
+import { appears } from '../support/listening.js';
 
 const tmp = useTmp();
 const programs = [...readFileSync(join(repository, 'README.md'), 'utf8').matchAll(/^```js\n(.*?)^```$/gms)].map((match) => match[1]!);

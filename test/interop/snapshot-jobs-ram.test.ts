@@ -6,7 +6,8 @@ import { makeImage, snapshotNames, waitFor } from '../support/cli.js';
 import { acknowledged, guestArgs, installWriter, lastWrite, startLiveDisk, writesOn, type LiveDisk } from '../support/live-disk.js';
 import { withMachine } from '../support/machine-ram.js';
 import { peers } from '../support/peers.js';
-import { appears, disappears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
+import { disappears } from '../support/programs.js';
 import { runOk } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 

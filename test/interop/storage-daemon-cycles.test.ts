@@ -6,7 +6,7 @@ import { QmpClient } from '../../src/index.js';
 import { KiB, makeImage, MiB, waitFor } from '../support/cli.js';
 import { RawNbd, request } from '../support/nbd-raw.js';
 import { peers } from '../support/peers.js';
-import { appears } from '../support/programs.js';
+import { appears } from '../support/listening.js';
 import { kill, runOk, start, storageDaemonLauncher } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 

@@ -1,7 +1,7 @@
 /** The same limits in qemu-storage-daemon and in ours, each served over NBD to the same load: the same rates. */
-import { existsSync } from 'node:fs';
 import { afterEach, expect, jest, test } from '@jest/globals';
 import { BlockBackend, BlockGraph, NbdServer, openBlockdev, ThrottleGroup, type ThrottleLimits } from '../../src/index.js';
+import { isThere } from '../support/listening.js';
 import { peers } from '../support/peers.js';
 import { kill, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
@@ -23,7 +23,7 @@ async function startTheirs(limits: Partial<ThrottleLimits>): Promise<string> {
     '--nbd-server', `addr.type=unix,addr.path=${socket}`, '--export', 'type=nbd,id=e,node-name=slow,name=,writable=on',
   ]);
   ends.push(() => kill(child));
-  for (let wait = 0; !existsSync(socket); wait++) {
+  for (let wait = 0; !isThere(socket); wait++) {
     if (child.exitCode !== null || wait > 1000) throw new Error('qemu-storage-daemon did not start');
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

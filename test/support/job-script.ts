@@ -4,7 +4,8 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageDaemon } from '../../src/index.js';
 import { kill, start } from './run.js';
-import { appears, normalise } from './transcript.js';
+import { appears } from './listening.js';
+import { normalise } from './transcript.js';
 
 export type JobStep =
   | readonly [command: string, args?: Readonly<Record<string, unknown>>]

@@ -1,6 +1,7 @@
 /** A real QEMU machine for interop tests: started, reached over QMP, and always ended. */
-import { readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
+import { isThere } from './listening.js';
 import { kill, start } from './run.js';
 
 export interface Machine {
@@ -18,7 +19,7 @@ export async function startMachine(qmpPath: string, args: readonly string[], cwd
   let stderr = '';
   child.stderr!.on('data', (data: Buffer) => { stderr += data.toString(); });
   child.stdout!.resume();
-  for (let wait = 0; !listens(qmpPath); wait++) {
+  for (let wait = 0; !isThere(qmpPath); wait++) {
     if (child.exitCode !== null || wait > 500) throw new Error(`qemu-system-x86_64 did not start: ${stderr}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -26,9 +27,4 @@ export async function startMachine(qmpPath: string, args: readonly string[], cwd
     await kill(child);
     rmSync(qmpPath, { force: true });
   } };
-}
-
-/** The file of a socket appears a moment before its owner listens; the kernel's list tells (flag 0x10000). */
-function listens(path: string): boolean {
-  return readFileSync('/proc/net/unix', 'latin1').split('\n').some((line) => line.endsWith(` ${path}`) && line.split(/\s+/)[3] === '00010000');
 }

@@ -1,8 +1,8 @@
 /** NBD servers of other projects, each on a unix socket, stopped by their pid. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
+import { rmSync } from 'node:fs';
 import { afterEach } from '@jest/globals';
+import { isThere } from './listening.js';
 import { findOnPath } from './peers.js';
 
 export interface NbdPeer {
@@ -57,21 +57,8 @@ function launch(program: string, args: readonly string[], socket: string): NbdPe
 async function waitForSocket({ socket, process: child, stderr }: NbdPeer): Promise<void> {
   for (let turns = 0; turns < 500; turns++) {
     if (child.exitCode !== null) throw new Error(`the server ended: ${stderr()}`);
-    if (existsSync(socket) && await listens(socket)) return;
+    if (isThere(socket)) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`the server does not listen: ${stderr()}`);
-}
-
-/** Whether somebody listens, asked without being taken for a client where /proc can tell. */
-async function listens(path: string): Promise<boolean> {
-  const { readFileSync } = await import('node:fs');
-  try {
-    return readFileSync('/proc/net/unix', 'utf8').split('\n').some((line) => line.endsWith(` ${path}`) && line.split(' ')[3] === '00010000');
-  } catch {
-    return new Promise((resolve) => {
-      const probe = connect({ path }, () => { probe.destroy(); resolve(true); });
-      probe.on('error', () => resolve(false));
-    });
-  }
 }

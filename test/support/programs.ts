@@ -1,6 +1,7 @@
 /** Our programs under the names of those they stand in for, and servers that are ended with their test. */
 import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { appears } from './listening.js';
 import { kill, nbdLauncher, start, storageDaemonLauncher } from './run.js';
 
 const LAUNCHERS = { 'qemu-nbd': nbdLauncher, 'qemu-storage-daemon': storageDaemonLauncher } as const;
@@ -22,10 +23,6 @@ export async function whileRunning<T>(binary: string, args: readonly string[], p
   } finally {
     await kill(child, 'SIGTERM');
   }
-}
-
-export async function appears(path: string): Promise<void> {
-  await until(() => existsSync(path), `${path} does not appear`);
 }
 
 export async function disappears(path: string): Promise<void> {

@@ -3,8 +3,9 @@
  * differ (versions, times, ids that are counted) has been made equal.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { rm, stat } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { StorageDaemon, type QmpServer } from '../../src/index.js';
+import { appears } from './listening.js';
 import { kill, start } from './run.js';
 
 export interface Transcript {
@@ -146,14 +147,6 @@ class Messages {
       });
     }
   }
-}
-
-export async function appears(path: string): Promise<void> {
-  for (let attempt = 0; attempt < 500; attempt++) {
-    if (await stat(path).then(() => true, () => false)) return;
-    await new Promise((resolve) => { setTimeout(resolve, 10); });
-  }
-  throw new Error(`${path} did not appear`);
 }
 
 function listening(server: Server, path: string): Promise<void> {
