@@ -7,12 +7,14 @@ import type { RecordBatch } from '../record.js';
 export interface PairingListener {
   /** A request was queued, or is seen for the first time otherwise. */
   requestOpened?(slot: number, time: number): void;
+  /** It joined another that waits for the device. */
+  requestMerged?(slot: number, time: number): void;
   /** It went to the device. */
   requestIssued?(slot: number, time: number, sector: number, bytes: number): void;
   /** What was issued came back undone. */
   requestRequeued?(slot: number, time: number): void;
-  /** What was issued is done: one for each issue that was not requeued. */
-  requestCompleted?(slot: number, time: number, sector: number, bytes: number): void;
+  /** It, or a part of it, is done. `wasIssued`: one for each issue that was not requeued; else no issue of it was recorded. */
+  requestCompleted?(slot: number, time: number, sector: number, bytes: number, wasIssued: boolean): void;
   /** Nothing more comes: all columns are final. Those that were merged into another follow it. */
   requestClosed?(slot: number): void;
   /** A record of another kind: plug, unplug, split, a message. */

@@ -19,6 +19,7 @@ export class Pairing {
   endNs = 0;
   records = 0;
   private readonly onOpened: PairingListener[];
+  private readonly onMerged: PairingListener[];
   private readonly onIssued: PairingListener[];
   private readonly onRequeued: PairingListener[];
   private readonly onCompleted: PairingListener[];
@@ -33,6 +34,7 @@ export class Pairing {
     this.matching = new Matching(ios, (slot) => this.giveUp(slot));
     this.links = new RemapLinks(ios, this.matching);
     this.onOpened = listeners.filter((one) => one.requestOpened !== undefined);
+    this.onMerged = listeners.filter((one) => one.requestMerged !== undefined);
     this.onIssued = listeners.filter((one) => one.requestIssued !== undefined);
     this.onRequeued = listeners.filter((one) => one.requestRequeued !== undefined);
     this.onCompleted = listeners.filter((one) => one.requestCompleted !== undefined);
@@ -213,11 +215,10 @@ export class Pairing {
     if (slot === NONE || ios.length[slot]! < bytes) slot = this.matching.gather(slot, device, sector, bytes, category);
     if (slot === NONE) slot = this.matching.containing(device, sector, bytes, category);
     if (slot === NONE) slot = this.openLate(device, sector, bytes, category, 0, time);
-    if (ios.inDevice[slot]! > 0) {
-      ios.inDevice[slot]!--;
-      const io = this.matching.wholeOf(slot);
-      for (const one of this.onCompleted) one.requestCompleted!(io, time, sector, bytes);
-    }
+    const wasIssued = ios.inDevice[slot]! > 0;
+    if (wasIssued) ios.inDevice[slot]!--;
+    const io = this.matching.wholeOf(slot);
+    for (const one of this.onCompleted) one.requestCompleted!(io, time, sector, bytes, wasIssued);
     ios.remaining[slot]! -= bytes;
     if (error !== 0) ios.error[this.matching.wholeOf(slot)] = error;
     if (ios.remaining[slot]! > 0) {
@@ -251,7 +252,7 @@ export class Pairing {
       if (!isOne) continue;
       if (ios.inDevice[other]! > 0) {
         ios.inDevice[other]!--;
-        for (const one of this.onCompleted) one.requestCompleted!(other, time, NO_SECTOR, 0);
+        for (const one of this.onCompleted) one.requestCompleted!(other, time, NO_SECTOR, 0, true);
       }
       if (error !== 0) ios.error[other] = error;
       ios.completed[other] = time;
@@ -293,7 +294,10 @@ export class Pairing {
     if (slot === NONE) slot = this.matching.find(device, sector, bytes, category, State.GOT, State.INSERTED);
     if (slot === NONE) return;
     const io = this.matching.wholeOf(slot);
-    if (Number.isNaN(ios.merged[io]!)) ios.merged[io] = time;
+    if (Number.isNaN(ios.merged[io]!) && slot === io) {
+      ios.merged[io] = time;
+      for (const one of this.onMerged) one.requestMerged!(io, time);
+    }
     let into = this.carrier !== NONE && this.matching.adjoins(this.carrier, slot, atBack) ? this.carrier : NONE;
     if (into === NONE) into = this.matching.adjoining(slot, atBack);
     if (into === NONE) return;
