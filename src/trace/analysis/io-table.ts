@@ -77,10 +77,10 @@ export class IoTableBuilder implements PairingListener {
   }
 
   /** After the pairing's `finish`: the columns are as long as there are rows. */
-  finish({ counts, endNs }: Pairing, processes: ReadonlyMap<number, string>): BuiltIoTable {
+  finish({ counts, endNs, annotations }: Pairing, processes: ReadonlyMap<number, string>): BuiltIoTable {
     const count = this.ios.opens;
     const table: BuiltIoTable = {
-      count, counts, endNs, processes, causes: [''], deviceNames: new Map(),
+      count, counts, endNs, processes: new Map([...processes, ...annotations.processes]), causes: annotations.causes, deviceNames: annotations.deviceNames,
       device: this.device.subarray(0, count), sector: this.sector.subarray(0, count), bytes: this.bytes.subarray(0, count),
       category: this.category.subarray(0, count), pid: this.pid.subarray(0, count), queued: this.queued.subarray(0, count),
       gotRequest: this.gotRequest.subarray(0, count), inserted: this.inserted.subarray(0, count), issued: this.issued.subarray(0, count),

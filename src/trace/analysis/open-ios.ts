@@ -41,6 +41,8 @@ export class OpenIos {
   /** Rows, -1 for none. */
   parent = new Int32Array(0);
   mergedInto = new Int32Array(0);
+  /** Of the parent, where there is one. */
+  parentDevice = new Uint32Array(0);
   cause = new Uint16Array(0);
   requeues = new Uint16Array(0);
   /** The range of the request to the device: longer than what was queued where others were merged, shorter where it was split. */
@@ -190,6 +192,7 @@ export class OpenIos {
     this.device = wider(this.device, capacity);
     this.category = wider(this.category, capacity);
     this.pid = wider(this.pid, capacity);
+    this.parentDevice = wider(this.parentDevice, capacity);
     for (const name of ['id', 'parent', 'mergedInto', 'owner', 'nextMerged', 'lastMerged', 'older', 'newer'] as const) this[name] = wider(this[name], capacity);
     this.chained = wider(this.chained, capacity);
     for (const name of FLOATS) this[name] = wider(this[name], capacity);

@@ -1,4 +1,5 @@
 import { Action, Category, CGROUP_FLAG, type RecordBatch } from '../record.js';
+import { Annotations } from './annotations.js';
 import { Matching } from './matching.js';
 import { Kind, NO_SECTOR, NONE, State, type OpenIos } from './open-ios.js';
 import type { PairingCounts, PairingListener } from './pairing-listener.js';
@@ -15,6 +16,7 @@ export const MAX_OPEN = 131_072;
  */
 export class Pairing {
   readonly counts: PairingCounts = { withoutQueue: 0, withoutEnd: 0, refused: 0, failed: 0, requeued: 0, splits: 0, merges: 0, passedOver: 0 };
+  readonly annotations = new Annotations();
   /** ns, of the last record. */
   endNs = 0;
   records = 0;
@@ -57,6 +59,7 @@ export class Pairing {
   private record(batch: RecordBatch, at: number): void {
     const category = batch.category[at]!;
     if ((category & Category.NOTIFY) !== 0) {
+      this.annotations.note(batch, at);
       for (const one of this.onOther) one.otherRecord!(batch, at);
       return;
     }
@@ -94,6 +97,8 @@ export class Pairing {
     const slot = this.open(device, start, bytes, batch.category[at]!, batch.pid[at]!, time);
     ios.queued[slot] = time;
     ios.parent[slot] = parent;
+    if (parent !== NONE) ios.parentDevice[slot] = this.links.parentDevice;
+    ios.cause[slot] = this.annotations.take(device);
     for (const one of this.onOpened) one.requestOpened!(slot, time);
   }
 

@@ -5,6 +5,8 @@ import { payloadDevice, payloadSector } from './payload.js';
 
 /** What remaps told of requests that are yet to be queued on the device below: whose children they are. */
 export class RemapLinks {
+  /** Of the last one taken. */
+  parentDevice = 0;
   private count = 0;
 
   constructor(private readonly ios: OpenIos, private readonly matching: Matching) {}
@@ -23,6 +25,7 @@ export class RemapLinks {
     if (slot !== NONE) {
       const io = this.matching.wholeOf(slot);
       parent = ios.id[io]!;
+      this.parentDevice = upper;
       if (Number.isNaN(ios.remapped[io]!)) ios.remapped[io] = time;
     } else if (this.count > 0) parent = this.take(upper, start, bytes);
     if (parent === NONE) return;
@@ -30,6 +33,7 @@ export class RemapLinks {
     const lower = payloadDevice(batch, at, 4);
     const link = ios.open(Kind.LINK, lower === upper || lower === 0 ? batch.device[at]! : lower, bytes === 0 ? NO_SECTOR : batch.sector[at]!, bytes, time);
     ios.parent[link] = parent;
+    ios.parentDevice[link] = this.parentDevice;
     ios.category[link] = batch.category[at]!;
     this.count++;
   }
@@ -44,6 +48,7 @@ export class RemapLinks {
     }
     if (found === NONE) return NONE;
     const parent = ios.parent[found]!;
+    this.parentDevice = ios.parentDevice[found]!;
     this.drop(found);
     return parent;
   }

@@ -2,7 +2,8 @@ import { describe, expect, test } from '@jest/globals';
 import { buildIoTable, type BuiltIoTable } from '../../../../src/trace/analysis/io-table.js';
 import { OpenIos } from '../../../../src/trace/analysis/open-ios.js';
 import { MAX_AGE_NS, MAX_OPEN, Pairing } from '../../../../src/trace/analysis/pairing.js';
-import { batchOf, readerOf, script, type ScriptRecord } from '../../../support/trace-script.js';
+import { deviceOf } from '../../../../src/trace/record.js';
+import { batchOf, message, readerOf, script, type ScriptRecord } from '../../../support/trace-script.js';
 
 /** Rows as `Q G I D C`, a dot for what was not seen, with the row they were merged into and an error. */
 function rows(table: BuiltIoTable): string[] {
@@ -346,6 +347,29 @@ describe('what does not pair is kept and counted', () => {
     expect(ios.count).toBeLessThanOrEqual(MAX_OPEN);
     pairing.finish();
     expect(ios.count).toBe(0);
+  });
+});
+
+describe('what our recordings say', () => {
+  test('layers, names and causes', async () => {
+    const table = await buildIoTable(readerOf([
+      message(0, 'quiesce device=4000,1 layer=metadata driver=qcow2 node=disk0 name=/images/vm.qcow2', 7),
+      message(0, 'quiesce process=5000001 name=mirror m0', 7),
+      message(1, 'quiesce cause=l2-alloc op=write-zeroes offset=4096 bytes=512', 7),
+      ...script(`
+        1 Q W 8+1 dev=7 pid=5000001
+        2 Q W 16+1 dev=7`),
+      message(3, 'quiesce offset=4096 bytes=512', 7),
+      message(3, 'somebody else', 7),
+      ...script('4 Q W 24+1 dev=7'),
+      message(5, 'quiesce cause=cow offset=4096 bytes=512', 8),
+      ...script(`
+        6 Q W 24+1 dev=7
+        7 Q W 24+1 dev=8`),
+    ]));
+    expect(Array.from(table.cause, (cause) => table.causes[cause])).toEqual(['l2-alloc', '', '', '', 'cow']);
+    expect([...table.deviceNames]).toEqual([[deviceOf(4000, 1), 'metadata vm.qcow2']]);
+    expect([...table.processes]).toEqual([[5_000_001, 'mirror m0']]);
   });
 });
 
