@@ -17,7 +17,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 const root = fileURLToPath(new URL('.', import.meta.url));
 const dist = join(root, 'dist');
 const stamp = join(dist, '.built');
-const SOURCES = ['src', 'cli', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'rolldown.config.js', 'build.js', 'build-code.cjs'];
+const SOURCES = ['src', 'cli', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'rolldown.config.js', 'build.js', 'build-code.cjs', 'build-page.js'];
 
 function newestChange(path) {
   const stat = statSync(path, { throwIfNoEntry: false });
@@ -31,7 +31,7 @@ function newestChange(path) {
 /** True where dist is missing or older than a source. */
 export function isStale() {
   const built = statSync(stamp, { throwIfNoEntry: false });
-  const parts = ['cli/main.cjs', 'cli/nbd.cjs', 'cli/storage-daemon.cjs', 'lib/index.js', 'lib/index.d.ts'];
+  const parts = ['cli/main.cjs', 'cli/trace-page.html', 'cli/nbd.cjs', 'cli/storage-daemon.cjs', 'lib/index.js', 'lib/index.d.ts'];
   if (built === undefined || parts.some((part) => !existsSync(join(dist, part)))) return true;
   return SOURCES.some((source) => newestChange(join(root, source)) > built.mtimeMs);
 }
@@ -48,6 +48,8 @@ async function buildCli(fresh) {
   const bundle = await rolldown(input);
   await bundle.write({ ...output, dir: fresh });
   await bundle.close();
+  const { buildPage } = await import('./build-page.js');
+  writeFileSync(join(fresh, 'trace-page.html'), await buildPage());
 }
 
 /** What scripts call hundreds of times: the functions these commands run are compiled ahead. */

@@ -20,6 +20,7 @@ export interface ScatterQuery extends BinQuery {
 /** Offset over time in cells: only those that a request touched, in order of class. Row 0 is `sectorFrom`. */
 export interface ScatterBins {
   readonly classes: readonly string[];
+  readonly rows: number;
   readonly x: Uint16Array;
   readonly y: Uint16Array;
   /** Index into `classes`; `classes.length` for discards. */
@@ -74,7 +75,7 @@ export function binScatter(index: IoIndex, query: ScatterQuery): ScatterBins {
     plane[begin]!++;
     plane[x * (rows + 1) + Math.min(rows, Math.max(top + 1, high))]!--;
   }
-  return { classes: names, ...occupied(planes, columns, rows), flushes, matched };
+  return { classes: names, rows, ...occupied(planes, columns, rows), flushes, matched };
 }
 
 function occupied(planes: readonly Int32Array[], columns: number, rows: number): Pick<ScatterBins, 'x' | 'y' | 'kind' | 'hits'> {
