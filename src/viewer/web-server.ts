@@ -3,15 +3,11 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { BlockError, messageOf, wrapHostError } from '../base/errors.js';
-import type { LoadingState, OverviewFacts } from './answers.js';
-import type { TraceModel } from './model.js';
+import type { LoadingState } from './answers.js';
+import type { LoadedTrace } from './load.js';
 import { answer, parseQuestion } from './questions.js';
+import { contentPolicy } from './self-contained.js';
 import { encode } from './wire.js';
-
-/** A trace ready to be asked. */
-export interface LoadedTrace extends OverviewFacts {
-  readonly model: TraceModel;
-}
 
 export interface TraceServerOptions {
   /** The page, as the build made it. */
@@ -38,7 +34,7 @@ export class TraceServer {
 
   private constructor(options: TraceServerOptions) {
     this.#options = options;
-    this.#policy = contentPolicy(options.page);
+    this.#policy = `${contentPolicy(options.page)}; connect-src 'self'; frame-ancestors 'none'`;
     this.#server = createServer((request, response) => {
       this.#handle(request, response).catch((error: unknown) => refuse(response, error instanceof BlockError ? 400 : 500, messageOf(error)));
     });
@@ -115,14 +111,6 @@ export class TraceServer {
     const names = ['127.0.0.1', 'localhost', '[::1]'].map((name) => `${name}:${port}`);
     return host === this.#authority || names.includes(host.toLowerCase());
   }
-}
-
-/** Nothing but the page itself: its script and style by their hashes, answers from this server, nothing from anywhere else. */
-function contentPolicy(page: string): string {
-  const hashes = (tag: string): string => [...page.matchAll(new RegExp(`<${tag}>([\\s\\S]*?)</${tag}>`, 'g'))]
-    .map(([, text]) => `'sha256-${createHash('sha256').update(text!).digest('base64')}'`).join(' ');
-  return `default-src 'none'; script-src ${hashes('script')}; style-src ${hashes('style')}; connect-src 'self'; img-src data:; ` +
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 }
 
 /** In a time that does not tell where they differ. */

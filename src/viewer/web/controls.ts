@@ -48,7 +48,7 @@ function toggles<T>(stage: Stage, name: string, all: readonly Toggle<T>[], on: (
 }
 
 function choice<Name extends 'colour' | 'latency'>(stage: Stage, title: string, name: Name, options: readonly (readonly [Look[Name], string])[], of: (look: Look) => Look[Name]): HTMLElement {
-  const select = h('select', { id: `choose-${name}`, onchange: () => stage.change({ [name]: select.value } as Partial<Look>) },
+  const select = h('select', { id: `choose-${name}`, onchange: () => stage.change({ [name]: select.value }) },
     ...options.map(([value, text]) => h('option', { value }, text)));
   const update = (): void => { select.value = of(stage.look); };
   stage.on('look', update);

@@ -37,7 +37,7 @@ class Chart {
         stroke, width: line, points: { show: false }, paths: uPlot.paths.stepped!({ align: 1 }),
         ...(fill === true ? { fill: withAlpha(stroke) } : {}), ...(dash === undefined ? {} : { dash }),
       }))],
-    }, [lines.x as number[], ...lines.series.map(({ values }) => values as number[])], this.frame.body);
+    }, [lines.x, ...lines.series.map(({ values }) => values as number[])], this.frame.body);
   }
 }
 

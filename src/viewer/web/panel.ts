@@ -17,9 +17,9 @@ export interface LegendEntry {
 export interface PanelFrame {
   readonly element: HTMLElement;
   readonly body: HTMLElement;
-  setLegend(entries: readonly LegendEntry[]): void;
+  readonly setLegend: (entries: readonly LegendEntry[]) => void;
   /** What a reader that does not see the picture is told. */
-  setSummary(text: string): void;
+  readonly setSummary: (text: string) => void;
 }
 
 export function panelFrame(title: string, kind: string): PanelFrame {

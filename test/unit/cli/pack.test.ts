@@ -14,9 +14,9 @@ test('the package holds what it needs and nothing else', async () => {
   const paths = files.map(({ path }) => path);
   expect(paths).toEqual(expect.arrayContaining([
     'package.json', 'LICENSE', 'README.md', 'cli/quiesce', 'cli/quiesce-nbd', 'cli/quiesce-storage-daemon', 'cli/launch.cjs', 'cli/compiled.cjs', 'cli/package.json',
-    'dist/cli/main.cjs', 'dist/cli/nbd.cjs', 'dist/cli/storage-daemon.cjs', 'dist/lib/index.js', 'dist/lib/index.d.ts',
+    'dist/cli/main.cjs', 'dist/cli/nbd.cjs', 'dist/cli/storage-daemon.cjs', 'dist/cli/trace-page.html', 'dist/lib/index.js', 'dist/lib/index.d.ts',
   ]));
-  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce(-nbd|-storage-daemon)?|cli\/(launch|compiled)\.cjs|cli\/package\.json|dist\/cli\/.*\.cjs|dist\/lib\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
+  expect(paths.filter((path) => !/^(package\.json|LICENSE|README\.md|cli\/quiesce(-nbd|-storage-daemon)?|cli\/(launch|compiled)\.cjs|cli\/package\.json|dist\/cli\/.*\.cjs|dist\/cli\/trace-page\.html|dist\/lib\/.*\.(js|d\.ts))$/.test(path))).toEqual([]);
   const launchers = files.filter(({ path }) => path.startsWith('cli/quiesce'));
   expect(launchers.map(({ mode }) => mode % 2)).toEqual([1, 1, 1]);
 });
