@@ -1,6 +1,6 @@
 /** What `quiesce commit` and `quiesce stream` share: one job on a chain of files, or on a daemon's nodes. */
 import { runDaemonJob, type ChainJobOptions, type ChainJobResult } from '../src/index.js';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS } from './common-options.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS, TRACING } from './common-options.mjs';
 import type { CommandContext } from './command.mjs';
 import { FOR_FILES, refuseGiven } from './given.mjs';
 import { JobTelling } from './job-text.mjs';
@@ -12,6 +12,7 @@ export const CHAIN_JOB_OPTIONS = {
   cache: { type: 'string', choices: CACHE_CHOICES, help: "QEMU's cache mode of the images; by default writeback" },
   backing: BACKING,
   json: JSON_EVENTS,
+  ...TRACING,
 } as const;
 
 export interface ChainJobArgs {

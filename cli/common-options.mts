@@ -21,3 +21,8 @@ export const CACHE = {
   type: 'string', choices: CACHE_CHOICES,
   help: "QEMU's cache mode of the image; by default none (O_DIRECT), or writeback where the file system has no O_DIRECT",
 } as const;
+
+/** Of every command that does I/O itself. */
+export const TRACING = {
+  trace: { type: 'string', value: 'FILE', help: 'record all I/O of the command into FILE.blktrace.0, for quiesce trace, blkparse, btt, iowatcher and fio' },
+} as const;

@@ -11,6 +11,7 @@ import { interpret, scan } from './options.mjs';
 import { createOutput } from './output.mjs';
 import { createProgress, type Progress } from './progress.mjs';
 import { didYouMean } from './suggest.mjs';
+import { beginTracing } from './tracing.mjs';
 
 interface Found {
   readonly path: string;
@@ -72,7 +73,7 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
   }
   try {
     const raw = entry.quick === true ? scan(command.spec, argv) : await (await import('./yargs-scan.mjs')).scanWithYargs(command.spec, argv);
-    return await runInterruptible(command, interpret(command.spec, raw), raw.given ?? []);
+    return await runInterruptible(path, command, interpret(command.spec, raw), raw.given ?? []);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     complain(`${error.message} (see quiesce ${path} --help)`);
@@ -80,7 +81,7 @@ async function runCommand({ path, entry, argv }: Found): Promise<number> {
   }
 }
 
-async function runInterruptible(command: Command, args: Readonly<Record<string, unknown>>, given: readonly string[]): Promise<number> {
+async function runInterruptible(path: string, command: Command, args: Readonly<Record<string, unknown>>, given: readonly string[]): Promise<number> {
   const interrupt = listenForInterrupt(endNow);
   let progress: Promise<Progress> | undefined;
   let bars: Progress | undefined;
@@ -96,6 +97,7 @@ async function runInterruptible(command: Command, args: Readonly<Record<string, 
     hint: (message) => { if (process.stderr.isTTY) process.stderr.write(`${message}\n`); },
     progress: async () => bars = await (progress ??= createProgress()),
   };
+  const tracing = beginTracing(args, path, context.warn);
   try {
     return (await command.run(args, context)) ?? 0;
   } catch (error) {
@@ -107,6 +109,7 @@ async function runInterruptible(command: Command, args: Readonly<Record<string, 
     return code;
   } finally {
     (await progress)?.stop();
+    await tracing?.end();
   }
 }
 

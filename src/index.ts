@@ -119,6 +119,7 @@ export { openTrace, type OpenTraceOptions } from './trace/read/open.js';
 export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';
 export type { TraceSink } from './trace/sink.js';
 export type { IoTable, TracedIo } from './trace/traced-io.js';
+export { traceNewNodes } from './block/node-trace.js';
 export { TraceRecorder, type TraceRecorderOptions, type TraceSummary } from './trace/recorder.js';
 export { loadTrace, type LoadedTrace, type LoadTraceOptions } from './viewer/load.js';
 export { selfContainedPage } from './viewer/self-contained.js';

@@ -1,6 +1,6 @@
 import { backupImage, runDaemonJob, type BackupImageOptions } from '../../src/index.js';
 import { defineCommand } from '../command.mjs';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS } from '../common-options.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS, TRACING } from '../common-options.mjs';
 import { FOR_FILES, refuseGiven } from '../given.mjs';
 import { JobTelling } from '../job-text.mjs';
 import { hintExisting } from '../same-image.mjs';
@@ -26,6 +26,7 @@ export const command = defineCommand({
     cache: { type: 'string', choices: CACHE_CHOICES, help: "QEMU's cache mode of the images; by default writeback" },
     backing: BACKING,
     json: JSON_EVENTS,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce backup disk.qcow2 monday.qcow2', does: 'all of a disk' },

@@ -1,6 +1,7 @@
 import packageJson from '../../package.json' with { type: 'json' };
 import type { Logger } from 'pino';
 import { BlockError, PidFile, keepJobsIn, StorageDaemon, type KeptJobs } from '../../src/index.js';
+import { TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { readConfig, type ConfigStep } from '../daemon/config.mjs';
 import { LOG_LEVELS, openLog } from '../daemon/log.mjs';
@@ -25,6 +26,7 @@ export const command = defineCommand({
       type: 'string', choices: LOG_LEVELS, default: 'info', value: 'LEVEL',
       help: 'info: clients, monitors and exports that come and go, and errors of disks; debug: also the QMP commands that change something',
     },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce daemon', does: 'empty, to be steered over QMP' },

@@ -1,7 +1,7 @@
 import {
   addBitmap, BlockError, clearBitmap, disableBitmap, enableBitmap, mergeBitmaps, messageOf, openImage, removeBitmap, type BlockNode,
 } from '../../src/index.js';
-import { BACKING, FORMAT_CHOICES } from '../common-options.mjs';
+import { BACKING, FORMAT_CHOICES, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 
 const ACTIONS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
@@ -26,6 +26,7 @@ export const command = defineCommand({
     'source-format': { type: 'string', alias: 'F', choices: FORMAT_CHOICES, help: 'format of that image' },
     format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'do not probe: the image has this format' },
     backing: BACKING,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce image bitmap --add disk.qcow2 changes', does: 'record what is written from now on' },

@@ -1,5 +1,5 @@
 import { BlockError, openImage, type BlockDriver, type CheckResult } from '../../src/index.js';
-import { FORMAT_CHOICES, JSON_OUTPUT, SHARE } from '../common-options.mjs';
+import { FORMAT_CHOICES, JSON_OUTPUT, SHARE, TRACING } from '../common-options.mjs';
 import { defineCommand, type CommandContext } from '../command.mjs';
 
 const QUICK_MS = 500;
@@ -17,6 +17,7 @@ export const command = defineCommand({
     quiet: { type: 'boolean', alias: 'q', help: 'print nothing, only set the exit code' },
     json: JSON_OUTPUT,
     output: { type: 'string', choices: ['human', 'json'], default: 'human', help: "qemu-img's way to ask for JSON" },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce image check disk.qcow2', does: 'look, change nothing' },

@@ -1,5 +1,5 @@
 import { BlockError, createImage, formatSize, parseSize, type CreateImageOptions, type Preallocation } from '../../src/index.js';
-import { BACKING, FORMAT_CHOICES } from '../common-options.mjs';
+import { BACKING, FORMAT_CHOICES, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 
 /** `-o` options of qemu-img that this engine has. */
@@ -19,6 +19,7 @@ export const command = defineCommand({
     unchecked: { type: 'boolean', alias: 'u', help: 'record the backing file without opening it' },
     backing: BACKING,
     quiet: { type: 'boolean', alias: 'q', help: 'print nothing' },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce image create disk.qcow2 10G', does: 'an empty qcow2 image' },

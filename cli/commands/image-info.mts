@@ -1,5 +1,5 @@
 import { formatSize, imageInfo, openImage, type BlockNode, type ImageInfo, type InfoValue, type SnapshotInfo } from '../../src/index.js';
-import { BACKING, FORMAT_CHOICES, JSON_OUTPUT, SHARE } from '../common-options.mjs';
+import { BACKING, FORMAT_CHOICES, JSON_OUTPUT, SHARE, TRACING } from '../common-options.mjs';
 import { defineCommand, type CommandContext } from '../command.mjs';
 import { formatTable } from '../output.mjs';
 import { printable, SNAPSHOT_COLUMNS } from '../snapshot-text.mjs';
@@ -19,6 +19,7 @@ export const command = defineCommand({
     backing: BACKING,
     json: JSON_OUTPUT,
     output: { type: 'string', choices: ['human', 'json'], default: 'human', help: "qemu-img's way to ask for JSON" },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce image info disk.qcow2', does: 'for people' },

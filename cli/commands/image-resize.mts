@@ -1,5 +1,5 @@
 import { BlockError, openImage, parseSize, resizeNode, type Preallocation } from '../../src/index.js';
-import { BACKING, FORMAT_CHOICES } from '../common-options.mjs';
+import { BACKING, FORMAT_CHOICES, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 
 const MODES: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
@@ -16,6 +16,7 @@ export const command = defineCommand({
     format: { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'do not probe: the image has this format' },
     backing: BACKING,
     quiet: { type: 'boolean', alias: 'q', help: 'print nothing' },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce image resize disk.qcow2 +10G', does: 'ten gigabytes more' },

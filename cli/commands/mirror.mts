@@ -1,5 +1,5 @@
 import { formatSize, mirrorImage, mirrorOverQmp, type ConvergenceOptions, type MirrorProgress } from '../../src/index.js';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS } from '../common-options.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_EVENTS, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError, type CommandContext } from '../command.mjs';
 import { FOR_FILES, refuseGiven } from '../given.mjs';
 import { describeProgress, drawJob, EventLines, seconds } from '../job-text.mjs';
@@ -37,6 +37,7 @@ export const command = defineCommand({
     cache: { type: 'string', choices: CACHE_CHOICES, default: 'writeback', help: "of files: QEMU's cache mode of images" },
     backing: BACKING,
     json: JSON_EVENTS,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce mirror disk.qcow2 copy.qcow2 --verify', does: 'copy an image, and compare' },

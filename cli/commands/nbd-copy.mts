@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { copyImage, formatSize, isFileName, type CopyImageOptions } from '../../src/index.js';
-import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT } from '../common-options.mjs';
+import { BACKING, CACHE_CHOICES, FORMAT_CHOICES, JSON_OUTPUT, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { formatByName, refuseSame, statOf } from '../same-image.mjs';
 
@@ -24,6 +24,7 @@ export const command = defineCommand({
     cache: { type: 'string', choices: CACHE_CHOICES, default: 'writeback', help: "QEMU's cache mode of images" },
     backing: BACKING,
     json: JSON_OUTPUT,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce nbd copy nbd://storage/disk disk.qcow2', does: 'fetch a disk' },

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { loadTlsPsk, loadTlsX509, openByName, type BlockGraph, type BlockNode, type NbdListenAddress, type OpenedByName, type OptionTree, type TlsCredentials } from '../../src/index.js';
-import { CACHE_CHOICES, FORMAT_CHOICES } from '../common-options.mjs';
+import { CACHE_CHOICES, FORMAT_CHOICES, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 import { refuseLiveSocket } from '../live-socket.mjs';
 import { withSnapshot } from '../nbd/image.mjs';
@@ -32,6 +32,7 @@ export const command = defineCommand({
     'allocation-depth': { type: 'boolean', alias: 'A', help: 'let clients ask which layer of the backing chain holds each range' },
     tls: { type: 'string', value: 'DIR', help: 'TLS only: ca-cert.pem, server-cert.pem and server-key.pem are here, and clients need a certificate of that CA; or keys.psk alone, and clients need one of its keys' },
     'tls-any-client': { type: 'boolean', help: 'with --tls: clients need no certificate' },
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce nbd serve disk.qcow2 --socket /run/disk.sock', does: 'to one machine, over a unix socket' },

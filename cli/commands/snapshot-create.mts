@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { createFromQemu, createOnDaemon, createSnapshot, formatSize, type CreateSnapshotRequest, type DaemonSnapshot, snapshotInfo } from '../../src/index.js';
-import { ALSO, BACKING, CACHE, JSON_OUTPUT } from '../common-options.mjs';
+import { ALSO, BACKING, CACHE, JSON_OUTPUT, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 import type { Output } from '../output.mjs';
 import { progressOf } from '../progress-of.mjs';
@@ -27,6 +27,7 @@ export const command = defineCommand({
     backing: BACKING,
     json: JSON_OUTPUT,
     also: ALSO,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce snapshot create disk.qcow2 before-upgrade', does: 'the disk alone' },

@@ -1,5 +1,5 @@
 import { extractSnapshot, formatSize } from '../../src/index.js';
-import { BACKING, CACHE, SHARE } from '../common-options.mjs';
+import { BACKING, CACHE, SHARE, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { progressOf } from '../progress-of.mjs';
 import { READ_AHEAD, READ_DEPTH } from './snapshot-load.mjs';
@@ -14,6 +14,7 @@ export const command = defineCommand({
     cache: CACHE,
     'force-share': SHARE,
     backing: BACKING,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce snapshot extract disk.qcow2 paused --vm-state ram.bin', does: 'into a file' },

@@ -1,12 +1,12 @@
 import { listSnapshots, snapshotInfo } from '../../src/index.js';
-import { JSON_OUTPUT, SHARE } from '../common-options.mjs';
+import { JSON_OUTPUT, SHARE, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { SNAPSHOT_COLUMNS } from '../snapshot-text.mjs';
 
 export const command = defineCommand({
   description: 'Lists the internal snapshots of an image.',
   positionals: { image: { help: 'the qcow2 image' } },
-  options: { 'force-share': SHARE, json: JSON_OUTPUT },
+  options: { 'force-share': SHARE, json: JSON_OUTPUT, ...TRACING },
   examples: [
     { line: 'quiesce snapshot list disk.qcow2', does: 'a table' },
     { line: 'quiesce snapshot list -U --json disk.qcow2', does: 'for programs, while a machine runs on the image' },

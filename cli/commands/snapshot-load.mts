@@ -1,5 +1,5 @@
 import { formatSize, loadSnapshot } from '../../src/index.js';
-import { ALSO, BACKING, CACHE } from '../common-options.mjs';
+import { ALSO, BACKING, CACHE, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 import { progressOf } from '../progress-of.mjs';
 
@@ -21,6 +21,7 @@ export const command = defineCommand({
     cache: CACHE,
     backing: BACKING,
     also: ALSO,
+    ...TRACING,
   },
   examples: [
     { line: 'quiesce snapshot load disk.qcow2 paused --vm-state unix:/run/in.sock', does: 'into a machine started with -incoming unix:/run/in.sock' },

@@ -2,6 +2,7 @@
  * An edge of the graph: what a driver holds of a node below it, under QEMU's name for it (`file`, `backing`, …). The
  * driver never holds the node itself, so that the graph can put another one (a filter, a new backing node) in its place.
  */
+import type { TraceTask } from '../trace/sink.js';
 import type { BlockLimits, BlockStatus } from './driver.js';
 import { IoVerbs } from './io-verbs.js';
 import type { BlockNode } from './node.js';
@@ -20,6 +21,8 @@ export class BlockChild extends IoVerbs implements NodeUser {
   use: EdgeUse = NO_USE;
   /** Whom the one works for who makes requests without knowing for what: the holder of a format's metadata mutex. Known to traces only. */
   holder: BlockRequest | null = null;
+  /** For a trace: who makes requests over it that are for nobody above, such as a job at its filter. */
+  task: TraceTask | null = null;
   /** Made and kept by NodeTrace. */
   lanes: EdgeLanes | null = null;
   /** How many jobs rely on it: no command may change what lies below meanwhile. */

@@ -70,6 +70,8 @@ export interface BlockDriver {
   readonly ejected?: boolean;
   /** Releases everything. Called once, when no request is in flight. */
   close(): Promise<void>;
+  /** A request may wait in it for its turn, before it goes on to the node below as a part (makePart) of itself. */
+  readonly queues?: boolean;
   /** The edges to the nodes below, in QEMU's order (file, backing); none for a protocol. */
   readonly children?: readonly BlockChild[];
   /** The edge among `children` that an unallocated range defers to. */

@@ -4,6 +4,7 @@
  */
 import { BlockError } from '../base/errors.js';
 import { Mutex } from '../base/mutex.js';
+import type { TraceSink } from '../trace/sink.js';
 import { BlockBackend } from './backend.js';
 import { BlockChild } from './child.js';
 import type { PreparedUse } from './driver.js';
@@ -30,9 +31,20 @@ export class BlockGraph {
   readonly #mutex = new Mutex();
   readonly #randomBelow: (limit: number) => number;
   #generated = 0;
+  #trace: TraceSink | null = null;
 
   constructor(options: BlockGraphOptions = {}) {
     this.#randomBelow = options.randomBelow ?? ((limit) => process.getBuiltinModule('node:crypto').randomInt(limit));
+  }
+
+  /** Hears of all I/O of all nodes. */
+  get trace(): TraceSink | null { return this.#trace; }
+
+  /** Those that are there, and those that come. */
+  traceTo(sink: TraceSink | null): void {
+    this.#trace = sink;
+    // files first: a format counts as what lies on its file
+    for (const node of this.nodes().toSorted((a, b) => depthOf(a) - depthOf(b))) node.traceTo(sink);
   }
 
   /** All nodes, oldest first. */
@@ -83,6 +95,7 @@ export class BlockGraph {
   /** Takes a node in, under the name that was taken for it. */
   add(node: BlockNode): void {
     this.#nodes.set(node.nodeName, node);
+    if (this.#trace !== null && node.trace === null) node.traceTo(this.#trace);
     node.onClosed = () => this.#nodes.delete(node.nodeName);
   }
 
@@ -225,4 +238,8 @@ async function prepareAll(nodes: readonly (readonly [BlockNode, EdgeUse])[]): Pr
     throw error;
   }
   return prepared;
+}
+
+function depthOf(node: BlockNode): number {
+  return node.children.reduce((depth, { node: below }) => Math.max(depth, 1 + depthOf(below)), 0);
 }

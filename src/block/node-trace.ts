@@ -38,6 +38,17 @@ let depth = 0;
 /** The request that was queued last, at the time that the sink still holds. */
 let latest: BlockRequest | null = null;
 
+let everywhere: TraceSink | null = null;
+
+/** Nodes that are made from now on tell this sink, where they are given none: for a program that traces all it does. */
+export function traceNewNodes(sink: TraceSink | null): void {
+  everywhere = sink;
+}
+
+export function sinkOfNewNodes(): TraceSink | null {
+  return everywhere;
+}
+
 export class NodeTrace implements TracedNode {
   readonly sink: TraceSink;
   readonly driver: string;
@@ -48,11 +59,15 @@ export class NodeTrace implements TracedNode {
   /** Whether a request goes to the driver as it is. */
   readonly #goesWhole: (request: BlockRequest) => boolean;
   readonly #devices = new Map<TraceLayer, number>();
+  /** The device of the file below. */
+  readonly #file: number;
   readonly #own: number;
   #door: TraceLane | null = null;
   readonly #partLane: TraceLane = { node: this, via: NONE, from: NONE };
 
-  constructor(sink: TraceSink, node: { readonly driver: BlockDriver; readonly nodeName: string; readonly name: string }, goesWhole: (request: BlockRequest) => boolean) {
+  constructor(
+    sink: TraceSink, node: { readonly driver: BlockDriver; readonly nodeName: string; readonly name: string }, goesWhole: (request: BlockRequest) => boolean,
+  ) {
     const { kind, formatName, passesWrites } = node.driver;
     this.sink = sink;
     this.driver = formatName;
@@ -61,29 +76,32 @@ export class NodeTrace implements TracedNode {
     this.#kind = kind;
     this.#hasTables = kind === 'format' && passesWrites !== true;
     this.#goesWhole = goesWhole;
+    const file = node.driver.children?.find(({ edge }) => edge === 'file')?.node.trace;
+    this.#file = file?.sink === sink ? file.#own : NONE;
     this.#own = this.#device(kind === 'format' ? 'disk' : kind === 'protocol' ? 'file' : 'filter');
   }
 
-  /** It comes from a user, at a door or straight to the node. */
+  /** It comes from a user, at a door. */
   enter(request: BlockRequest, task: TraceTask | null): void {
-    request.task ??= task ?? request.parent?.task ?? null;
-    this.sink.tick();
     this.#door ??= { node: this, via: this.#kind === 'format' ? NONE : this.#device('disk'), from: NONE };
-    this.#queue(this.#door, request, NONE);
+    this.#come(this.#door, request, task);
   }
 
   /** It comes over an edge, from a node above. */
   cross(child: BlockChild, request: BlockRequest): void {
     const parent = request.parent ?? (request.ioClass === 'metadata' || request.op === 'flush' ? child.holder : null);
-    request.task ??= parent?.task ?? null;
+    this.#tellFor(request, parent, parent === null ? child.task : null);
     if (depth === 0) this.sink.tick();
     const lanes = this.#lanesOf(child);
-    this.#queue(request.ioClass === 'metadata' ? lanes.metadata : lanes.data, request, parent === null ? NONE : parent.offset);
+    // where it waited for its turn above, it is let go only now
+    if (parent !== null && parent.stage === QUEUED && parent.lane?.node === lanes.above) parent.lane.node.#issueWhole(parent);
+    const lane = request.ioClass === 'metadata' ? lanes.metadata : lanes.data;
+    this.#queue(lane, request, parent === null ? NONE : lane.from, parent?.offset ?? 0);
   }
 
   /** It is here: told, where neither a door nor an edge did. */
   arrive(request: BlockRequest): void {
-    if (request.lane === null || request.lane.node !== this) this.enter(request, null);
+    if (request.lane === null || request.lane.node !== this) this.#come(this.#partLane, request, null);
   }
 
   waits(request: BlockRequest): void {
@@ -101,7 +119,8 @@ export class NodeTrace implements TracedNode {
 
   /** Hands it to the driver. Never throws. */
   issue(driver: BlockDriver, request: BlockRequest): Promise<void> {
-    const part = this.#tellIssued(request);
+    const { sink } = this;
+    const part = driver.queues !== true && this.#tellIssued(request);
     const above = acting();
     const reason = actingReason();
     let running: Promise<void>;
@@ -114,6 +133,7 @@ export class NodeTrace implements TracedNode {
     }
     depth--;
     setActing(above, reason);
+    if (driver.queues === true && running !== DONE && request.stage === QUEUED && request.lane?.node === this) sink.wait(this.#own, request);
     if (!part) return running;
     if (running !== DONE) return this.#completePart(running, request);
     this.complete(request, null, true);
@@ -141,11 +161,23 @@ export class NodeTrace implements TracedNode {
     this.complete(request, null);
   }
 
-  #queue(lane: TraceLane, request: BlockRequest, parentOffset: number): void {
+  #come(lane: TraceLane, request: BlockRequest, task: TraceTask | null): void {
+    const { parent } = request;
+    this.#tellFor(request, parent, task);
+    this.sink.tick();
+    const above = parent?.lane?.node;
+    this.#queue(lane, request, above?.sink === this.sink ? above.#own : NONE, parent?.offset ?? 0);
+  }
+
+  #tellFor(request: BlockRequest, parent: BlockRequest | null, task: TraceTask | null): void {
+    request.task ??= parent?.task ?? task;
+    if (request.cause === '' && task !== null) request.cause = task.cause;
+  }
+
+  #queue(lane: TraceLane, request: BlockRequest, from: number, parentOffset: number): void {
     const { sink } = this;
     request.lane = lane;
     latest = request;
-    const from = parentOffset === NONE ? NONE : lane.from;
     if (lane.via !== NONE) {
       sink.queue(lane.via, request, from, parentOffset);
       sink.issue(lane.via, request);
@@ -205,7 +237,7 @@ export class NodeTrace implements TracedNode {
 
   #device(layer: TraceLayer): number {
     let device = this.#devices.get(layer);
-    if (device === undefined) this.#devices.set(layer, device = this.sink.device(this, layer));
+    if (device === undefined) this.#devices.set(layer, device = this.sink.device(this, layer, this.#file));
     return device;
   }
 }

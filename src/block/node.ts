@@ -14,7 +14,7 @@ import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
 import { IoVerbs } from './io-verbs.js';
-import { NodeTrace } from './node-trace.js';
+import { NodeTrace, sinkOfNewNodes } from './node-trace.js';
 import type { NodeUser } from './permissions.js';
 import { makePart, makeRequest, remakeRequest, RequestFlag, type BlockRequest } from './request.js';
 
@@ -26,7 +26,8 @@ interface BlockNodeOptions {
   readonly writethrough?: boolean;
   /** Drop flushes (cache mode unsafe). */
   readonly noFlush?: boolean;
-  readonly trace?: TraceSink | null;
+  /** By default what `traceNewNodes` says. */
+  readonly trace?: TraceSink | null | undefined;
   /** See BlockNode.pinned. */
   readonly pinned?: boolean;
   /** A filter that nobody asked for by name (QEMU's implicit nodes): it goes by the name of what it filters. */
@@ -131,7 +132,7 @@ export class BlockNode extends IoVerbs {
     this.discardMode = options.discard ?? 'unmap';
     this.#durable = { changes: 0, failures: 0, length: this.driver.length() };
     this.refreshLimits();
-    this.traceTo(options.trace ?? null);
+    this.traceTo(options.trace === undefined ? sinkOfNewNodes() : options.trace);
     for (const child of this.children) child.parent = this;
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
     for (const bitmap of this.driver.shownBitmaps ?? []) this.bitmaps.anonymous.add(bitmap);

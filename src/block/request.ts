@@ -95,8 +95,8 @@ export function actingReason(): string {
 let tasks = 0;
 
 /** A client or a job, as traces tell them apart. */
-export function makeTask(name: string): TraceTask {
-  return { name, number: ++tasks };
+export function makeTask(name: string, cause = ''): TraceTask {
+  return { name, number: ++tasks, cause };
 }
 
 export function makeRequest(

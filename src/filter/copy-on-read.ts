@@ -6,7 +6,7 @@ import { RangeLock } from '../base/range-lock.js';
 import type { BlockChild } from '../block/child.js';
 import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
-import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js';
+import { makePart, RequestFlag, type BlockRequest } from '../block/request.js';
 import { FilterDriver } from './filter.js';
 
 /** A copied piece is held in memory, once per request. */
@@ -76,8 +76,8 @@ export class CopyOnReadFilter extends FilterDriver {
     }
   }
 
-  async #readPlain(offset: number, into: Uint8Array, { ioClass }: BlockRequest): Promise<number> {
-    await this.file.submit(makeRequest('read', offset, into.byteLength, into, 0, ioClass));
+  async #readPlain(offset: number, into: Uint8Array, request: BlockRequest): Promise<number> {
+    await this.file.submit(makePart(request, 'read', offset, into.byteLength, into, 0, request.ioClass));
     return into.byteLength;
   }
 
@@ -115,10 +115,12 @@ export class CopyOnReadFilter extends FilterDriver {
     }
   }
 
-  async #copy(offset: number, data: Uint8Array, { ioClass }: BlockRequest): Promise<void> {
+  async #copy(offset: number, data: Uint8Array, request: BlockRequest): Promise<void> {
     this.file.debugEvent('cor_write');
     const zero = isZero(data);
-    await this.file.submit(makeRequest(zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, RequestFlag.IF_UNALLOCATED, ioClass));
+    const write = makePart(request, zero ? 'write-zeroes' : 'write', offset, data.byteLength, zero ? null : data, RequestFlag.IF_UNALLOCATED, request.ioClass);
+    write.cause = 'copy-on-read';
+    await this.file.submit(write);
   }
 
   /** Whether a layer below the top one, down to `bottom`, has the range; the answer holds for `bytes`. */

@@ -31,6 +31,7 @@ interface InterceptOptions {
 
 export class InterceptFilter extends FilterDriver {
   readonly formatName: string;
+  readonly queues = true;
   /** Looked up once for each request. */
   intercept: Intercept | null = null;
   readonly childUse?: (child: BlockChild, parent: EdgeUse) => EdgeUse;

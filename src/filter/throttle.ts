@@ -6,6 +6,7 @@ import { FilterDriver } from './filter.js';
 
 export class ThrottleFilter extends FilterDriver {
   readonly formatName = 'throttle';
+  readonly queues = true;
   #member: ThrottleMember;
 
   constructor(options: { readonly child: BlockNode; readonly group: ThrottleGroup }) {

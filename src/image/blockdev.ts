@@ -186,7 +186,7 @@ class NodeOpening {
       direct: common.direct,
       origin: { ...opened.origin, strong: givenOnly(opened.origin?.strong ?? {}), ...this.#autoBacking(driver), options: ownOptions(given, driver.children ?? []) },
       writethrough: this.#how.root?.writethrough ?? false,
-      trace: this.#context.trace ?? null,
+      trace: this.#context.trace ?? this.#graph.trace ?? undefined,
     });
     // The real edges take the place of what was held for them
     for (const child of node.children) {

@@ -72,10 +72,10 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
   const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections, signal: options.signal }) : await openFileDriver(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
-  const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace ?? null });
+  const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace });
   try {
     const format = options.format ?? await probe(file);
-    const common = { readOnly, writethrough: mode.writethrough, trace: options.trace ?? null };
+    const common = { readOnly, writethrough: mode.writethrough, trace: options.trace };
     if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: rawDriver(file, options.format === undefined && !readOnly), ...common });
     const qcow2 = await openQcow2(file, {
       ...options, readOnly,
@@ -130,7 +130,7 @@ export async function createImage(filename: string, options: CreateImageOptions)
     throw ownBacking(filename);
   }
   // Refuses bad options before anything is touched
-  if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver() }), { ...options, size });
+  if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver(), trace: null }), { ...options, size });
   const driver = await openFileDriver(filename, { create: true });
   const file = new BlockNode({ name: filename, driver });
   try {

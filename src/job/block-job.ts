@@ -6,6 +6,8 @@ import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError, errnoOf } from '../base/errors.js';
 import type { BlockGraph } from '../block/graph.js';
 import type { BlockNode, OperationBlocker } from '../block/node.js';
+import { makeTask } from '../block/request.js';
+import type { TraceTask } from '../trace/sink.js';
 import { NO_USE, type EdgeUse, type NodeUser } from '../block/permissions.js';
 import type { Job, JobWork } from './job.js';
 import type { JobTable } from './job-table.js';
@@ -106,6 +108,8 @@ export class BlockJob {
   readonly job: Job;
   readonly type: BlockJobType;
   readonly clock: Clock;
+  /** How traces call it. */
+  readonly task: TraceTask;
   readonly #listener: BlockJobListener;
   readonly #limit: RateLimit;
   readonly #nodes: JobEdge[] = [];
@@ -119,6 +123,7 @@ export class BlockJob {
     const { id, type, speed = 0, autoFinalize, autoDismiss, transaction } = options;
     jobs.checkId(id);
     this.type = type;
+    this.task = makeTask(`${type} ${id}`, type);
     this.#blocker = { reason: `block device is in use by block job: ${type}` };
     this.clock = clock;
     this.#listener = listener;

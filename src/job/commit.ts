@@ -107,6 +107,7 @@ class Commit implements JobWork {
       used: CONSISTENT_READ | WRITE | (base.length() < top.length() ? RESIZE : 0), shared: CONSISTENT_READ | WRITE_UNCHANGED,
     });
     this.#topDoor = await graph.attach(top, NO_USE);
+    this.#baseDoor.task = this.#topDoor.task = this.#self.task;
   }
 
   /** Over the top, so that nobody needs what lies between it and the base to be whole. */

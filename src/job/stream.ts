@@ -123,6 +123,7 @@ class Stream implements JobWork {
     const shared = CONSISTENT_READ | WRITE_UNCHANGED;
     await self.addNode(graph, 'main node', this.#filter!, NO_USE);
     this.#door = await graph.attach(this.#filter!, { used: CONSISTENT_READ, shared: shared | WRITE });
+    this.#door.task = self.task;
     await self.addNode(graph, 'active node', this.#options.node, { used: 0, shared: shared | WRITE });
     const base = this.#base;
     this.#thaw = freezeChain(this.#options.node, this.#aboveBase);

@@ -220,7 +220,7 @@ export class Connection implements ExportUser, Watched {
     this.#served = negotiated.export;
     this.#replies = new ReplyWriter(this.#socket);
     const { memory, maxInFlight } = this.#options;
-    this.#transmission = new Transmission({ negotiated, replies: this.#replies, memory, maxInFlight, onProgress: () => this.#progress() });
+    this.#transmission = new Transmission({ peer: this.#peer, negotiated, replies: this.#replies, memory, maxInFlight, onProgress: () => this.#progress() });
     negotiated.export.join(this);
   }
 

@@ -1,12 +1,12 @@
 /** What each command of the transmission phase does, and how it is answered. Texts of errors are QEMU's. */
 import { DONE } from '../base/done.js';
 import { BlockError } from '../base/errors.js';
-import { makeRequest, RequestFlag } from '../block/request.js';
+import { makeRequest, RequestFlag, type BlockRequest } from '../block/request.js';
 import { describeExtents, EXTENT_BYTES, MAX_EXTENTS } from './extents.js';
 import { Command, CommandFlag, ERRNO_TO_WIRE, ReplyType } from './protocol.js';
 import { prefetch } from './prefetch.js';
 import { Reply, SIMPLE } from './replies.js';
-import type { NbdRequest } from './transmission.js';
+import type { NbdRequest, Transmission } from './transmission.js';
 import { wireErrorOf } from './wire-errors.js';
 
 const EINVAL = ERRNO_TO_WIRE['EINVAL']!;
@@ -45,6 +45,12 @@ async function serveSlowly(request: NbdRequest): Promise<void> {
     // nothing above throws on purpose: whatever it was, the client gets an answer
     fail(request, error, 'request failed');
   }
+}
+
+/** In the client's name. */
+function submit(owner: Transmission, request: BlockRequest): Promise<void> {
+  request.task = owner.task;
+  return owner.backend.submit(request);
 }
 
 /** Waits for what did not end at once. */
@@ -89,7 +95,7 @@ function isPlainRead({ owner, bytes, flags }: NbdRequest): boolean {
 
 function readPlain(request: NbdRequest): void {
   const { owner, offset, bytes, lease } = request;
-  const running = owner.backend.submit(makeRequest('read', offset, bytes, lease!.buffer));
+  const running = submit(owner, makeRequest('read', offset, bytes, lease!.buffer));
   if (running === DONE) sendData(request);
   else void settle(running, request, sendData, READ_FAILED);
 }
@@ -144,7 +150,7 @@ async function readSparse(request: NbdRequest): Promise<void> {
   const part = (piece: Piece): Uint8Array => piece.bytes === bytes ? lease.buffer : lease.buffer.subarray(piece.at, piece.at + piece.bytes);
   try {
     for (const piece of pieces) {
-      if (!piece.zero) await owner.backend.submit(makeRequest('read', offset + piece.at, piece.bytes, part(piece)));
+      if (!piece.zero) await submit(owner, makeRequest('read', offset + piece.at, piece.bytes, part(piece)));
     }
   } catch (error) {
     return fail(request, error, READ_FAILED);
@@ -164,7 +170,7 @@ function change(request: NbdRequest): void {
   let down = (flags & CommandFlag.FUA) !== 0 ? RequestFlag.FUA : 0;
   if (zeroes && (flags & CommandFlag.NO_HOLE) === 0) down += RequestFlag.MAY_UNMAP;
   if (zeroes && (flags & CommandFlag.FAST_ZERO) !== 0) down += RequestFlag.NO_FALLBACK;
-  const running = owner.backend.submit(makeRequest(zeroes ? 'write-zeroes' : 'write', offset, bytes, zeroes ? null : lease?.buffer ?? NOTHING, down));
+  const running = submit(owner, makeRequest(zeroes ? 'write-zeroes' : 'write', offset, bytes, zeroes ? null : lease?.buffer ?? NOTHING, down));
   if (running === DONE) succeed(request);
   else void settle(running, request, succeed, 'writing to file failed');
 }
@@ -172,7 +178,7 @@ function change(request: NbdRequest): void {
 /** True where it went well; a failure has been answered. */
 async function flushed(request: NbdRequest, answer: boolean): Promise<boolean> {
   try {
-    await request.owner.backend.submit(makeRequest('flush', 0, 0, null));
+    await submit(request.owner, makeRequest('flush', 0, 0, null));
   } catch (error) {
     fail(request, error, 'flush failed');
     return false;
@@ -183,7 +189,7 @@ async function flushed(request: NbdRequest, answer: boolean): Promise<boolean> {
 
 async function trim(request: NbdRequest): Promise<void> {
   try {
-    await request.owner.backend.submit(makeRequest('discard', request.offset, request.bytes, null));
+    await submit(request.owner, makeRequest('discard', request.offset, request.bytes, null));
   } catch (error) {
     // a trim is a hint: a disk that cannot follow it has not failed
     if (!(error instanceof BlockError) || error.code !== 'NOT_SUPPORTED') return fail(request, error, 'discard failed');

@@ -6,6 +6,8 @@
 import type { Lease } from '../base/buffer-pool.js';
 import { getU64, viewOf } from '../base/bytes.js';
 import type { BlockBackend } from '../block/backend.js';
+import { makeTask } from '../block/request.js';
+import type { TraceTask } from '../trace/sink.js';
 import type { Negotiated } from './handshake-server.js';
 import { Command, CommandFlag, MAX_PAYLOAD, REQUEST_MAGIC } from './protocol.js';
 import type { ReplyOwner, ReplyWriter } from './replies.js';
@@ -40,6 +42,8 @@ export class NbdRequest implements ReplyOwner {
 }
 
 interface TransmissionOptions {
+  /** Who the client is. */
+  readonly peer: string;
   readonly negotiated: Negotiated;
   readonly replies: ReplyWriter;
   readonly memory: MemoryShare;
@@ -53,6 +57,8 @@ export class Transmission {
   readonly replies: ReplyWriter;
   readonly memory: MemoryShare;
   readonly backend: BlockBackend;
+  /** Who the client is, for a trace. */
+  readonly task: TraceTask;
   readonly #options: TransmissionOptions;
   readonly #head = Buffer.alloc(HEAD);
   readonly #headView = viewOf(this.#head);
@@ -74,6 +80,7 @@ export class Transmission {
     this.replies = options.replies;
     this.memory = options.memory;
     this.backend = options.negotiated.export.source.backend;
+    this.task = makeTask(`nbd ${options.peer} of ${options.negotiated.export.source.name}`);
   }
 
   get inFlight(): number { return this.#inFlight; }

@@ -1,18 +1,19 @@
 /**
- * Records what nodes tell in blktrace's format, version 7, as `FILE.blktrace.0`: what blkparse, btt, blkrawverify, iowatcher and fio read.
- * Events go as bytes into memory that was made before (RecordRing); no object is made for any of them.
+ * Records what nodes tell in blktrace's format, version 7: what blkparse, btt, blkrawverify, iowatcher and fio read. Each device has a file
+ * of its own, `NAME.blktrace.0`, `.1`, …, where blktrace has one for each processor: a device number that changes within a file counts as
+ * damage. Events go as bytes into memory that was made before (RecordFiles); no object is made for any of them.
  */
 import { preciseMs, systemClock } from '../base/clock.js';
 import type { BlockError } from '../base/errors.js';
 import { deviceMessage, droppedMessage, FIRST_TASK_PID, processMessage, requestMessageStart } from './messages.js';
-import { Action, Category, deviceOf, MAGIC, Notify, QUIESCE_MAJOR, SECTOR_BYTES } from './record.js';
-import { RecordRing } from './record-ring.js';
+import { Action, Category, deviceOf, MAGIC, minorOf, Notify, QUIESCE_MAJOR, SECTOR_BYTES } from './record.js';
+import { BUFFER_BYTES, RecordFiles, type RecordFile } from './record-files.js';
 import type { TracedNode, TracedOp, TracedRequest, TraceLayer, TraceSink, TraceTask } from './sink.js';
 
 export interface TraceRecorderOptions {
   /** What the program is called in the trace; at most 15 bytes are shown by blkparse. Default `quiesce`. */
   readonly process?: string | undefined;
-  /** Memory for events that are not in the file yet, in buffers of 512 KiB. Default 8 MiB, at least 1 MiB. */
+  /** Memory for events that are not in the files yet, in buffers of 256 KiB. Default 8 MiB, at least 1 MiB. */
   readonly ringBytes?: number | undefined;
   /** Monotonic milliseconds with a fraction. */
   readonly now?: (() => number) | undefined;
@@ -21,14 +22,15 @@ export interface TraceRecorderOptions {
 }
 
 export interface TraceSummary {
-  readonly file: string;
+  /** `NAME.blktrace.0` and so on, as many as devices were used. */
+  readonly files: readonly string[];
   /** Events of requests (Q, G, I, D, C, M, X, R, A) that were recorded. */
   readonly events: number;
   /** Names, times and messages beside them. */
   readonly notifications: number;
   /** Events that found no room in memory. */
   readonly dropped: number;
-  /** In the file so far. */
+  /** In the files so far. */
   readonly bytes: number;
   /** Why nothing is recorded any more. */
   readonly failure: BlockError | null;
@@ -36,14 +38,17 @@ export interface TraceSummary {
 
 const HEADER_WORDS = 12;
 const REMAP_WORDS = HEADER_WORDS + 4;
-const BUFFER_BYTES = 512 * 1024;
 const VERSION = 7;
+/** Devices beyond have no file of their own: they share the last one. */
+const MAX_FILES = 64;
 /** Of the first event. Tools take time 0 for the beginning again and again. */
 const START_NS = 1e9;
 const WORD = 2 ** 32;
 /** The longest whole number of sectors that the format can tell. */
 const MOST_BYTES = WORD - SECTOR_BYTES;
 const FUA = 1;
+
+const LAYERS: readonly TraceLayer[] = ['disk', 'data', 'metadata', 'file'];
 
 const { READ, WRITE, FLUSH, SYNC, FS, DISCARD, META, QUEUE, ISSUE, COMPLETE, REQUEUE, NOTIFY } = Category;
 const UPPER = 0x1_0000;
@@ -55,9 +60,21 @@ const REQUEST: Record<TracedOp, number> = {
   read: READ + SYNC + FS, write: WRITE + SYNC + FS, 'write-zeroes': WRITE + SYNC + FS, discard: WRITE + SYNC + DISCARD + FS, flush: READ + FLUSH + FS,
 };
 
+/** A device, once it was used. */
+interface Lane {
+  readonly device: number;
+  /** Of its file, as the number of a processor. */
+  readonly cpu: number;
+  readonly file: RecordFile;
+}
+
 export class TraceRecorder implements TraceSink {
-  readonly file: string;
-  readonly #ring: RecordRing;
+  readonly name: string;
+  readonly #files: RecordFiles;
+  /** By minor number. */
+  readonly #lanes: (Lane | undefined)[] = [];
+  readonly #introductions: string[] = [];
+  readonly #lastLane: { lane: Lane; used: boolean };
   readonly #pid = process.pid;
   readonly #now: () => number;
   readonly #startMs: number;
@@ -65,183 +82,213 @@ export class TraceRecorder implements TraceSink {
   /** The start of a message, by cause and operation. */
   readonly #starts = new Map<string, Uint8Array>();
   readonly #scratch = new Uint8Array(256);
-  readonly #numbers = new Map<TracedNode, number>();
-  readonly #introductions: ({ readonly device: number; readonly text: string } | undefined)[] = [];
+  /** Where the four numbers of a node begin; `taken` are those that a format has. */
+  readonly #groups = new Map<TracedNode, number>();
+  readonly #taken = new Set<number>();
   readonly #tasks = new Set<number>();
-  #formats = 0;
-  #files = 0;
-  #filters = 0;
+  #groupCount = 0;
   #lastTask: TraceTask | null = null;
-  /** ns of the events now being told, as two words. */
+  /** ns of the next record, as two words. */
   #high = 0;
   #low = START_NS;
-  #sequence = 0;
+  #events = 0;
   #notifications = 0;
   #dropped = 0;
   #droppedTold = 0;
 
-  /** Begins to record into `name`.blktrace.0, which is made or emptied. Throws where it cannot be. */
+  /** Begins to record into `name`.blktrace.0 and so on, which are made or emptied. Throws where the first cannot be. */
   constructor(name: string, { process: comm = 'quiesce', ringBytes = 8 * 1024 * 1024, now = preciseMs, onFailure }: TraceRecorderOptions = {}) {
-    this.file = `${name}.blktrace.0`;
-    this.#ring = new RecordRing(this.file, Math.max(2, Math.floor(ringBytes / BUFFER_BYTES)), BUFFER_BYTES);
-    this.#ring.onFailure = onFailure ?? null;
+    this.name = name;
+    this.#files = new RecordFiles(name, Math.max(4, Math.floor(ringBytes / BUFFER_BYTES)));
+    this.#files.onFailure = onFailure ?? null;
     this.#now = now;
     this.#startMs = now();
+    // the first device that is used gets this file
+    this.#lastLane = { lane: { device: deviceOf(QUIESCE_MAJOR, 0), cpu: 0, file: this.#files.add() }, used: false };
     this.#timestamp();
-    this.#process(this.#pid, comm);
+    this.#process(this.#lastLane.lane, this.#pid, comm);
   }
 
   get summary(): TraceSummary {
     return {
-      file: this.file, events: this.#sequence - this.#dropped, notifications: this.#notifications, dropped: this.#dropped,
-      bytes: this.#ring.written, failure: this.#ring.failure,
+      files: Array.from({ length: this.#files.count }, (_, index) => this.#files.nameOf(index)), events: this.#events - this.#dropped,
+      notifications: this.#notifications, dropped: this.#dropped, bytes: this.#files.written, failure: this.#files.failure,
     };
   }
 
-  /** Everything told so far is in the file when it resolves; what is told from now on is not. */
+  /** Everything told so far is in the files when it resolves; what is told from now on is not. */
   async stop(): Promise<TraceSummary> {
     this.#tellDropped();
-    await this.#ring.close();
+    await this.#files.close();
     return this.summary;
   }
 
   /** The same at once, for a process that ends now. */
   stopNow(): TraceSummary {
     this.#tellDropped();
-    this.#ring.closeNow();
+    this.#files.closeNow();
     return this.summary;
   }
 
-  /** The first disk is 0 to 3: disk, data, metadata and file; the next one 4 to 7. Filters come from 4096 on. */
-  device(node: TracedNode, layer: TraceLayer): number {
-    let minor: number;
-    if (layer === 'file') {
-      minor = 4 * this.#files++ + 3;
-    } else if (layer === 'filter') {
-      minor = 4096 + this.#filters++;
-    } else {
-      let number = this.#numbers.get(node);
-      if (number === undefined) this.#numbers.set(node, number = this.#formats++);
-      minor = 4 * number + (layer === 'disk' ? 0 : layer === 'data' ? 1 : 2);
-    }
+  /** The first disk is 0 to 3: disk, data, metadata and file; the next one 4 to 7, and so on. A filter is the first of its four. */
+  device(node: TracedNode, layer: TraceLayer, file: number): number {
+    const minor = this.#groupOf(node, layer, file) + Math.max(0, LAYERS.indexOf(layer));
     const device = deviceOf(QUIESCE_MAJOR, minor);
-    this.#introductions[minor] = { device, text: deviceMessage(device, layer, node.driver, node.nodeName, node.name) };
+    while (this.#lanes.length <= minor) this.#lanes.push(undefined);
+    this.#introductions[minor] = deviceMessage(device, layer, node.driver, node.nodeName, node.name);
     return device;
   }
 
+  #groupOf(node: TracedNode, layer: TraceLayer, file: number): number {
+    let group = this.#groups.get(node);
+    if (group !== undefined) return group;
+    const below = layer === 'file' || layer === 'filter' || file === -1 || minorOf(file) % 4 !== 3 ? -1 : minorOf(file) - 3;
+    // a file may be below several formats in the course of time
+    group = below >= 0 && !this.#taken.has(below) ? below : 4 * this.#groupCount++;
+    if (layer !== 'file') this.#taken.add(group);
+    this.#groups.set(node, group);
+    return group;
+  }
+
   tick(): void {
-    const ns = START_NS + (this.#now() - this.#startMs) * 1e6;
+    const ns = Math.floor(START_NS + (this.#now() - this.#startMs) * 1e6);
     const high = Math.floor(ns / WORD);
+    const low = ns - high * WORD;
+    // Tools take the same time twice for a step back: each record is at least 1 ns later than the one before
+    if (high < this.#high || (high === this.#high && low <= this.#low)) return;
     this.#high = high;
-    this.#low = ns - high * WORD;
+    this.#low = low;
   }
 
   queue(device: number, request: TracedRequest, from: number, fromOffset: number): void {
     const { op, offset, bytes, cause } = request;
-    this.#introduce(device, request.task);
-    if (cause !== '' || offset % SECTOR_BYTES !== 0 || bytes % SECTOR_BYTES !== 0 || op === 'write-zeroes' || bytes > MOST_BYTES) this.#explain(device, request);
-    if (from !== -1) this.#remap(device, request, from, fromOffset);
-    this.#put(Action.QUEUE, BIO[op] + QUEUE, device, request, 0);
+    const lane = this.#laneOf(device);
+    this.#introduce(lane, request.task);
+    if (cause !== '' || offset % SECTOR_BYTES !== 0 || bytes % SECTOR_BYTES !== 0 || op === 'write-zeroes' || bytes > MOST_BYTES) this.#explain(lane, request);
+    if (from !== -1) this.#remap(lane, request, from, fromOffset);
+    this.#put(Action.QUEUE, BIO[op] + QUEUE, lane, request, 0);
   }
 
   wait(device: number, request: TracedRequest): void {
-    this.#put(Action.GET_REQUEST, BIO[request.op] + QUEUE, device, request, 0);
-    this.#put(Action.INSERT, REQUEST[request.op] + QUEUE, device, request, 0);
+    const lane = this.#laneOf(device);
+    this.#put(Action.GET_REQUEST, BIO[request.op] + QUEUE, lane, request, 0);
+    this.#put(Action.INSERT, REQUEST[request.op] + QUEUE, lane, request, 0);
   }
 
   issue(device: number, request: TracedRequest): void {
-    this.#put(Action.ISSUE, REQUEST[request.op] + ISSUE, device, request, 0);
+    this.#put(Action.ISSUE, REQUEST[request.op] + ISSUE, this.#laneOf(device), request, 0);
   }
 
   complete(device: number, request: TracedRequest, errno: number): void {
-    this.#put(Action.COMPLETE, REQUEST[request.op] + COMPLETE, device, request, errno);
+    this.#put(Action.COMPLETE, REQUEST[request.op] + COMPLETE, this.#laneOf(device), request, errno);
   }
 
   merge(device: number, request: TracedRequest): void {
-    this.#put(Action.BACK_MERGE, BIO[request.op] + QUEUE, device, request, 0);
+    this.#put(Action.BACK_MERGE, BIO[request.op] + QUEUE, this.#laneOf(device), request, 0);
   }
 
   requeue(device: number, request: TracedRequest): void {
-    this.#put(Action.REQUEUE, REQUEST[request.op] + REQUEUE, device, request, 0);
+    this.#put(Action.REQUEUE, REQUEST[request.op] + REQUEUE, this.#laneOf(device), request, 0);
   }
 
   split(device: number, request: TracedRequest, at: number): void {
-    const index = this.#place(HEADER_WORDS + 2);
+    const lane = this.#laneOf(device);
+    const index = this.#place(lane, HEADER_WORDS + 2);
     if (index === -1) return;
-    this.#header(index, Action.SPLIT, BIO[request.op], device, request, 0, 8);
-    this.#bigEndian(index + HEADER_WORDS, Math.floor(at / SECTOR_BYTES));
+    this.#header(lane, index, Action.SPLIT, BIO[request.op], request, 0, 8);
+    bigEndian(lane.file.words, index + HEADER_WORDS, Math.floor(at / SECTOR_BYTES));
   }
 
-  #put(action: number, category: number, device: number, request: TracedRequest, errno: number): void {
-    const index = this.#place(HEADER_WORDS);
-    if (index !== -1) this.#header(index, action, category, device, request, errno, 0);
+  #laneOf(device: number): Lane {
+    const minor = minorOf(device);
+    return this.#lanes[minor] ?? this.#newLane(minor, device);
   }
 
-  #remap(device: number, request: TracedRequest, from: number, fromOffset: number): void {
-    const index = this.#place(REMAP_WORDS);
+  #newLane(minor: number, device: number): Lane {
+    const last = this.#lastLane;
+    if (last.used && this.#files.count < MAX_FILES && this.#files.failure === null) {
+      try {
+        last.lane = { device, cpu: this.#files.count, file: this.#files.add() };
+      } catch {
+        last.lane = { ...last.lane, device }; // it shares the file of the one before
+      }
+    } else {
+      last.lane = { ...last.lane, device };
+    }
+    last.used = true;
+    this.#lanes[minor] = last.lane;
+    const introduction = this.#introductions[minor];
+    if (introduction !== undefined) this.#message(last.lane, introduction);
+    return last.lane;
+  }
+
+  #put(action: number, category: number, lane: Lane, request: TracedRequest, errno: number): void {
+    const index = this.#place(lane, HEADER_WORDS);
+    if (index !== -1) this.#header(lane, index, action, category, request, errno, 0);
+  }
+
+  #remap(lane: Lane, request: TracedRequest, from: number, fromOffset: number): void {
+    const index = this.#place(lane, REMAP_WORDS);
     if (index === -1) return;
-    this.#header(index, Action.REMAP, BIO[request.op] + QUEUE, device, request, 0, 16);
-    const { words } = this.#ring;
+    this.#header(lane, index, Action.REMAP, BIO[request.op] + QUEUE, request, 0, 16);
+    const { words } = lane.file;
     words[index + HEADER_WORDS] = swapped(from);
-    words[index + HEADER_WORDS + 1] = swapped(device);
-    this.#bigEndian(index + HEADER_WORDS + 2, Math.floor(fromOffset / SECTOR_BYTES));
+    words[index + HEADER_WORDS + 1] = swapped(lane.device);
+    bigEndian(words, index + HEADER_WORDS + 2, Math.floor(fromOffset / SECTOR_BYTES));
   }
 
-  #place(words: number): number {
-    this.#sequence++;
-    const index = this.#ring.take(words);
+  #place({ file }: Lane, words: number): number {
+    this.#events++;
+    file.sequence++;
+    const index = file.take(words);
     if (index === -1) this.#dropped++;
     return index;
   }
 
-  #header(index: number, action: number, category: number, device: number, request: TracedRequest, errno: number, pduBytes: number): void {
-    const { words } = this.#ring;
+  #header({ device, cpu, file }: Lane, index: number, action: number, category: number, request: TracedRequest, errno: number, pduBytes: number): void {
+    const { words } = file;
     const { offset, bytes, flags, task } = request;
     const first = Math.floor(offset / SECTOR_BYTES);
     const sectors = Math.ceil((offset + bytes) / SECTOR_BYTES) - first;
     const more = ((flags & FUA) !== 0 && request.op !== 'read' ? Category.FUA : 0) + (request.ioClass === 'metadata' ? META : 0);
     words[index] = MAGIC + VERSION;
-    words[index + 1] = this.#sequence;
-    words[index + 2] = this.#low;
-    words[index + 3] = this.#high;
+    words[index + 1] = file.sequence;
+    this.#stamp(words, index);
     words[index + 4] = first;
     words[index + 5] = first / WORD;
     words[index + 6] = Math.min(sectors * SECTOR_BYTES, MOST_BYTES);
     words[index + 7] = (category + more) * UPPER + action;
     words[index + 8] = task === null ? this.#pid : FIRST_TASK_PID + task.number;
     words[index + 9] = device;
-    words[index + 10] = 0;
+    words[index + 10] = cpu;
     words[index + 11] = (errno === 0 ? 0 : UPPER - errno) + pduBytes * UPPER;
   }
 
-  /** Two words, the upper byte first. */
-  #bigEndian(index: number, value: number): void {
-    const { words } = this.#ring;
-    words[index] = swapped(Math.floor(value / WORD));
-    words[index + 1] = swapped(value % WORD);
+  #stamp(words: Uint32Array, index: number): void {
+    words[index + 2] = this.#low;
+    words[index + 3] = this.#high;
+    this.#low++;
+    if (this.#low < WORD) return;
+    this.#low = 0;
+    this.#high++;
   }
 
-  /** Names what is new: a device, or who asks. */
-  #introduce(device: number, task: TraceTask | null): void {
-    const minor = device % 0x10_0000;
-    const introduction = this.#introductions[minor];
-    if (introduction !== undefined) {
-      if (this.#message(introduction.device, introduction.text)) this.#introductions[minor] = undefined;
-    }
-    if (this.#droppedTold !== this.#dropped) this.#tellDropped();
+  /** Names what is new: what was lost before, and who asks. */
+  #introduce(lane: Lane, task: TraceTask | null): void {
+    if (this.#droppedTold !== this.#dropped) this.#tellDropped(lane);
     if (task === null || task === this.#lastTask) return;
     this.#lastTask = task;
     if (this.#tasks.has(task.number)) return;
     const pid = FIRST_TASK_PID + task.number;
-    if (this.#process(pid, task.name) && this.#message(device, processMessage(pid, task.name))) this.#tasks.add(task.number);
+    if (this.#process(lane, pid, task.name) && this.#message(lane, processMessage(pid, task.name))) this.#tasks.add(task.number);
   }
 
-  #tellDropped(): void {
+  #tellDropped(lane = this.#lastLane.lane): void {
     const news = this.#dropped - this.#droppedTold;
-    if (news > 0 && this.#message(deviceOf(QUIESCE_MAJOR, 0), droppedMessage(news))) this.#droppedTold += news;
+    if (news > 0 && this.#message(lane, droppedMessage(news))) this.#droppedTold += news;
   }
 
-  #explain(device: number, request: TracedRequest): void {
+  #explain(lane: Lane, request: TracedRequest): void {
     const op = request.op === 'write-zeroes' ? 'write-zeroes' : '';
     const key = op === '' ? request.cause : `${request.cause} ${op}`;
     let start = this.#starts.get(key);
@@ -250,7 +297,7 @@ export class TraceRecorder implements TraceSink {
     let end = this.#digits(request.offset, start.byteLength);
     this.#scratch.set(BYTES_FIELD, end);
     end += BYTES_FIELD.byteLength;
-    this.#text(device, this.#scratch, this.#digits(request.bytes, end));
+    this.#text(lane, this.#scratch, this.#digits(request.bytes, end));
   }
 
   /** Decimal digits of a whole number into the scratch buffer; returns where they end. */
@@ -266,51 +313,52 @@ export class TraceRecorder implements TraceSink {
     return at + digits;
   }
 
-  #message(device: number, text: string): boolean {
+  #message(lane: Lane, text: string): boolean {
     const bytes = this.#encoder.encode(text);
-    return this.#text(device, bytes, bytes.byteLength);
+    return this.#text(lane, bytes, bytes.byteLength);
   }
 
-  #text(device: number, bytes: Uint8Array, length: number): boolean {
+  #text(lane: Lane, bytes: Uint8Array, length: number): boolean {
     const padded = Math.ceil(length / 4) * 4;
-    const index = this.#notify(Notify.MESSAGE, this.#pid, device, padded);
+    const index = this.#notify(lane, Notify.MESSAGE, this.#pid, padded);
     if (index === -1) return false;
-    const into = this.#ring.bytes;
+    const into = lane.file.bytes;
     const at = index * 4;
     for (let i = 0; i < length; i++) into[at + i] = bytes[i]!;
     for (let i = length; i < padded; i++) into[at + i] = SPACE;
     return true;
   }
 
-  #process(pid: number, name: string): boolean {
-    const index = this.#notify(Notify.PROCESS, pid, 0, 16);
+  #process(lane: Lane, pid: number, name: string): boolean {
+    const index = this.#notify(lane, Notify.PROCESS, pid, 16);
     if (index === -1) return false;
-    const comm = this.#ring.bytes.subarray(index * 4, index * 4 + 16).fill(0);
+    const comm = lane.file.bytes.subarray(index * 4, index * 4 + 16).fill(0);
     this.#encoder.encodeInto(name, comm.subarray(0, 15));
     return true;
   }
 
   #timestamp(): void {
     this.tick();
-    const index = this.#notify(Notify.TIMESTAMP, 0, 0, 8);
+    const { lane } = this.#lastLane;
+    const index = this.#notify(lane, Notify.TIMESTAMP, 0, 8);
     const wall = systemClock.wallMs();
-    this.#ring.words[index] = Math.floor(wall / 1000);
-    this.#ring.words[index + 1] = (wall % 1000) * 1e6;
+    lane.file.words[index] = Math.floor(wall / 1000);
+    lane.file.words[index + 1] = (wall % 1000) * 1e6;
   }
 
   /** A record that is no event; returns where its payload begins, or -1. */
-  #notify(code: number, pid: number, device: number, pduBytes: number): number {
-    const index = this.#ring.take(HEADER_WORDS + pduBytes / 4);
+  #notify({ device, cpu, file }: Lane, code: number, pid: number, pduBytes: number): number {
+    const index = file.take(HEADER_WORDS + pduBytes / 4);
     if (index === -1) return -1;
     this.#notifications++;
-    const { words } = this.#ring;
+    const { words } = file;
     words.fill(0, index, index + HEADER_WORDS);
     words[index] = MAGIC + VERSION;
-    words[index + 2] = this.#low;
-    words[index + 3] = this.#high;
+    this.#stamp(words, index);
     words[index + 7] = NOTIFY * UPPER + code;
     words[index + 8] = pid;
     words[index + 9] = device;
+    words[index + 10] = cpu;
     words[index + 11] = pduBytes * UPPER;
     return index + HEADER_WORDS;
   }
@@ -321,4 +369,10 @@ const BYTES_FIELD = new TextEncoder().encode(' bytes=');
 /** The same four bytes in the other order. */
 function swapped(word: number): number {
   return ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0;
+}
+
+/** Two words, the upper byte first. */
+function bigEndian(words: Uint32Array, index: number, value: number): void {
+  words[index] = swapped(Math.floor(value / WORD));
+  words[index + 1] = swapped(value % WORD);
 }

@@ -9,6 +9,8 @@ export interface TraceTask {
   readonly name: string;
   /** From 1. */
   readonly number: number;
+  /** Why it asks for anything: `mirror`, `backup`, …; '' for a client, who asks for what it likes. */
+  readonly cause: string;
 }
 
 export interface TracedRequest {
@@ -39,8 +41,8 @@ export interface TracedNode {
 }
 
 export interface TraceSink {
-  /** The number that stands for a layer of a node from here on. Asked once for each. */
-  device(node: TracedNode, layer: TraceLayer): number;
+  /** The number that stands for a layer of a node from here on. Asked once for each; `file` is the device of the file below a format, or -1. */
+  device(node: TracedNode, layer: TraceLayer, file: number): number;
   /** Takes the time that the calls bear until the next tick: those of one synchronous stretch happen at once. */
   tick(): void;
   /** `from`: the device of the layer above that it was made for, and where on it, or -1. */

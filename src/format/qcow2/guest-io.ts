@@ -101,13 +101,15 @@ export class GuestIo {
 
   /** The pipe goes to the one that writes all of it; it is memory for parts. */
   async #writeParts(offset: number, data: Uint8Array, pipe?: PipeBuffer): Promise<void> {
+    const parent = acting();
+    const reason = actingReason();
     if (!this.#image.writing) await this.#image.exclusive(async () => {});
-    await this.#eachExtent(offset, data.byteLength, async (extent, done, pool) => {
+    await actFor(parent, () => this.#eachExtent(offset, data.byteLength, async (extent, done, pool) => {
       if (!this.#inPlace(extent)) return this.#writeAllocating(offset + done, data.subarray(done), pipe);
       if (extent.bytes < data.byteLength) pipe?.spill();
       await pool.add(this.#writeInPlace(extent, data.subarray(done, done + extent.bytes), 0, pipe));
       return extent.bytes;
-    });
+    }), reason);
   }
 
   /** Writes only what no cluster maps (RequestFlag.IF_UNALLOCATED); decided while nobody else can map it. */

@@ -152,6 +152,7 @@ class Backup implements JobWork, PreparedBackup {
   async #makeJob(jobs: BlockJobs): Promise<void> {
     const { jobId, speed, autoFinalize, autoDismiss, transaction, target } = this.#options;
     this.blockJob = jobs.create({ id: jobId, type: 'backup', speed, autoFinalize, autoDismiss, transaction }, () => this);
+    this.#driver.file.task = this.#driver.target.task = this.blockJob.task;
     try {
       await this.blockJob.addNode(this.#graph, 'main node', this.#filter!, ANY_USE);
       await this.blockJob.addNode(this.#graph, 'target', target, ANY_USE);

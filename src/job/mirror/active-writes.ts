@@ -5,7 +5,7 @@
 import { alignDown, alignUp } from '../../base/bytes.js';
 import type { RangeHold } from '../../base/range-lock.js';
 import type { BlockChild } from '../../block/child.js';
-import { makeRequest, RequestFlag, type BlockRequest } from '../../block/request.js';
+import { makePart, RequestFlag, type BlockRequest } from '../../block/request.js';
 import { chainStatus } from '../../block/status.js';
 import type { MirrorState } from './state.js';
 
@@ -39,7 +39,7 @@ export class ActiveWrites {
     const state = this.#state;
     const through = state.copyMode === 'write-blocking' && !state.stopped && !state.failed && !state.parts.target.abandoned && !state.parts.target.draining;
     const { op, offset, bytes, buffer, flags, ioClass } = request;
-    if (!through || bytes === 0) return below.submit(makeRequest(op, offset, bytes, buffer, flags, ioClass));
+    if (!through || bytes === 0) return below.submit(makePart(request, op, offset, bytes, buffer, flags, ioClass));
     return this.#measured(this.#writeThrough(request, below));
   };
 
@@ -62,11 +62,12 @@ export class ActiveWrites {
     }
   }
 
-  async #writeThrough({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest, below: BlockChild): Promise<void> {
+  async #writeThrough(asked: BlockRequest, below: BlockChild): Promise<void> {
+    const { op, offset, bytes, buffer, flags, ioClass } = asked;
     const state = this.#state;
     const { granularity } = state;
     // the user may change its buffer meanwhile, and both disks must get the same
-    const request = makeRequest(op, offset, bytes, buffer === null ? null : Uint8Array.from(buffer), flags, ioClass);
+    const request = makePart(asked, op, offset, bytes, buffer === null ? null : Uint8Array.from(buffer), flags, ioClass);
     const hold = await this.#claim(alignDown(offset, granularity), alignUp(offset + bytes, granularity));
     if (hold === null) return below.submit(request);
     state.writtenThrough.add(request);
@@ -155,7 +156,7 @@ export class ActiveWrites {
     }
     if (start >= end) return null;
     if (start === request.offset && end === start + request.bytes) return request;
-    return makeRequest(op, start, end - start, buffer === null ? null : buffer.subarray(start - request.offset, end - request.offset), flags, ioClass);
+    return makePart(request.parent, op, start, end - start, buffer === null ? null : buffer.subarray(start - request.offset, end - request.offset), flags, ioClass);
   }
 
   /** Where the target gets whole granules, what surrounds the write comes from the source; null where that could not be read. */
@@ -168,18 +169,19 @@ export class ActiveWrites {
     const buffer = new Uint8Array(end - start);
     try {
       await below.read(start, buffer, ioClass);
-      return makeRequest('write', start, end - start, buffer, flags & RequestFlag.FUA, ioClass);
+      return makePart(request.parent, 'write', start, end - start, buffer, flags & RequestFlag.FUA, ioClass);
     } catch (error) {
       this.#state.requestFailed('read', error, offset, bytes);
       return null;
     }
   }
 
-  #send({ op, offset, bytes, buffer, flags, ioClass }: BlockRequest): Promise<void> {
+  /** For whoever wrote, at the filter. */
+  #send({ op, offset, bytes, buffer, flags, ioClass, parent }: BlockRequest): Promise<void> {
     const { FUA, MAY_UNMAP } = RequestFlag;
     const { target, zeroFlags } = this.#state.parts;
     const keep = (flags & FUA) + (op === 'write-zeroes' ? (flags & MAY_UNMAP) + zeroFlags : 0);
-    return target.submit(makeRequest(op, offset, bytes, buffer, keep, ioClass));
+    return target.submit(makePart(parent, op, offset, bytes, buffer, keep, ioClass));
   }
 
   /** A discard leaves what the source makes of it: zeros are written as such, and all else is copied. */

@@ -209,6 +209,7 @@ class MirrorRun implements Mirror, JobWork {
       await blockJob.addNode(graph, 'main node', this.filter, { used: Permission.CONSISTENT_READ, shared: READ_AND_WRITES });
       if (kind === 'mirror') refuseFilterOnChain(source, target);
       this.#door = await graph.attach(target, targetUse(this.#options));
+      this.#door.task = this.#driver.file.task = blockJob.task;
       this.#setUp(this.#door);
       source.bitmaps.anonymous.add(this.#state.bitmap);
       source.writeObservers.add(this.#state);

@@ -7,6 +7,7 @@ import { useTmp } from '../../support/tmp.js';
 
 const tmp = useTmp();
 const NODE = { driver: 'qcow2', nodeName: '#block1', name: '/images/a b.qcow2' };
+const FILE = { ...NODE, driver: 'file' };
 const READ: TracedRequest = { op: 'read', offset: 4096, bytes: 8192, flags: 0, id: 1, ioClass: 'interactive', cause: '', task: null };
 
 interface Raw {
@@ -21,12 +22,16 @@ interface Raw {
   readonly pdu: Buffer;
 }
 
-function records(file: string): Raw[] {
+function records(files: readonly string[]): Raw[] {
+  return files.flatMap((file, cpu) => recordsIn(file, cpu)).toSorted((a, b) => a.time - b.time);
+}
+
+function recordsIn(file: string, cpu: number): Raw[] {
   const all = readFileSync(file);
   const found: Raw[] = [];
   for (let at = 0; at < all.byteLength;) {
     expect(all.readUInt32LE(at)).toBe(0x6561_7407);
-    expect(all.readUInt32LE(at + 40)).toBe(0);
+    expect(all.readUInt32LE(at + 40)).toBe(cpu);
     const pduLength = all.readUInt16LE(at + 46);
     found.push({
       sequence: all.readUInt32LE(at + 4), time: Number(all.readBigUInt64LE(at + 8)), sector: Number(all.readBigUInt64LE(at + 16)),
@@ -44,18 +49,18 @@ async function recorded(work: (recorder: TraceRecorder) => void): Promise<{ even
   work(recorder);
   const summary = await recorder.stop();
   expect(summary.failure).toBeNull();
-  const all = records(summary.file);
+  const all = records(summary.files);
   const isNote = ({ action }: Raw): boolean => action >= 0x0400_0000 && action <= 0x0400_0002;
   const events = all.filter((record) => !isNote(record));
   const notes = all.filter(isNote);
   expect({ events: summary.events, notifications: summary.notifications }).toEqual({ events: events.length, notifications: notes.length });
-  expect(all.map(({ time }) => time)).toEqual(all.map(({ time }) => time).toSorted((a, b) => a - b));
+  for (const [index, { time }] of all.entries()) if (index > 0) expect(time).toBeGreaterThan(all[index - 1]!.time);
   return { events, notes };
 }
 
 test('the life of a read: the words of the kernel, a time above zero, one number per event', async () => {
   const { events, notes } = await recorded((recorder) => {
-    const disk = recorder.device(NODE, 'disk');
+    const disk = recorder.device(NODE, 'disk', -1);
     recorder.tick();
     recorder.queue(disk, READ, -1, 0);
     recorder.wait(disk, READ);
@@ -67,7 +72,7 @@ test('the life of a read: the words of the kernel, a time above zero, one number
   expect(events.map(({ action }) => action.toString(16))).toEqual(['190001', '190004', '119000c', '1490007', '1890008']);
   expect(events.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5]);
   expect(events[0]).toMatchObject({ sector: 8, bytes: 8192, pid: process.pid, device: 4000 * 0x10_0000, error: 0 });
-  expect(events.map(({ time }) => time - events[0]!.time)).toEqual([0, 0, 0, 250_000, 500_000]);
+  expect(events.map(({ time }) => time - events[0]!.time)).toEqual([0, 1, 2, 249_999, 499_999]);
   expect(events[0]!.time).toBeGreaterThanOrEqual(1e9);
   expect(notes.map(({ action }) => action - 0x0400_0000)).toEqual([1, 0, 2]);
   expect(notes[1]!.pdu.toString('latin1').replace(/\0+$/, '')).toBe('quiesce');
@@ -83,7 +88,7 @@ test.each([
 ] as const)('%s with flags %d, class %s', async (op, flags, ioClass, words) => {
   const request = { ...READ, op, flags, ioClass, ...(op === 'flush' ? { offset: 0, bytes: 0 } : {}) };
   const { events } = await recorded((recorder) => {
-    const disk = recorder.device(NODE, 'disk');
+    const disk = recorder.device(NODE, 'disk', -1);
     recorder.queue(disk, request, -1, 0);
     recorder.issue(disk, request);
     recorder.complete(disk, request, 5);
@@ -94,8 +99,8 @@ test.each([
 
 test('a remap names the layer above, most significant byte first, and stands before its request', async () => {
   const { events } = await recorded((recorder) => {
-    const data = recorder.device(NODE, 'data');
-    const file = recorder.device(NODE, 'file');
+    const file = recorder.device(FILE, 'file', -1);
+    const data = recorder.device(NODE, 'data', file);
     recorder.queue(file, READ, data, 2 ** 45 + 1024);
   });
   expect(events.map(({ action }) => action.toString(16))).toEqual(['19000f', '190001']);
@@ -105,9 +110,9 @@ test('a remap names the layer above, most significant byte first, and stands bef
 });
 
 test('sectors that cannot tell the range, and operations without a word, are told exactly before', async () => {
-  const task = { name: 'backup b0', number: 7 };
+  const task = { name: 'backup b0', number: 7, cause: '' };
   const { events, notes } = await recorded((recorder) => {
-    const disk = recorder.device(NODE, 'disk');
+    const disk = recorder.device(NODE, 'disk', -1);
     recorder.queue(disk, { ...READ, op: 'write', offset: 2 ** 41 + 100, bytes: 20_480, cause: 'rmw', task }, -1, 0);
     recorder.queue(disk, { ...READ, op: 'write-zeroes', offset: 0, bytes: 2 ** 33 }, -1, 0);
   });
@@ -123,7 +128,7 @@ test('sectors that cannot tell the range, and operations without a word, are tol
 test('what finds no room is counted, and told in the trace', async () => {
   let now = 0;
   const recorder = new TraceRecorder(tmp('full'), { ringBytes: 1024 * 1024, now: () => now++ });
-  const disk = recorder.device(NODE, 'disk');
+  const disk = recorder.device(NODE, 'disk', -1);
   const many = 40_000;
   for (let i = 0; i < many; i++) recorder.issue(disk, READ);
   const before = recorder.summary;
@@ -132,7 +137,7 @@ test('what finds no room is counted, and told in the trace', async () => {
   while (recorder.summary.bytes < 900_000) await new Promise((resolve) => { setTimeout(resolve, 5); });
   recorder.queue(disk, READ, -1, 0);
   const after = await recorder.stop();
-  const all = records(after.file);
+  const all = records(after.files);
   expect(all.filter(({ pdu }) => pdu.toString().startsWith('quiesce dropped=')).map(({ pdu }) => pdu.toString().trimEnd())).toEqual([`quiesce dropped=${before.dropped}`]);
   expect(all.at(-1)!.sequence).toBe(many + 1);
   expect(all.length).toBe(after.events + after.notifications);
