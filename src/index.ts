@@ -143,3 +143,8 @@ export { openVmStateOutput, sendState, type VmStateOutput, type VmStateOutputOpt
 export { openVmStateInput, SocketInput, type VmStateInput, type VmStateInputOptions } from './vmstate/sources.js';
 export { Spool, type SpoolOptions } from './vmstate/spool.js';
 export { VmStateWriter, type VmStateConsumer, type VmStateWriterOptions } from './vmstate/writer.js';
+export { followTrace } from './trace/read/follow.js';
+export { LiveTrace } from './viewer/live-trace.js';
+export { KeyDecoder } from './viewer/terminal/keys.js';
+export { textReport } from './viewer/terminal/report.js';
+export { TerminalViewer, type Shown as ShownTrace } from './viewer/terminal/viewer.js';

@@ -1,6 +1,6 @@
 /** What each key does to the view. */
+import type { ShownFinding } from '../answers.js';
 import type { TraceModel } from '../model.js';
-import type { ShownFinding } from './scene.js';
 import {
   choose, fitSectors, jump, neighbour, nextColour, nextFilter, panSectors, panTime, PANELS, refiltered, sectorsShown, toggleFollowing, wholeTrace, zoomSectors, zoomTime,
   type View,
@@ -110,8 +110,8 @@ const ACTIONS: Readonly<Record<string, Action>> = {
 
 /** The view after a key; the same object where the key means nothing. */
 export function act(key: string, view: View, context: ActionContext): View {
+  // whoever reads the help presses something to go on
+  if (view.help) return { ...view, help: false };
   const action = Object.hasOwn(ACTIONS, key) ? ACTIONS[key] : undefined;
-  if (action === undefined) return view;
-  if (view.help && key !== '?') return { ...view, help: false };
-  return action(view, context);
+  return action === undefined ? view : action(view, context);
 }

@@ -1,9 +1,10 @@
 /** Lists: findings first of all, and requests around the chosen one. */
 import { SECTOR_BYTES } from '../../trace/record.js';
+import type { ShownFinding } from '../answers.js';
 import { letters } from '../operations.js';
 import type { Grid, Rect } from './grid.js';
 import { bytes, moment, plural, span } from './numbers.js';
-import type { Scene, ShownFinding } from './scene.js';
+import type { Scene } from './scene.js';
 import { Attribute, Colour } from './style.js';
 import { clip, fit } from './text.js';
 
@@ -29,11 +30,11 @@ export function drawFindings(grid: Grid, rect: Rect, { findings, view, source, m
     const at = grid.write(rect.left, rect.top + line, `${isChosen ? '▸' : ' '}${mark} `, style + Attribute.BOLD, end);
     grid.write(at, rect.top + line, fit(`${title}${more}`, end - at), isChosen ? Attribute.REVERSE : 0, end);
   }
-  if (told === 1) grid.write(rect.left, rect.top + lines, clip(`    ${findings[view.finding]!.text}`, rect.width), Colour.DIM, end);
+  if (told === 1) grid.write(rect.left, rect.top + lines, clip(`    ${findings[view.finding]!.cure} ${findings[view.finding]!.text}`, rect.width), Colour.DIM, end);
 }
 
-export function findingText({ severity, title, text }: ShownFinding): readonly string[] {
-  return [`${SEVERITY[severity].mark} ${title}`, text];
+export function findingText({ severity, title, text, cure }: ShownFinding): readonly string[] {
+  return [`${SEVERITY[severity].mark} ${title}`, text, cure].filter((part) => part !== '');
 }
 
 interface Column {

@@ -6,7 +6,7 @@ import { DotCanvas, type DotClass } from './braille.js';
 import type { Grid, Rect } from './grid.js';
 import { GUTTER } from './layout.js';
 import { bytes, moment } from './numbers.js';
-import { kindLook, type Scene } from './scene.js';
+import { FAILED, kindLook, type Scene } from './scene.js';
 import { Attribute, Colour } from './style.js';
 import { fit } from './text.js';
 import { sectorsShown } from './view.js';
@@ -47,7 +47,7 @@ function plotted(scene: Scene, columns: number, rows: number): Plot {
 
 function classesOf({ view }: Scene, names: readonly string[]): DotClass[] {
   const kinds = [...names, 'discard'].map((_, kind) => kindLook(view.colour, kind, names.length));
-  return [...kinds, { style: Colour.ERROR + Attribute.BOLD, letter: '!' }];
+  return [...kinds, FAILED];
 }
 
 /** Each request as a box, failed ones in the colour of errors. */
@@ -96,7 +96,7 @@ function drawRegion(grid: Grid, rect: Rect, { findings, view }: Scene): void {
   const finding = findings[view.finding];
   if (finding === undefined || view.focus !== 'findings') return;
   const { from, to } = view.span;
-  for (const time of [finding.from, finding.to]) {
+  for (const time of [finding.region.from, finding.region.to]) {
     if (time < from || time >= to) continue;
     const column = rect.left + Math.floor(((time - from) / (to - from)) * rect.width);
     for (let row = rect.top; row < rect.top + rect.height; row++) {

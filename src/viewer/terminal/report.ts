@@ -1,5 +1,5 @@
 /** The same panels as one text: for pipes, logs and terminals that cannot do more. */
-import { TraceModel } from '../model.js';
+import type { TraceModel } from '../model.js';
 import { Grid, type Rect } from './grid.js';
 import type { Layout } from './layout.js';
 import { findingText } from './panel-lists.js';
@@ -13,24 +13,26 @@ export interface ReportOptions extends Look {
   readonly columns: number;
 }
 
-const HEIGHTS = { map: 16, heat: 8, line: 3, requests: 12 } as const;
+const HEIGHTS = { map: 16, heat: 8, line: 3, family: 12, requests: 12 } as const;
 
 /** Lines of at most `columns`; findings first, in full. */
-export function textReport({ table, findings, source }: Shown, options: ReportOptions): string[] {
-  const model = new TraceModel(table);
+export function textReport({ model, findings, source }: Shown, options: ReportOptions): string[] {
   const look = { ascii: options.ascii, colours: options.colours };
   const view = firstView(model, false, look.colours === 'none' || look.ascii);
-  const scene: Scene = { model, view: { ...view, row: slowest(model) }, findings, source, look };
-  const layout = reportLayout(options.columns, findings.length === 0 ? 1 : 0);
+  const row = slowest(model);
+  const scene: Scene = { model, view: { ...view, row }, findings, source, look };
+  const layout = reportLayout(options.columns, findings.length === 0 ? 1 : 0, row < 0 ? 1 : 2 + model.family(row, HEIGHTS.family).members.length);
   const grid = new Grid(options.columns, layout.keys.top, look.ascii);
-  drawPanels(grid, layout, scene);
+  // told in full below
+  drawPanels(grid, layout, { ...scene, source: { ...source, notice: '' } });
   const lines = grid.lines(look.colours);
   return [...lines.slice(0, layout.map.top), ...explained(scene, options.columns), '', ...lines.slice(layout.map.top)];
 }
 
 /** The findings: in full, where a screen only names them. */
-function explained({ findings, look }: Scene, columns: number): string[] {
-  const lines = findings.flatMap((finding) => ['', ...findingText(finding).flatMap((text, index) => wrap(text, columns - 4).map((line) => `${index === 0 ? ' ' : '    '}${line}`))]);
+function explained({ findings, look, source }: Scene, columns: number): string[] {
+  const notice = source.notice === '' ? [] : ['', ...wrap(source.notice, columns - 1).map((line) => ` ${line}`)];
+  const lines = findings.flatMap((finding) => ['', ...findingText(finding).flatMap((text, index) => wrap(text, columns - 4).map((line) => `${index === 0 ? ' ' : '    '}${line}`))]).concat(notice);
   // the same replacements as on a screen
   const grid = new Grid(columns, lines.length, look.ascii);
   for (const [row, line] of lines.entries()) grid.write(0, row, line);
@@ -48,7 +50,7 @@ function slowest({ table }: TraceModel): number {
   return row;
 }
 
-function reportLayout(columns: number, findings: number): Layout {
+function reportLayout(columns: number, findings: number, request: number): Layout {
   let top = 0;
   const legend = columns < 64 ? 0 : columns < 110 ? 20 : 30;
   const take = (height: number, width = columns): Rect => {
@@ -63,7 +65,7 @@ function reportLayout(columns: number, findings: number): Layout {
   };
   const beside = { left: columns - legend, top: parts.map.top, width: legend, height: top - parts.map.top };
   top++;
-  const details = take(8);
+  const details = take(request);
   top++;
   const requests = take(HEIGHTS.requests);
   return { ...parts, legend: beside, details, requests, keys: take(0) };

@@ -1,26 +1,13 @@
 /** All that a screen is drawn from. */
+import type { ShownFinding } from '../answers.js';
 import type { Depth } from '../depth.js';
 import type { Filter } from '../filter.js';
 import type { TraceModel } from '../model.js';
 import { OPS } from '../operations.js';
 import { COLOUR_CLASSES, type ColourBy } from '../scatter.js';
 import type { Traffic } from '../traffic.js';
-import { Colour, SERIES_COLOURS, type ColourDepth } from './style.js';
+import { Attribute, Colour, SERIES_COLOURS, type ColourDepth } from './style.js';
 import type { View } from './view.js';
-
-/** What diagnosis found, as the viewer shows it. */
-export interface ShownFinding {
-  readonly severity: 'critical' | 'warning' | 'note';
-  /** One line. */
-  readonly title: string;
-  /** Evidence and cure, a sentence each. */
-  readonly text: string;
-  /** Where it happened, ns. */
-  readonly from: number;
-  readonly to: number;
-  /** Rows of the table that show it, the first one to be looked at first. */
-  readonly rows: readonly number[];
-}
 
 export interface SourceState {
   /** A file, a pipe, a daemon. */
@@ -76,8 +63,15 @@ export function kindLook(colour: ColourBy, kind: number, classes: number): { rea
   return { style: Colour.SERIES + (kind % SERIES_COLOURS), letter: (colour === 'process' ? 'abcdefgh' : '12345678').charAt(kind % SERIES_COLOURS) };
 }
 
-/** Operations that occur, processes or layers, of the whole trace. */
-export function legendOf({ model, view }: Scene): LegendEntry[] {
+/** Operations that occur, processes or layers, of the whole trace; and last what failed, which has a mark of its own. */
+export function legendOf(scene: Scene): LegendEntry[] {
+  const { failed } = factsOf(scene.model);
+  return [...kindsOf(scene), ...failed === 0 ? [] : [entry('failed', failed, FAILED)]];
+}
+
+export const FAILED = { style: Colour.ERROR + Attribute.BOLD, letter: '!' } as const;
+
+function kindsOf({ model, view }: Scene): LegendEntry[] {
   if (view.colour === 'op') {
     const { opCounts } = factsOf(model);
     return OPS.flatMap((label, op) => opCounts[op] === 0 ? [] : [entry(label, opCounts[op]!, kindLook('op', op, OPS.length))]);
@@ -97,6 +91,7 @@ function entry(label: string, requests: number, { style, letter }: Pick<LegendEn
 interface Facts {
   /** Requests by operation. */
   readonly opCounts: Float64Array;
+  readonly failed: number;
   readonly bottomDevices: readonly number[];
 }
 
@@ -107,8 +102,12 @@ function factsOf(model: TraceModel): Facts {
   const known = FACTS.get(model);
   if (known !== undefined) return known;
   const opCounts = new Float64Array(OPS.length);
-  for (let row = 0; row < model.table.count; row++) opCounts[model.index.op[row]!]!++;
-  const facts = { opCounts, bottomDevices: model.bottomDevices };
+  let failed = 0;
+  for (let row = 0; row < model.table.count; row++) {
+    opCounts[model.index.op[row]!]!++;
+    if (model.table.error[row]! > 0) failed++;
+  }
+  const facts = { opCounts, failed, bottomDevices: model.bottomDevices };
   FACTS.set(model, facts);
   return facts;
 }

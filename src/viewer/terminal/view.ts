@@ -1,5 +1,6 @@
 /** What is looked at and how: the state that keys change. Pure; nothing here draws. */
 import { SECTOR_BYTES } from '../../trace/record.js';
+import type { ShownFinding } from '../answers.js';
 import type { Filter } from '../filter.js';
 import type { TraceModel } from '../model.js';
 import { OPS } from '../operations.js';
@@ -180,10 +181,10 @@ export function choose(view: View, model: TraceModel, row: number): View {
 }
 
 /** The region of a finding with some of what is around it, and its first request. */
-export function jump(view: View, model: TraceModel, { from, to, rows }: { readonly from: number; readonly to: number; readonly rows: readonly number[] }): View {
+export function jump(view: View, model: TraceModel, { region: { from, to }, evidence }: Pick<ShownFinding, 'region' | 'evidence'>): View {
   const whole = wholeTrace(model);
   const width = Math.min(whole.to - whole.from, Math.max(SHORTEST_WINDOW, (to - from) * 1.1));
   const middle = (from + to) / 2;
   const moved = { ...view, following: false, sectors: null, span: windowAt(middle - width / 2, width, whole) };
-  return rows.length === 0 ? moved : choose(moved, model, rows[0]!);
+  return evidence.length === 0 ? moved : choose(moved, model, evidence[0]!);
 }

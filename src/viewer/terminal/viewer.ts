@@ -1,11 +1,11 @@
 /** The viewer: keys in, changes of a terminal's screen out. Knows nothing of processes, signals and files. */
-import { TraceModel } from '../model.js';
-import type { IoTable } from '../../trace/traced-io.js';
+import type { ShownFinding } from '../answers.js';
+import type { TraceModel } from '../model.js';
 import { act } from './actions.js';
 import { Grid, Painter } from './grid.js';
 import { GUTTER, layoutOf } from './layout.js';
 import { drawScreen } from './screen.js';
-import type { Look, Scene, ShownFinding, SourceState } from './scene.js';
+import type { Look, Scene, SourceState } from './scene.js';
 import { clip } from './text.js';
 import { firstView, followEnd, type View } from './view.js';
 
@@ -16,7 +16,7 @@ export interface TerminalSize {
 
 /** What a source of requests has so far. */
 export interface Shown {
-  readonly table: IoTable;
+  readonly model: TraceModel;
   readonly findings: readonly ShownFinding[];
   readonly source: SourceState;
 }
@@ -24,7 +24,7 @@ export interface Shown {
 export class TerminalViewer {
   readonly #look: Look;
   readonly #painter: Painter;
-  #shown: { readonly model: TraceModel; readonly findings: readonly ShownFinding[]; readonly source: SourceState } | null = null;
+  #shown: Shown | null = null;
   #view: View | null = null;
   #waiting = 'reading…';
 
@@ -38,11 +38,11 @@ export class TerminalViewer {
     this.#waiting = text;
   }
 
-  /** The table as it is now: the view stays where it is, or follows the end of it. */
-  show({ table, findings, source }: Shown): void {
+  /** The trace as it is now: the view stays where it is, or follows the end of it. */
+  show(shown: Shown): void {
     const before = this.#shown?.model ?? null;
-    const model = new TraceModel(table);
-    this.#shown = { model, findings, source };
+    const { model, findings, source } = shown;
+    this.#shown = shown;
     if (this.#view === null || before === null) {
       this.#view = firstView(model, source.live, this.#look.colours === 'none' || this.#look.ascii);
       if (source.live) this.#view = followEnd(this.#view, model);

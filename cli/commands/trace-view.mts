@@ -1,0 +1,165 @@
+import { stat } from 'node:fs/promises';
+import { followTrace, LiveTrace, loadTrace, messageOf, openTrace, TerminalViewer, textReport, type ShownTrace } from '../../src/index.js';
+import { defineCommand, type CommandContext } from '../command.mjs';
+import { coloursOf, FullScreen, isUtf8 } from '../terminal.mjs';
+
+const FRAME_MS = 250;
+/** Of a text that no terminal limits. */
+const REPORT_COLUMNS = 100;
+const NARROWEST = 40;
+
+export const command = defineCommand({
+  description: 'Shows where every I/O of a trace went: a map of offsets over time, latencies as a heat map, throughput, IOPS and queue depth on one time axis, ' +
+    'findings first, and each request with its steps and what was made for it across layers. Full screen on a terminal (? lists the keys), one text where the output is a pipe. ' +
+    'FILE is a trace as blktrace names it (FILE.blktrace.0, …), a dump of blkparse, a log of fio, or - for a stream on standard input, which is shown as it comes.',
+  positionals: { file: { help: 'the trace, or - for standard input' } },
+  options: {
+    once: { type: 'boolean', help: 'print one text and end' },
+    follow: { type: 'boolean', help: 'the trace is being written: show what comes' },
+    color: { type: 'string', choices: ['auto', 'always', 'never'], default: 'auto', help: 'colours; auto obeys NO_COLOR' },
+    ascii: { type: 'boolean', help: 'ASCII instead of braille and blocks, as where the locale is not UTF-8' },
+  },
+  examples: [
+    { line: 'quiesce trace view vda', does: 'look at vda.blktrace.0, vda.blktrace.1, …' },
+    { line: 'blktrace -d /dev/vda -o - | quiesce trace view -', does: 'watch a disk live' },
+    { line: 'quiesce trace view --once vda > report.txt', does: 'the same panels as text' },
+  ],
+  run: async ({ file, once, follow, color, ascii }, context) => {
+    const isScreen = !once && process.stdout.isTTY && process.env['TERM'] !== 'dumb';
+    const look = { ascii: ascii || !isUtf8(), colours: coloursOf(color, process.stdout.isTTY) };
+    const isLive = follow || await isStream(file);
+    const viewing = { file, isLive: isLive && isScreen, follow: follow && isScreen };
+    if (isScreen) return new Viewing(viewing, new TerminalViewer(look), context).run();
+    const columns = Math.max(NARROWEST, process.stdout.columns || Number(process.env['COLUMNS']) || REPORT_COLUMNS);
+    const shown = await readWhole(file, context.signal, () => undefined);
+    for (const line of textReport(shown, { ...look, columns })) context.out.line(line);
+  },
+});
+
+async function isStream(file: string): Promise<boolean> {
+  if (file === '-') return true;
+  return stat(file).then((stats) => stats.isFIFO(), () => false);
+}
+
+function nameOf(file: string): string {
+  return file === '-' ? 'standard input' : file;
+}
+
+
+async function readWhole(file: string, signal: AbortSignal, onProgress: (text: string) => void): Promise<ShownTrace> {
+  const { model, findings, remarks } = await loadTrace(file, {
+    signal, onProgress: ({ done, total, unit }) => onProgress(`reading ${nameOf(file)}: ${total === null ? `${done} ${unit}` : `${Math.floor((done / total) * 100)} %`}`),
+  });
+  return { model, findings, source: { name: nameOf(file), live: false, notice: remarks.join(', ') } };
+}
+
+interface Viewed {
+  readonly file: string;
+  readonly isLive: boolean;
+  readonly follow: boolean;
+}
+
+/** A full-screen session. */
+class Viewing {
+  readonly #what: Viewed;
+  readonly #viewer: TerminalViewer;
+  readonly #context: CommandContext;
+  readonly #ended = new AbortController();
+  #screen: FullScreen | null = null;
+  #drawing = false;
+  #stale = false;
+
+  constructor(what: Viewed, viewer: TerminalViewer, context: CommandContext) {
+    this.#what = what;
+    this.#viewer = viewer;
+    this.#context = context;
+  }
+
+  async run(): Promise<void> {
+    const { signal } = this.#context;
+    const end = (): void => this.#ended.abort();
+    this.#screen = FullScreen.open(this.#what.file === '-' || !process.stdin.isTTY, { key: (name) => this.#key(name), redraw: () => this.#redrawAll(), end });
+    signal.addEventListener('abort', end);
+    try {
+      await Promise.race([this.#read(), this.#untilEnded()]);
+      await this.#untilEnded();
+    } finally {
+      end();
+      this.#screen.close();
+    }
+    signal.throwIfAborted();
+  }
+
+  async #read(): Promise<void> {
+    const { file } = this.#what;
+    try {
+      if (this.#what.isLive) await this.#readLive();
+      else this.#viewer.show(await readWhole(file, this.#ended.signal, (text) => this.#wait(text)));
+      this.#draw();
+    } catch (error) {
+      if (!this.#ended.signal.aborted) throw error;
+    }
+  }
+
+  async #readLive(): Promise<void> {
+    const { file, follow } = this.#what;
+    const { signal } = this.#ended;
+    const trace = new LiveTrace(await openTrace(follow ? followTrace(file, signal) : file));
+    let failure = '';
+    const show = (live: boolean): void => {
+      this.#viewer.show({ model: trace.model(), findings: [], source: { name: nameOf(file), live, notice: failure } });
+      this.#draw();
+    };
+    show(true);
+    const timer = setInterval(() => {
+      if (this.#stale) show(true);
+      this.#stale = false;
+    }, FRAME_MS);
+    try {
+      await trace.read(() => { this.#stale = true; }, signal);
+    } catch (error) {
+      // what came before is worth being looked at
+      if (trace.records === 0) throw error;
+      failure = messageOf(error);
+    } finally {
+      clearInterval(timer);
+    }
+    show(false);
+  }
+
+  #untilEnded(): Promise<void> {
+    const { signal } = this.#ended;
+    return new Promise((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve());
+    });
+  }
+
+  #key(name: string): void {
+    if (name === 'q' || name === 'ctrl-c') return this.#ended.abort();
+    if (name === 'ctrl-z') return this.#screen!.suspend();
+    if (name === 'ctrl-l') return this.#redrawAll();
+    this.#viewer.key(name, this.#screen!.size);
+    this.#draw();
+  }
+
+  #wait(text: string): void {
+    this.#viewer.wait(text);
+    this.#draw();
+  }
+
+  #redrawAll(): void {
+    this.#viewer.forget();
+    this.#draw();
+  }
+
+  /** Keys that come together are drawn once. */
+  #draw(): void {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    setImmediate(() => {
+      this.#drawing = false;
+      if (this.#screen !== null && !this.#screen.isBusy && !this.#ended.signal.aborted) this.#screen.write(this.#viewer.paint(this.#screen.size));
+    });
+  }
+}
