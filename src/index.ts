@@ -113,7 +113,14 @@ export { NbdDriver, openNbdDriver, openNbdName, type NbdDriverOptions } from './
 export { NullDriver } from './protocol/null.js';
 export { objectHelp } from './qom/help.js';
 export { ObjectModel, type ShownProperties } from './qom/object-model.js';
-export { buildIoTable, type BuiltIoTable, type IoTableOptions, type IoTableProgress } from './trace/analysis/io-table.js';
+export { analyseTrace, buildIoTable, diagnoseTable, type AnalysisOptions, type AnalysisProgress, type TraceAnalysis } from './trace/analysis/analyse.js';
+export { BTT_ROWS, type BttDevice, type BttNumbers, type BttRow, type BttRows } from './trace/analysis/btt.js';
+export { RULE_NAMES } from './trace/analysis/diagnose/rules.js';
+export type { DepthMeter } from './trace/analysis/depth.js';
+export { HISTOGRAM_ERROR, type Histogram, type Summary } from './trace/analysis/histogram.js';
+export type { BuiltIoTable } from './trace/analysis/io-table.js';
+export { SPANS, type DeviceStatistics, type Direction, type LayerLink, type ProcessStatistics, type Span, type Statistics } from './trace/analysis/statistics.js';
+export type { EvidenceRow, Finding, FindingRegion, Severity } from './trace/finding.js';
 export type { PairingCounts } from './trace/analysis/pairing-listener.js';
 export { openTrace, type OpenTraceOptions } from './trace/read/open.js';
 export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';

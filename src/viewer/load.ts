@@ -1,10 +1,11 @@
 /** From a trace's name to what viewers show of it. */
 import { basename } from 'node:path';
-import { buildIoTable } from '../trace/analysis/io-table.js';
+import { diagnoseTable } from '../trace/analysis/analyse.js';
 import type { PairingCounts } from '../trace/analysis/pairing-listener.js';
+import type { Finding } from '../trace/finding.js';
 import { openTrace } from '../trace/read/open.js';
 import type { ReadFindings } from '../trace/record.js';
-import type { LoadingState, OverviewFacts } from './answers.js';
+import type { LoadingState, OverviewFacts, ShownFinding } from './answers.js';
 import { TraceModel } from './model.js';
 
 /** A trace ready to be asked. */
@@ -23,7 +24,7 @@ export interface LoadTraceOptions {
 export async function loadTrace(name: string, { onProgress, signal }: LoadTraceOptions = {}): Promise<LoadedTrace> {
   const reader = await openTrace(name);
   let records = 0;
-  const table = await buildIoTable(reader, {
+  const { table, findings } = await diagnoseTable(reader, {
     ...(signal === undefined ? {} : { signal }),
     onProgress: (progress) => {
       ({ records } = progress);
@@ -31,7 +32,11 @@ export async function loadTrace(name: string, { onProgress, signal }: LoadTraceO
       onProgress?.(total === null ? { done: records, total, unit: 'records' } : { done: bytes, total, unit: 'bytes' });
     },
   });
-  return { model: new TraceModel(table), name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: [] };
+  return { model: new TraceModel(table), name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: findings.map(shown) };
+}
+
+function shown({ severity, title, sentence, cure, region, device, evidence }: Finding): ShownFinding {
+  return { severity, title, text: sentence, cure, region: { from: region.fromNs, to: region.toNs }, devices: [device], evidence: evidence.map(({ id }) => id) };
 }
 
 function readingRemarks({ skippedBytes, skips, outOfOrder }: ReadFindings): string[] {

@@ -51,6 +51,12 @@ export class Histogram extends Summary {
     return this.max;
   }
 
+  /** The same for what mostly comes in round numbers, such as sizes: powers of two are told exactly, others are up to twice as far away. */
+  roundQuantile(quantile: number): number {
+    const near = this.quantile(quantile);
+    return Number.isNaN(near) ? near : Math.max(this.min, lowestOf(bucketOf(near)));
+  }
+
   merge(other: Histogram): void {
     if (other.counts.length > this.counts.length) {
       const grown = new Float64Array(other.counts.length);

@@ -1,40 +1,11 @@
-import type { TraceReader } from '../record.js';
 import type { IoTable } from '../traced-io.js';
-import { NONE, OpenIos } from './open-ios.js';
-import { Pairing } from './pairing.js';
+import { NONE, type OpenIos } from './open-ios.js';
+import type { Pairing } from './pairing.js';
 import type { PairingCounts, PairingListener } from './pairing-listener.js';
-
-export interface IoTableProgress {
-  readonly records: number;
-  readonly ios: number;
-  /** ns, how far into the trace. */
-  readonly timeNs: number;
-}
-
-export interface IoTableOptions {
-  /** Called after each batch of records. */
-  readonly onProgress?: (progress: IoTableProgress) => void;
-  /** Ends the work with the signal's reason. */
-  readonly signal?: AbortSignal;
-}
 
 export interface BuiltIoTable extends IoTable {
   /** What did not pair. */
   readonly counts: PairingCounts;
-}
-
-/** Pairs a whole trace into a table: about 80 bytes per request. */
-export async function buildIoTable(reader: TraceReader, { onProgress, signal }: IoTableOptions = {}): Promise<BuiltIoTable> {
-  const ios = new OpenIos();
-  const table = new IoTableBuilder(ios);
-  const pairing = new Pairing(ios, [table]);
-  for await (const batch of reader) {
-    signal?.throwIfAborted();
-    pairing.add(batch);
-    onProgress?.({ records: pairing.records, ios: ios.opens, timeNs: pairing.endNs });
-  }
-  pairing.finish();
-  return table.finish(pairing, reader.processes);
 }
 
 /** Takes each request to the row of its id when it is closed. */

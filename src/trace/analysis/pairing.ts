@@ -16,7 +16,6 @@ export const MAX_OPEN = 131_072;
  */
 export class Pairing {
   readonly counts: PairingCounts = { withoutQueue: 0, withoutEnd: 0, refused: 0, failed: 0, requeued: 0, splits: 0, merges: 0, passedOver: 0 };
-  readonly annotations = new Annotations();
   /** ns, of the last record. */
   endNs = 0;
   records = 0;
@@ -32,7 +31,7 @@ export class Pairing {
   /** The request that bios were last merged into, or that was made last. */
   private carrier = NONE;
 
-  constructor(readonly ios: OpenIos, listeners: readonly PairingListener[]) {
+  constructor(readonly ios: OpenIos, listeners: readonly PairingListener[], readonly annotations = new Annotations()) {
     this.matching = new Matching(ios, (slot) => this.giveUp(slot));
     this.links = new RemapLinks(ios, this.matching);
     this.onOpened = listeners.filter((one) => one.requestOpened !== undefined);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
-import { buildIoTable, type BuiltIoTable } from '../../../../src/trace/analysis/io-table.js';
+import { buildIoTable } from '../../../../src/trace/analysis/analyse.js';
+import type { BuiltIoTable } from '../../../../src/trace/analysis/io-table.js';
 import { OpenIos } from '../../../../src/trace/analysis/open-ios.js';
 import { MAX_AGE_NS, MAX_OPEN, Pairing } from '../../../../src/trace/analysis/pairing.js';
 import { deviceOf } from '../../../../src/trace/record.js';
