@@ -1,7 +1,7 @@
 /** What a live trace has at hand is the end of what the whole of it gives. */
 import { describe, expect, test } from '@jest/globals';
 import { join } from 'node:path';
-import { buildIoTable } from '../../../src/trace/analysis/io-table.js';
+import { buildIoTable } from '../../../src/trace/analysis/analyse.js';
 import { openTrace } from '../../../src/trace/read/open.js';
 import type { IoTable } from '../../../src/trace/traced-io.js';
 import { LiveTrace } from '../../../src/viewer/live-trace.js';
