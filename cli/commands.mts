@@ -45,6 +45,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'job dismiss': { summary: 'forget one that has ended', quick: true, load: async () => ({ command: (await import('./commands/job.mjs')).dismiss }) },
   'trace serve': { summary: 'show where every I/O of a trace went, in the browser', quick: true, load: () => import('./commands/trace-serve.mjs') },
   'trace view': { summary: 'show where every I/O of a trace went, in the terminal', quick: true, load: () => import('./commands/trace-view.mjs') },
+  'trace parse': { summary: "print a trace as blkparse's text", quick: true, load: () => import('./commands/trace-parse.mjs') },
   daemon: { summary: 'hold many disks, export them, obey QMP', quick: true, load: () => import('./commands/daemon.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },
 };

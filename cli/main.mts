@@ -19,7 +19,7 @@ interface Found {
   readonly argv: readonly string[];
 }
 
-const out = createOutput((text) => void process.stdout.write(text));
+const out = createOutput((data, done) => void process.stdout.write(data, done));
 
 function complain(text: string): void {
   process.stderr.write(`quiesce: ${text.trim().replaceAll(/\s*\n\s*/g, '; ')}\n`);
@@ -89,9 +89,9 @@ async function runInterruptible(path: string, command: Command, args: Readonly<R
     given,
     signal: interrupt.signal,
     // a result printed into a running bar could not be read
-    out: createOutput((text) => {
+    out: createOutput((data, done) => {
       bars?.stop();
-      process.stdout.write(text);
+      process.stdout.write(data, done);
     }),
     warn: (message) => complain(`warning: ${message}`),
     hint: (message) => { if (process.stderr.isTTY) process.stderr.write(`${message}\n`); },

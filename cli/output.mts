@@ -8,13 +8,19 @@ export interface Column<T> {
 
 export interface Output {
   line(text?: string): void;
+  /** Resolves once they are written: what is given is not kept. */
+  bytes(data: Uint8Array): Promise<void>;
   /** Pretty JSON; a bigint becomes a number where it fits into one exactly, else a string of digits. */
   json(value: unknown): void;
   table<T>(rows: readonly T[], columns: readonly Column<T>[]): void;
 }
 
-export function createOutput(write: (text: string) => void): Output {
+/** `done` is called once what was given is written, or with an error. */
+type WriteOut = (data: string | Uint8Array, done?: (error?: Error | null) => void) => void;
+
+export function createOutput(write: WriteOut): Output {
   return {
+    bytes: (data) => new Promise((resolve, reject) => write(data, (error) => (error ? reject(error) : resolve()))),
     line: (text = '') => write(`${text}\n`),
     json: (value) => write(`${formatJson(value)}\n`),
     table: (rows, columns) => write(formatTable(rows, columns)),

@@ -3,7 +3,7 @@ import { Category, Notify, type RecordBatch } from '../record.js';
 
 /** A batch of long payloads ends early, so that its memory is bounded. */
 const MAX_PAYLOAD_BYTES = 2 * 1024 * 1024;
-const FIRST_PAYLOAD_BYTES = 16 * 1024;
+const FIRST_PAYLOAD_BYTES = 1024;
 
 export class Columns implements RecordBatch {
   count = 0;
@@ -20,7 +20,7 @@ export class Columns implements RecordBatch {
   readonly error: Uint16Array;
   readonly pduOffset: Uint32Array;
   readonly pduLength: Uint16Array;
-  payloads = new Uint8Array(FIRST_PAYLOAD_BYTES);
+  payloads = new Uint8Array(0);
   payloadBytes = 0;
 
   constructor(capacity: number) {
@@ -59,7 +59,7 @@ export class Columns implements RecordBatch {
     if (length === 0) return;
     const end = this.payloadBytes + length;
     if (end > this.payloads.length) {
-      const grown = new Uint8Array(Math.max(2 * this.payloads.length, end));
+      const grown = new Uint8Array(Math.max(2 * this.payloads.length, end, FIRST_PAYLOAD_BYTES));
       grown.set(this.payloads.subarray(0, this.payloadBytes));
       this.payloads = grown;
     }

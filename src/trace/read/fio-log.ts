@@ -7,6 +7,8 @@ import { Category, deviceOf, QUIESCE_MAJOR, SECTOR_BYTES, type ReadFindings, typ
 import type { ByteSource } from './byte-source.js';
 import { Columns } from './columns.js';
 
+/** Enough for the first line of a log, and less than a live stream begins with. */
+export const HEAD_BYTES = 64;
 const BATCH_RECORDS = 16_384;
 const CHUNK_BYTES = 64 * 1024;
 /** No line of fio's is as long; it is none. */

@@ -6,7 +6,8 @@ import { BlockError, errnoOf, wrapHostError } from '../../base/errors.js';
 import type { TraceReader } from '../record.js';
 import { ChunkSource, FileSource, PeekedSource, type ByteSource } from './byte-source.js';
 import { RecordDecoder, type TimeBase } from './decoder.js';
-import { FioLogTrace, fioLogVersion } from './fio-log.js';
+import { Intake } from './intake.js';
+import { FioLogTrace, fioLogVersion, HEAD_BYTES } from './fio-log.js';
 import { MergedTrace } from './merged.js';
 import { OrderedStream } from './ordered.js';
 
@@ -22,8 +23,6 @@ const MAX_RECORDS = 16_384;
 const HOLD = 4096;
 const TOTAL_BUFFER_BYTES = 16 * 1024 * 1024;
 const MAX_BUFFER_BYTES = 1024 * 1024;
-/** Enough for the first line of a log, and less than a live stream begins with. */
-const HEAD_BYTES = 64;
 /** No machine has more; a directory that pretends to is not read to its end. */
 const MAX_FILES = 8192;
 
@@ -89,7 +88,8 @@ function merged(name: string, sources: readonly ByteSource[], { clock }: OpenTra
   const findings = { skippedBytes: 0, skips: 0, outOfOrder: 0 };
   const capacity = Math.max(MIN_RECORDS, Math.min(MAX_RECORDS, Math.floor(TOTAL_RECORDS / sources.length)));
   const bufferBytes = Math.min(MAX_BUFFER_BYTES, Math.floor(TOTAL_BUFFER_BYTES / sources.length));
-  const streams = sources.map((source) => new OrderedStream(source, new RecordDecoder(bufferBytes, base, names, findings), { capacity, hold: Math.min(HOLD, capacity / 4), clock }));
+  const streams = sources.map((source) => (
+    new OrderedStream(new Intake(source, new RecordDecoder(bufferBytes, base, names, findings), clock), { capacity, hold: Math.min(HOLD, capacity / 4) })));
   const total = sources.reduce<number | null>((sum, { size }) => (sum === null || size === null ? null : sum + size), 0);
   return new MergedTrace({ name, streams, base, findings, processes: names, total, capacity });
 }

@@ -1,79 +1,55 @@
 /** The records of one file or stream as blocks in order of time. */
-import { systemClock, type Clock } from '../../base/clock.js';
-import type { ByteSource } from './byte-source.js';
 import { Columns } from './columns.js';
 import type { RecordDecoder } from './decoder.js';
-
-/** What a live source delivered is handed on after so long, whether more comes or not. */
-const LIVE_DELAY_MS = 250;
+import { LIVE_DELAY_MS, type Intake } from './intake.js';
 
 export interface OrderedOptions {
   /** Records per block, and how many of them are kept back for later ones that belong before them. */
   readonly capacity: number;
   readonly hold: number;
-  readonly clock?: Clock | undefined;
 }
 
 export class OrderedStream {
-  readonly decoder: RecordDecoder;
-  bytesRead = 0;
-  readonly #source: ByteSource;
+  readonly #intake: Intake;
   readonly #hold: number;
-  readonly #clock: Clock;
   #filling: Columns;
   #spare: Columns;
   #sorted: Columns | null = null;
-  #reading: Promise<number> | null = null;
-  #ended = false;
   #checked = 0;
   #lastTime = -Infinity;
   #newest = -Infinity;
   #floor = -Infinity;
   #disordered = false;
 
-  constructor(source: ByteSource, decoder: RecordDecoder, options: OrderedOptions) {
-    this.#source = source;
-    this.decoder = decoder;
+  constructor(intake: Intake, options: OrderedOptions) {
+    this.#intake = intake;
     this.#hold = options.hold;
-    this.#clock = options.clock ?? systemClock;
     this.#filling = new Columns(options.capacity);
     this.#spare = new Columns(options.capacity);
   }
 
+  get decoder(): RecordDecoder { return this.#intake.decoder; }
+  get bytesRead(): number { return this.#intake.bytesRead; }
+
   /** The next block, lent until the next call; null at the end. Never empty. */
   async next(): Promise<Columns | null> {
-    const started = this.#clock.monotonicMs();
+    const { clock } = this.#intake;
+    const started = clock.monotonicMs();
     for (let flush = false; ;) {
-      const full = this.decoder.decode(this.#filling, this.#ended, flush);
+      const full = this.#intake.decode(this.#filling, flush);
       this.#check();
-      const waited = this.#source.live && this.#clock.monotonicMs() - started >= LIVE_DELAY_MS;
-      const block = this.#emit(this.#ended && !full ? 0 : flush || waited ? 0 : this.#hold, full);
+      const waited = this.#intake.live && clock.monotonicMs() - started >= LIVE_DELAY_MS;
+      const last = this.#intake.ended && !full;
+      const block = this.#emit(last || flush || waited ? 0 : this.#hold, full);
       if (block !== null) return block;
-      if (this.#ended && !full) return null;
-      if (!full) flush = !(await this.#fill());
+      if (last) return null;
+      // a live source that is silent is not waited for while records are kept back
+      if (!full) flush = !(await this.#intake.fill(this.#filling.count === 0));
     }
   }
 
   close(): Promise<void> {
-    return this.#source.close();
-  }
-
-  /** Whether anything came (or the end): a live source that is silent is not waited for while records are kept back. */
-  async #fill(): Promise<boolean> {
-    this.#reading ??= this.#source.read(this.decoder.space());
-    const patient = !this.#source.live || this.#filling.count === 0;
-    const got = patient ? await this.#reading : await Promise.race([this.#reading, this.#silence()]);
-    if (got === null) return false;
-    this.#reading = null;
-    this.#ended = got === 0;
-    this.decoder.filled(got);
-    this.bytesRead += got;
-    return true;
-  }
-
-  async #silence(): Promise<null> {
-    await this.#clock.sleep(LIVE_DELAY_MS);
-    return null;
+    return this.#intake.close();
   }
 
   /** Records without a moment of their own keep their place: not before the event before them, nor after the one behind (`blkparse -d` leaves their times as they were). */
