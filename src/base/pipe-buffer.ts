@@ -57,6 +57,12 @@ function hostCalls(): Calls {
   return calls;
 }
 
+function position(offset: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64LE(BigInt(offset));
+  return bytes;
+}
+
 function openPipe(): readonly [reader: number, writer: number] | null {
   const { pipe2, fcntl } = hostCalls();
   const ends = Buffer.alloc(8);
@@ -192,18 +198,42 @@ export class PipeBuffer {
     return true;
   }
 
+  /** As `pullFile`, at once: what is not in the page cache is waited for. */
+  pullFileNow(fd: number, offset: number): boolean {
+    while (this.#filled < this.#memory.byteLength) {
+      const moved = this.#calls.splice(fd, position(offset + this.#filled), this.#writer, null, this.#memory.byteLength - this.#filled, SPLICE_FLAGS);
+      if (moved <= 0) break;
+      this.#filled += moved;
+      this.#inside += moved;
+    }
+    return this.#pulled();
+  }
+
   /** Takes all from a file, whose pages stay where they are. Rejects with the host's error; false where the file or the pipe ends too early: it is empty then. */
   async pullFile(fd: number, offset: number): Promise<boolean> {
-    while (!this.#spilled && this.#filled < this.#memory.byteLength) {
+    while (this.#filled < this.#memory.byteLength) {
       const moved = await this.#spliceLater(fd, offset + this.#filled, null, this.#memory.byteLength - this.#filled);
       if (moved === 0) break;
       this.#filled += moved;
       this.#inside += moved;
     }
-    if (!this.#spilled && this.#filled === this.#memory.byteLength) return true;
+    return this.#pulled();
+  }
+
+  #pulled(): boolean {
+    if (this.#filled === this.#memory.byteLength) return true;
     this.restart();
     this.#spilled = true;
     return false;
+  }
+
+  /** As `pushFile`, at once, as far as it goes; the rest stays in the pipe. */
+  pushFileNow(fd: number, offset: number): void {
+    while (this.#inside > 0) {
+      const moved = this.#calls.splice(this.#reader, null, fd, position(offset + this.#filled - this.#inside), this.#inside, SPLICE_FLAGS);
+      if (moved <= 0) return;
+      this.#inside -= moved;
+    }
   }
 
   /** Puts it into a file from `offset` on. What the file did not take goes to its place in memory, and is returned; null where it took all. */
@@ -227,8 +257,7 @@ export class PipeBuffer {
 
   /** In the thread pool: from a place in the file into the pipe, or the other way. 0 at the end of the file, or of the pipe's room. */
   async #spliceLater(fd: number, from: number | null, to: number | null, bytes: number): Promise<number> {
-    const offset = Buffer.alloc(8);
-    offset.writeBigInt64LE(BigInt(from ?? to ?? 0));
+    const offset = position(from ?? to ?? 0);
     while (splicing >= MOST_SPLICING) await new Promise<void>((resume) => waiting.push(resume));
     splicing++;
     try {

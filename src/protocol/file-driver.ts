@@ -5,8 +5,9 @@ import { alignDown, alignUp, formatRange } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
-import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
+import { capabilities, deviceDiscard, isCached, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
 import { MOST_PIPED_PAGES, type PipeBuffer } from '../base/pipe-buffer.js';
+import { spendTurn } from '../base/turn-budget.js';
 import type { RingUser } from '../base/uring.js';
 import { NO_LIMITS, type BlockDriver, type BlockLimits, type BlockStatus, type Preallocation, type PreparedUse } from '../block/driver.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
@@ -32,6 +33,8 @@ interface FileDriverOptions {
   readonly quick: QuickIo | null;
   /** For what the host must be waited for; null = the thread pool does all. */
   readonly ring: RingUser | null;
+  /** On a file system without a disk: nothing has to be waited for. */
+  readonly inMemory: boolean;
   /** The page cache keeps what is written until it is flushed. */
   readonly cached: boolean;
   /** How it follows the users of its node; null where it was opened for one use. */
@@ -92,6 +95,7 @@ export class FileDriver implements BlockDriver {
   /** The descriptor is open for writing. */
   #writable: boolean;
   readonly #lacking = new Set<SpaceCall>();
+  readonly #inMemory: boolean;
   #refusesPipes = false;
   /**
    * The data that was found last: to find where it ends, a file system may walk all of it. Data that becomes a hole while
@@ -111,6 +115,7 @@ export class FileDriver implements BlockDriver {
     this.#length = options.bytes;
     this.#growth = options.growAhead && !options.isDevice ? new Growth(options.fd, options.bytes) : null;
     this.#quick = options.quick;
+    this.#inMemory = options.inMemory;
     this.#ring = options.ring;
     this.writeOut = options.cached ? new EarlyWriteOut(options.fd) : undefined;
     this.fuaBytes = options.ring === null ? 0 : MAX_RING;
@@ -153,6 +158,10 @@ export class FileDriver implements BlockDriver {
   }
 
   async #readPipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
+    // what is in memory already costs less to take than to have taken
+    const now = (this.#inMemory || isCached(this.#fd, request.offset, request.bytes)) && pipe.pullFileNow(this.#fd, request.offset);
+    if (now) return;
+    pipe.restart();
     const pulled = await pipe.pullFile(this.#fd, request.offset).catch(() => { this.#refusesPipes = true; });
     if (pulled === true) return;
     pipe.spill();
@@ -187,6 +196,7 @@ export class FileDriver implements BlockDriver {
   }
 
   async #writePipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
+    if (this.#inMemory && spendTurn(request.bytes)) pipe.pushFileNow(this.#fd, request.offset);
     const rest = await pipe.pushFile(this.#fd, request.offset);
     if (rest !== null) await writeFully(this.#fd, rest, request.offset + request.bytes - rest.byteLength, null, (error) => this.#failedRequest(request, error));
     if (this.writeOut?.wanted === true) this.writeOut.wrote(request.offset, request.bytes);

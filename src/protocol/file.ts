@@ -100,6 +100,7 @@ async function setUp(fd: number, path: string, options: FileOptions): Promise<Fi
     limits: direct ? await directLimits(fd, path, isDevice) : NO_LIMITS,
     sectorBytes: isDevice ? deviceSectorBytes(fd) : 1,
     growAhead: direct && !inMemory,
+    inMemory,
     quick: quickIo(fd, { inMemory, direct }),
     cached: !direct && !inMemory,
     ring: inMemory ? null : new RingUser(),
