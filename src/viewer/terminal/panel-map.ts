@@ -6,7 +6,7 @@ import { DotCanvas, type DotClass } from './braille.js';
 import type { Grid, Rect } from './grid.js';
 import { GUTTER } from './layout.js';
 import { bytes, moment } from './numbers.js';
-import { FAILED, kindLook, type Scene } from './scene.js';
+import { FAILED, kindLook, remembered, type Remembered, type Scene } from './scene.js';
 import { Attribute, Colour } from './style.js';
 import { fit } from './text.js';
 import { sectorsShown } from './view.js';
@@ -39,10 +39,12 @@ interface Plot {
   readonly flushes: readonly number[];
 }
 
+const PLOTS: Remembered<Plot> = new WeakMap();
+
 function plotted(scene: Scene, columns: number, rows: number): Plot {
   const { model, view } = scene;
   const wide: ScatterQuery = { ...view.span, ...sectorsShown(view, model), columns: columns * 2, rows: rows * 4, filter: view.filter, colour: view.colour };
-  return drawnOne(scene, wide, columns, rows) ?? drawnBinned(scene, wide, columns, rows);
+  return remembered(PLOTS, model, wide, () => drawnOne(scene, wide, columns, rows) ?? drawnBinned(scene, wide, columns, rows));
 }
 
 function classesOf({ view }: Scene, names: readonly string[]): DotClass[] {

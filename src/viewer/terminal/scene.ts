@@ -43,7 +43,22 @@ export function chartsOf({ model, view }: Scene, columns: number): Charts {
   // of layers above each other, sums count the same data once only
   const filter: Filter = { ...view.filter, devices: view.filter.devices ?? factsOf(model).bottomDevices };
   const query = { ...view.span, columns, filter };
-  return { traffic: model.traffic({ ...query, latency: 'q2c', heatColumns: columns }), depth: model.depth(query), columns };
+  return remembered(CHARTS, model, query, () => ({ traffic: model.traffic({ ...query, latency: 'q2c', heatColumns: columns }), depth: model.depth(query), columns }));
+}
+
+/** Of each trace, what was asked for last and the answer. */
+export type Remembered<T> = WeakMap<TraceModel, { readonly question: string; readonly answer: T }>;
+
+const CHARTS: Remembered<Charts> = new WeakMap();
+
+/** Keys that only choose something else ask for the same again, and passes over millions of requests take time. */
+export function remembered<T>(known: Remembered<T>, model: TraceModel, question: unknown, ask: () => T): T {
+  const text = JSON.stringify(question);
+  const before = known.get(model);
+  if (before?.question === text) return before.answer;
+  const answer = ask();
+  known.set(model, { question: text, answer });
+  return answer;
 }
 
 export interface LegendEntry {
