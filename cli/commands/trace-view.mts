@@ -1,6 +1,6 @@
-import { stat } from 'node:fs/promises';
-import { followTrace, LiveTrace, loadTrace, messageOf, openTrace, TerminalViewer, textReport, type ShownTrace } from '../../src/index.js';
+import { BlockError, loadTrace, messageOf, TerminalViewer, textReport, type ShownTrace } from '../../src/index.js';
 import { defineCommand, type CommandContext } from '../command.mjs';
+import { kindOfSource, openLive, type LiveSource } from '../live-trace.mjs';
 import { coloursOf, FullScreen, isUtf8 } from '../terminal.mjs';
 
 const FRAME_MS = 250;
@@ -11,8 +11,8 @@ const NARROWEST = 40;
 export const command = defineCommand({
   description: 'Shows where every I/O of a trace went: a map of offsets over time, latencies as a heat map, throughput, IOPS and queue depth on one time axis, ' +
     'findings first, and each request with its steps and what was made for it across layers. Full screen on a terminal (? lists the keys), one text where the output is a pipe. ' +
-    'FILE is a trace as blktrace names it (FILE.blktrace.0, …), a dump of blkparse, a log of fio, or - for a stream on standard input, which is shown as it comes.',
-  positionals: { file: { help: 'the trace, or - for standard input' } },
+    'FILE is a trace as blktrace names it (FILE.blktrace.0, …), a dump of blkparse, a log of fio, - for a stream on standard input, or the QMP socket of a daemon of ours; the last two are shown as they come.',
+  positionals: { file: { help: 'the trace, - for standard input, or the QMP socket of a daemon' } },
   options: {
     once: { type: 'boolean', help: 'print one text and end' },
     follow: { type: 'boolean', help: 'the trace is being written: show what comes' },
@@ -22,24 +22,20 @@ export const command = defineCommand({
   examples: [
     { line: 'quiesce trace view vda', does: 'look at vda.blktrace.0, vda.blktrace.1, …' },
     { line: 'blktrace -d /dev/vda -o - | quiesce trace view -', does: 'watch a disk live' },
+    { line: 'quiesce trace view /run/quiesce.qmp', does: 'watch the disks of a daemon; what it records for that is removed afterwards' },
     { line: 'quiesce trace view --once vda > report.txt', does: 'the same panels as text' },
   ],
   run: async ({ file, once, follow, color, ascii }, context) => {
     const isScreen = !once && process.stdout.isTTY && process.env['TERM'] !== 'dumb';
     const look = { ascii: ascii || !isUtf8(), colours: coloursOf(color, process.stdout.isTTY) };
-    const isLive = follow || await isStream(file);
-    const viewing = { file, isLive: isLive && isScreen, follow: follow && isScreen };
-    if (isScreen) return new Viewing(viewing, new TerminalViewer(look), context).run();
+    const kind = await kindOfSource(file);
+    if (isScreen) return new Viewing({ file, kind, isLive: follow || kind !== 'file' }, new TerminalViewer(look), context).run();
+    if (kind === 'daemon') throw new BlockError('NOT_SUPPORTED', `'${file}' is the socket of a daemon, whose I/O can be watched on a terminal only`);
     const columns = Math.max(NARROWEST, process.stdout.columns || Number(process.env['COLUMNS']) || REPORT_COLUMNS);
     const shown = await readWhole(file, context.signal, () => undefined);
     for (const line of textReport(shown, { ...look, columns })) context.out.line(line);
   },
 });
-
-async function isStream(file: string): Promise<boolean> {
-  if (file === '-') return true;
-  return stat(file).then((stats) => stats.isFIFO(), () => false);
-}
 
 function nameOf(file: string): string {
   return file === '-' ? 'standard input' : file;
@@ -55,8 +51,8 @@ async function readWhole(file: string, signal: AbortSignal, onProgress: (text: s
 
 interface Viewed {
   readonly file: string;
+  readonly kind: Awaited<ReturnType<typeof kindOfSource>>;
   readonly isLive: boolean;
-  readonly follow: boolean;
 }
 
 /** A full-screen session. */
@@ -66,6 +62,7 @@ class Viewing {
   readonly #context: CommandContext;
   readonly #ended = new AbortController();
   #screen: FullScreen | null = null;
+  #source: LiveSource | null = null;
   #drawing = false;
   #stale = false;
 
@@ -80,12 +77,16 @@ class Viewing {
     const end = (): void => this.#ended.abort();
     this.#screen = FullScreen.open(this.#what.file === '-' || !process.stdin.isTTY, { key: (name) => this.#key(name), redraw: () => this.#redrawAll(), end });
     signal.addEventListener('abort', end);
+    const reading = this.#read();
     try {
-      await Promise.race([this.#read(), this.#untilEnded()]);
+      await Promise.race([reading, this.#untilEnded()]);
       await this.#untilEnded();
     } finally {
       end();
       this.#screen.close();
+      // a pipe may be silent for ever; all else hears that this is the end
+      if (this.#what.kind !== 'stream') await reading.catch(() => undefined);
+      await this.#source?.close();
     }
     signal.throwIfAborted();
   }
@@ -102,9 +103,10 @@ class Viewing {
   }
 
   async #readLive(): Promise<void> {
-    const { file, follow } = this.#what;
+    const { file, kind } = this.#what;
     const { signal } = this.#ended;
-    const trace = new LiveTrace(await openTrace(follow ? followTrace(file, signal) : file));
+    this.#wait(`waiting for ${nameOf(file)}…`);
+    const { trace } = this.#source = await openLive(file, kind, signal);
     let failure = '';
     const show = (live: boolean): void => {
       this.#viewer.show({ model: trace.model(), findings: [], source: { name: nameOf(file), live, notice: failure } });
@@ -124,7 +126,7 @@ class Viewing {
     } finally {
       clearInterval(timer);
     }
-    show(false);
+    if (!signal.aborted) show(false);
   }
 
   #untilEnded(): Promise<void> {

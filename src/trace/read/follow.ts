@@ -10,25 +10,41 @@ const READ_BYTES = 64 * 1024;
 /** A header and the largest payload that it may tell of. */
 const LARGEST_RECORD = HEADER_BYTES[8] + 0xffff;
 
+export interface FollowOptions {
+  readonly signal: AbortSignal;
+  /** The first file may come later. */
+  readonly mayCome?: boolean;
+  readonly clock?: Clock;
+}
+
 /**
- * The bytes of a trace, for `openTrace`, until the signal ends it. Several files of one trace are merged by time as far as they are
- * written. Files that come later are not seen. BlockError: no such file.
+ * The bytes of a trace, for `openTrace`, until the signal ends it. Several files of one trace (`NAME.blktrace.0`, `.1`, …), also those
+ * that come later, are merged by time as far as they are written. BlockError: no such file.
  */
-export async function* followTrace(name: string, signal: AbortSignal, clock: Clock = systemClock): AsyncGenerator<Uint8Array> {
-  const paths = await traceFiles(name) ?? [name];
+export async function* followTrace(name: string, { signal, mayCome = false, clock = systemClock }: FollowOptions): AsyncGenerator<Uint8Array> {
   const files: GrowingFile[] = [];
+  const isOne = !mayCome && await traceFiles(name) === null;
   try {
-    for (const path of paths) files.push(await GrowingFile.open(path));
+    if (isOne) files.push(await GrowingFile.open(name));
     while (!signal.aborted) {
       let grown = false;
       for (const file of files) grown = await file.fill() || grown;
-      const chunk = files.length === 1 ? files[0]!.takeAll() : merged(files);
+      const chunk = isOne ? files[0]!.takeAll() : merged(files);
       if (chunk.length > 0) yield chunk;
-      else if (!grown) await clock.sleep(LOOK_MS, signal);
+      if (grown) continue;
+      if (isOne || !await openMore(name, files)) await clock.sleep(LOOK_MS, signal);
     }
   } finally {
     await Promise.all(files.map((file) => file.close()));
   }
+}
+
+/** Whether there were more files than are open. */
+async function openMore(name: string, files: GrowingFile[]): Promise<boolean> {
+  const paths = await traceFiles(name) ?? [];
+  const open = files.length;
+  for (const path of paths.slice(open)) files.push(await GrowingFile.open(path));
+  return files.length > open;
 }
 
 /** Whole records in the order of their times, as long as every file that has more to read has some here. */

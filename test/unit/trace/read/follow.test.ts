@@ -11,10 +11,10 @@ const tmp = useTmp();
 const fixture = (name: string): Buffer => readFileSync(join(repository, 'fixtures', 'trace', name));
 
 /** Reads until `wanted` records have come; times in order. */
-async function times(name: string, wanted: number, onRecords: (count: number) => void): Promise<number[]> {
+async function times(name: string, wanted: number, onRecords: (count: number) => void, mayCome = false): Promise<number[]> {
   const end = new AbortController();
   const seen: number[] = [];
-  for await (const batch of await openTrace(followTrace(name, end.signal))) {
+  for await (const batch of await openTrace(followTrace(name, { signal: end.signal, mayCome }))) {
     seen.push(...batch.time.subarray(0, batch.count));
     onRecords(seen.length);
     if (seen.length >= wanted) end.abort();
@@ -60,6 +60,17 @@ test('a file that grows later than the other', async () => {
     if (!grown) appendFileSync(tmp('t.blktrace.1'), other);
     grown = true;
   });
+  expect(seen).toHaveLength(records.length);
+});
+
+test('files that come later', async () => {
+  const records = await whole(join(repository, 'fixtures', 'trace', 'synth-mixed'));
+  setTimeout(() => writeFileSync(tmp('t.blktrace.0'), fixture('synth-mixed.blktrace.0')), 50);
+  let there = false;
+  const seen = await times(tmp('t'), records.length, () => {
+    if (!there) writeFileSync(tmp('t.blktrace.1'), fixture('synth-mixed.blktrace.1'));
+    there = true;
+  }, true);
   expect(seen).toHaveLength(records.length);
 });
 
