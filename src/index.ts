@@ -154,6 +154,7 @@ export { openVmStateInput, SocketInput, type VmStateInput, type VmStateInputOpti
 export { Spool, type SpoolOptions } from './vmstate/spool.js';
 export { VmStateWriter, type VmStateConsumer, type VmStateWriterOptions } from './vmstate/writer.js';
 export { followTrace } from './trace/read/follow.js';
+export { TraceModel } from './viewer/model.js';
 export { LiveTrace } from './viewer/live-trace.js';
 export { KeyDecoder } from './viewer/terminal/keys.js';
 export { textReport } from './viewer/terminal/report.js';

@@ -1,4 +1,4 @@
-import { BlockError, loadTrace, messageOf, TerminalViewer, textReport, type ShownTrace } from '../../src/index.js';
+import { BlockError, loadTrace, messageOf, TerminalViewer, textReport, TraceModel, type ShownTrace } from '../../src/index.js';
 import { defineCommand, type CommandContext } from '../command.mjs';
 import { kindOfSource, openLive, type LiveSource } from '../live-trace.mjs';
 import { coloursOf, FullScreen, isUtf8 } from '../terminal.mjs';
@@ -109,7 +109,8 @@ class Viewing {
     const { trace } = this.#source = await openLive(file, kind, signal);
     let failure = '';
     const show = (live: boolean): void => {
-      this.#viewer.show({ model: trace.model(), findings: [], source: { name: nameOf(file), live, notice: failure } });
+      const { table, findings } = trace.now();
+      this.#viewer.show({ model: new TraceModel(table), findings, source: { name: nameOf(file), live, notice: failure } });
       this.#draw();
     };
     show(true);

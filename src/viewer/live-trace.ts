@@ -1,9 +1,13 @@
 /** A trace that goes on: read as it comes, its last requests at hand at any time, in bounded memory. */
+import { Annotations } from '../trace/analysis/annotations.js';
+import { findingsOf, makeRules } from '../trace/analysis/diagnose/rules.js';
+import type { Rule } from '../trace/analysis/diagnose/rule.js';
 import { OpenIos } from '../trace/analysis/open-ios.js';
 import { Pairing } from '../trace/analysis/pairing.js';
 import type { TraceReader } from '../trace/record.js';
 import type { IoTable } from '../trace/traced-io.js';
-import { TraceModel } from './model.js';
+import type { ShownFinding } from './answers.js';
+import { shownFinding } from './load.js';
 import { RollingTable } from './rolling-table.js';
 
 /** Requests that are kept: about 100 bytes each. */
@@ -13,12 +17,15 @@ export class LiveTrace {
   readonly #reader: TraceReader;
   readonly #pairing: Pairing;
   readonly #rolling: RollingTable;
+  readonly #rules: readonly Rule[];
 
   constructor(reader: TraceReader, keep = LIVE_REQUESTS) {
     const ios = new OpenIos();
     this.#reader = reader;
+    const annotations = new Annotations();
     this.#rolling = new RollingTable(ios, keep);
-    this.#pairing = new Pairing(ios, [this.#rolling]);
+    this.#rules = makeRules({ ios, annotations });
+    this.#pairing = new Pairing(ios, [this.#rolling, ...this.#rules], annotations);
   }
 
   get records(): number {
@@ -34,15 +41,13 @@ export class LiveTrace {
     }
   }
 
-  /** As it is now; it does not change any more. */
-  model(): TraceModel {
-    return new TraceModel(this.table());
-  }
-
-  table(): IoTable {
+  /** As it is now; it does not change any more. Findings are of all that was read, their evidence is what is kept of it. */
+  now(): { readonly table: IoTable; readonly findings: readonly ShownFinding[] } {
     const { annotations, endNs } = this.#pairing;
-    return this.#rolling.snapshot({
+    const { table, rowOf } = this.#rolling.snapshot({
       processes: new Map([...this.#reader.processes, ...annotations.processes]), deviceNames: new Map(annotations.deviceNames), causes: [...annotations.causes], endNs,
     });
+    const findings = findingsOf(this.#rules).map(shownFinding).map((finding) => Object.assign(finding, { evidence: finding.evidence.map(rowOf).filter((row) => row >= 0) }));
+    return { table, findings };
   }
 }

@@ -32,10 +32,10 @@ export async function loadTrace(name: string, { onProgress, signal }: LoadTraceO
       onProgress?.(total === null ? { done: records, total, unit: 'records' } : { done: bytes, total, unit: 'bytes' });
     },
   });
-  return { model: new TraceModel(table), name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: findings.map(shown) };
+  return { model: new TraceModel(table), name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: findings.map(shownFinding) };
 }
 
-function shown({ severity, title, sentence, cure, region, device, evidence }: Finding): ShownFinding {
+export function shownFinding({ severity, title, sentence, cure, region, device, evidence }: Finding): ShownFinding {
   return { severity, title, text: sentence, cure, region: { from: region.fromNs, to: region.toNs }, devices: [device], evidence: evidence.map(({ id }) => id) };
 }
 

@@ -47,8 +47,8 @@ export class RollingTable implements PairingListener {
     this.#copy(slot, this.#closed, place);
   }
 
-  /** Requests of which nothing more is known since they are too old are not there; those that are under way are. */
-  snapshot({ processes, deviceNames, causes, endNs }: RollingFacts): IoTable {
+  /** Requests of which nothing more is known since they are too old are not there; those that are under way are. `rowOf` an id: -1 for none. */
+  snapshot({ processes, deviceNames, causes, endNs }: RollingFacts): { readonly table: IoTable; readonly rowOf: (id: number) => number } {
     const first = Math.max(0, this.#ios.opens - this.#capacity);
     const rowOfId = new Int32Array(this.#ios.opens - first).fill(NONE);
     const slotOfId = this.#openSlots(first);
@@ -65,7 +65,7 @@ export class RollingTable implements PairingListener {
       else this.#copy(slot, columns, row);
       for (const name of LINKS) columns[name][row] = columns[name][row]! >= first ? rowOfId[columns[name][row]! - first]! : NONE;
     }
-    return { ...columns, count, causes, processes, deviceNames, endNs };
+    return { table: { ...columns, count, causes, processes, deviceNames, endNs }, rowOf: (id) => rowOfId[id - first] ?? NONE };
   }
 
   #openSlots(first: number): Map<number, number> {

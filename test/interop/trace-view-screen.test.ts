@@ -7,13 +7,13 @@ import { useTmux, type Tmux } from '../support/tmux.js';
 
 peers('tmux')('quiesce trace view in tmux', () => {
   const terminal = useTmux(useTmp());
-  const COMMAND = `'${launcher}' trace view fixtures/trace/qemu-savevm`;
+  const command = (trace: string): string => `'${launcher}' trace view fixtures/trace/${trace}`;
 
-  async function opened(columns: number, rows: number, env: Readonly<Record<string, string>> = {}): Promise<Tmux> {
+  async function opened(columns: number, rows: number, env: Readonly<Record<string, string>> = {}, trace = 'qemu-savevm'): Promise<Tmux> {
     const tmux = await terminal({ columns, rows, env });
     await tmux.type('clear; echo before');
     await tmux.untilText(/^before\n\$/);
-    await tmux.type(COMMAND);
+    await tmux.type(command(trace));
     await tmux.until('the viewer', (lines) => lines.at(-1)?.includes('q quit') === true && lines.join('').includes('depth'));
     return tmux;
   }
@@ -52,6 +52,22 @@ peers('tmux')('quiesce trace view in tmux', () => {
     expect(after[0]).toBe('before');
     expect(after.join('\n')).not.toMatch(/latency|depth/);
     expect(await tmux.isAlternate()).toBe(false);
+  });
+
+  test('findings come first, and each leads to where it happened', async () => {
+    const tmux = await opened(80, 24, {}, 'qemuio-rmw');
+    const whole = await tmux.lines();
+    expect(whole[1]).toMatch(/!! Read-modify-write: 120 of 120 writes wait for/);
+    expect(whole[2]).toContain('!  Misaligned writes');
+    await tmux.keys('n');
+    const first = await tmux.untilText(/▸!! Read-modify-write/);
+    expect(first.join('\n')).toContain('Let writes begin and end at the block size');
+    expect(first.join('\n')).toMatch(/#\d+ [RW]S \S+ at /);
+    expect(axis(first)).not.toBe(axis(whole));
+    await tmux.keys('n');
+    await tmux.untilText(/▸! {2}Misaligned writes/);
+    await tmux.keys('Up', 'Enter');
+    await tmux.untilText(/▸!! Read-modify-write/);
   });
 
   test('another size is drawn anew', async () => {

@@ -6,7 +6,7 @@ import type { Grid, Rect } from './grid.js';
 import { bytes, moment, plural, span } from './numbers.js';
 import type { Scene } from './scene.js';
 import { Attribute, Colour } from './style.js';
-import { clip, fit } from './text.js';
+import { clip, fit, widthOf } from './text.js';
 
 const SEVERITY = { critical: { style: Colour.ERROR, mark: '!!' }, warning: { style: Colour.WARN, mark: '! ' }, note: { style: Colour.DIM, mark: '- ' } } as const;
 
@@ -23,12 +23,13 @@ export function drawFindings(grid: Grid, rect: Rect, { findings, view, source, m
   const lines = Math.min(findings.length, rect.height - told);
   const first = Math.max(0, Math.min(view.finding - Math.floor(lines / 2), findings.length - lines));
   for (let line = 0; line < lines; line++) {
-    const { severity, title } = findings[first + line]!;
+    const { severity, title, text } = findings[first + line]!;
     const isChosen = first + line === view.finding && view.focus === 'findings';
     const { style, mark } = SEVERITY[severity];
     const more = line === lines - 1 && first + lines < findings.length ? `  (${plural(findings.length - first - lines, 'more', 'more')})` : '';
     const at = grid.write(rect.left, rect.top + line, `${isChosen ? '▸' : ' '}${mark} `, style + Attribute.BOLD, end);
-    grid.write(at, rect.top + line, fit(`${title}${more}`, end - at), isChosen ? Attribute.REVERSE : 0, end);
+    const colon = title.length < end - at - 4 && text !== '' ? `: ${text}` : '';
+    grid.write(at, rect.top + line, `${fit(`${title}${colon}`, end - at - widthOf(more))}${more}`, isChosen ? Attribute.REVERSE : 0, end);
   }
   if (told === 1) grid.write(rect.left, rect.top + lines, clip(`    ${findings[view.finding]!.cure} ${findings[view.finding]!.text}`, rect.width), Colour.DIM, end);
 }
