@@ -14,7 +14,7 @@ const inCi = process.env.CI === 'true';
 /** Debian package → a program of it. */
 const PEERS = {
   'qemu-utils': 'qemu-img', 'qemu-system-x86': 'qemu-system-x86_64', 'qemu-system-common': 'qemu-storage-daemon', fio: 'fio', nbdkit: 'nbdkit',
-  'libnbd-bin': 'nbdinfo', blktrace: 'blkparse', openssl: 'openssl', chromium: 'chromium', tmux: 'tmux',
+  'libnbd-bin': 'nbdinfo', blktrace: 'blkparse', iowatcher: 'iowatcher', openssl: 'openssl', chromium: 'chromium', tmux: 'tmux',
 };
 
 function run(command, args, env = {}) {
