@@ -43,6 +43,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'job set-speed': { summary: 'limit how fast one copies', quick: true, load: async () => ({ command: (await import('./commands/job.mjs')).setSpeed }) },
   'job change': { summary: 'change how a mirror copies', quick: true, load: async () => ({ command: (await import('./commands/job.mjs')).change }) },
   'job dismiss': { summary: 'forget one that has ended', quick: true, load: async () => ({ command: (await import('./commands/job.mjs')).dismiss }) },
+  'trace report': { summary: 'tell what is wrong with the I/O of a trace, and its numbers', quick: true, load: () => import('./commands/trace-report.mjs') },
   'trace serve': { summary: 'show where every I/O of a trace went, in the browser', quick: true, load: () => import('./commands/trace-serve.mjs') },
   'trace view': { summary: 'show where every I/O of a trace went, in the terminal', quick: true, load: () => import('./commands/trace-view.mjs') },
   'trace parse': { summary: "print a trace as blkparse's text", quick: true, load: () => import('./commands/trace-parse.mjs') },

@@ -97,7 +97,8 @@ async function runInterruptible(path: string, command: Command, args: Readonly<R
     hint: (message) => { if (process.stderr.isTTY) process.stderr.write(`${message}\n`); },
     progress: async () => bars = await (progress ??= createProgress()),
   };
-  const tracing = beginTracing(args, path, context.warn);
+  // an argument may be called so too, and then it is a trace to be read
+  const tracing = Object.hasOwn(command.spec.options, 'trace') ? beginTracing(args, path, context.warn) : null;
   try {
     return (await command.run(args, context)) ?? 0;
   } catch (error) {
