@@ -100,7 +100,7 @@ export class ReadModifyWrite extends DeviceRule<Device> {
     if (found === 0) return;
     device.modified++;
     if (found === 2) device.triples++;
-    device.evidence.add(ios.id[slot]!, time, `writes ${sectors} sectors after that`);
+    device.evidence.add(ios.id[slot]!, time, `writes ${sectors} sector${sectors === 1 ? '' : 's'} after that`);
   }
 
   protected judge(device: Device, id: number): Finding | null {
