@@ -18,7 +18,7 @@ export function reportJson(analysis: TraceAnalysis, broken: readonly string[]): 
   const number = (device: number): string => (device < 0 ? 'others' : `${Math.floor(device / 0x10_0000)},${device % 0x10_0000}`);
   return {
     records, requests: ios, endNs, counts, dropped, quantileError: HISTOGRAM_ERROR, broken,
-    findings: findings.map((finding) => ({ ...finding, device: number(finding.device) })),
+    findings: findings.map(({ rule, severity, device, title, sentence, cure, evidence, region, numbers }) => ({ rule, severity, device: number(device), title, sentence, cure, evidence, region, numbers })),
     devices: [...statistics.devices.all].map(([device, one]) => ({
       device: number(device), name: analysis.deviceNames.get(device) ?? null, elapsedNs: known(one.elapsedNs), reads: direction(one.reads), writes: direction(one.writes),
       flushes: histogram(one.flushes), discards: { ...histogram(one.discards), bytes: one.discardBytes }, forced: one.forced, failed: one.failed, refused: one.refused, merged: one.merged,
@@ -27,7 +27,7 @@ export function reportJson(analysis: TraceAnalysis, broken: readonly string[]): 
         pid: pid < 0 ? null : pid, name: analysis.processes.get(pid) ?? null, reads: direction(process.reads), writes: direction(process.writes), flushes: process.flushes,
       })),
     })),
-    layers: statistics.links.map((link) => ({ ...link, upper: number(link.upper), lower: number(link.lower) })),
+    layers: statistics.links.map(({ upper, lower, requests, bytes, flushes }) => ({ upper: number(upper), lower: number(lower), requests, bytes, flushes })),
     btt: {
       all: Object.fromEntries(BTT_ROWS.map((row) => [row, summary(btt.all[row])])),
       devices: [...btt.devices.all].map(([device, one]) => ({
