@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import { BlockError, loadTrace, messageOf, TerminalViewer, textReport, TraceModel, type ShownTrace } from '../../src/index.js';
 import { defineCommand, type CommandContext } from '../command.mjs';
 import { kindOfSource, openLive, type LiveSource } from '../live-trace.mjs';
@@ -38,7 +39,7 @@ export const command = defineCommand({
 });
 
 function nameOf(file: string): string {
-  return file === '-' ? 'standard input' : file;
+  return file === '-' ? 'standard input' : basename(file);
 }
 
 

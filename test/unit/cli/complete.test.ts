@@ -10,6 +10,9 @@ test('first words, and the verbs of a group', async () => {
   expect(await offered('mi')).toEqual(['mirror']);
   expect(await offered('job', '')).toEqual(['list', 'show', 'watch', 'pause', 'resume', 'complete', 'finalize', 'cancel', 'set-speed', 'change', 'dismiss']);
   expect(await offered('job', 'set')).toEqual(['set-speed']);
+  expect(await offered('trace', '')).toEqual(expect.arrayContaining(['view', 'serve', 'parse']));
+  expect(await offered('trace', 'view', '--color', '')).toEqual(['auto', 'always', 'never']);
+  expect(await offered('trace', 'view', '')).toEqual([]);
   expect(await offered('nonsense', '')).toEqual([]);
 });
 
@@ -28,5 +31,5 @@ test('files where nothing else fits', async () => {
 });
 
 test('every command has something to offer', async () => {
-  for (const path of Object.keys(COMMANDS)) expect(await offered(...path.split(' '), '--h')).toEqual(['--help']);
+  for (const path of Object.keys(COMMANDS)) expect(await offered(...path.split(' '), '--hel')).toEqual(['--help']);
 });
