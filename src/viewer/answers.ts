@@ -34,6 +34,12 @@ export interface ShownFinding {
   readonly evidence: readonly number[];
 }
 
+/** What is shown of a finding: its region, and a little to either side. */
+export function aroundRegion({ from, to }: TimeSpan): TimeSpan {
+  const around = Math.max((to - from) * 0.08, 200);
+  return { from: from - around, to: to + around };
+}
+
 /** The first that a page asks for. */
 export interface Overview {
   readonly name: string;
@@ -70,6 +76,12 @@ export interface View extends TimeSpan {
   readonly traffic: Traffic;
   readonly depth: Depth;
   readonly shapes: Shapes;
+}
+
+/** A view made ahead, and the layers it is of. */
+export interface PreparedView {
+  readonly devices: readonly number[];
+  readonly view: View;
 }
 
 const MAX_POINTS = 3000;

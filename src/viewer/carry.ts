@@ -2,7 +2,7 @@
  * A table as bytes, for a page that carries its trace: columns of numbers, each as differences to what is most likely, in 1 to 8 bytes. Times are exact.
  */
 import type { IoTable } from '../trace/traced-io.js';
-import type { OverviewFacts } from './answers.js';
+import type { Overview, OverviewFacts, PreparedView } from './answers.js';
 import { decode, encode } from './wire.js';
 
 /** Numbers in 7 bits a byte, the lowest first; the highest bit says that more follow. */
@@ -62,10 +62,17 @@ interface Carried {
   readonly deviceNames: readonly (readonly [number, string])[];
   readonly facts: OverviewFacts;
   readonly columns: Readonly<Record<string, Uint8Array>>;
+  readonly prepared: Prepared | null;
+}
+
+/** Instead of what cannot be told from a part of the requests. */
+export interface Prepared {
+  readonly overview: Overview;
+  readonly views: readonly PreparedView[];
 }
 
 /** What `unpackTrace` makes the same table of. It compresses well. */
-export function packTrace(table: IoTable, facts: OverviewFacts): Uint8Array<ArrayBuffer> {
+export function packTrace(table: IoTable, facts: OverviewFacts, prepared: Prepared | null = null): Uint8Array<ArrayBuffer> {
   const columns: Record<string, Uint8Array> = {};
   const write = (name: string, each: (to: NumberWriter, row: number) => void): void => {
     const to = new NumberWriter();
@@ -84,7 +91,7 @@ export function packTrace(table: IoTable, facts: OverviewFacts): Uint8Array<Arra
   // links are mostly to what is near
   for (const name of ['parent', 'mergedInto'] as const) write(name, (to, row) => to.unsigned(table[name][row]! < 0 ? 0 : 1 + zigzag(row - table[name][row]!)));
   const carried: Carried = {
-    count: table.count, endNs: table.endNs, causes: table.causes, processes: [...table.processes], deviceNames: [...table.deviceNames], columns,
+    count: table.count, endNs: table.endNs, causes: table.causes, processes: [...table.processes], deviceNames: [...table.deviceNames], columns, prepared,
     facts: { name: facts.name, records: facts.records, remarks: facts.remarks, findings: facts.findings },
   };
   return encode(carried);
@@ -119,9 +126,9 @@ function stepOf(table: IoTable, name: (typeof STEPS)[number]): (to: NumberWriter
   };
 }
 
-export function unpackTrace(bytes: ArrayBuffer): { table: IoTable; facts: OverviewFacts } {
+export function unpackTrace(bytes: ArrayBuffer): { table: IoTable; facts: OverviewFacts; prepared: Prepared | null } {
   // only `packTrace` makes what stands in a page
-  const { count, endNs, causes, processes, deviceNames, columns, facts } = decode(bytes) as Carried;
+  const { count, endNs, causes, processes, deviceNames, columns, facts, prepared } = decode(bytes) as Carried;
   const floats = (): Float64Array => new Float64Array(count);
   const table: IoTable = {
     count, endNs, causes, processes: new Map(processes), deviceNames: new Map(deviceNames), sector: floats(), bytes: new Uint32Array(count),
@@ -154,5 +161,5 @@ export function unpackTrace(bytes: ArrayBuffer): { table: IoTable; facts: Overvi
       table[name][row] = told === 0 ? -1 : row - unzigzag(told - 1);
     });
   }
-  return { table, facts };
+  return { table, facts, prepared };
 }

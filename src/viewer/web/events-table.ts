@@ -23,8 +23,10 @@ export function eventsTable(stage: Stage): HTMLElement {
     if (events === null || own.signal.aborted) return;
     next = events.next;
     more.disabled = next === null;
+    const hadFocus = body.contains(document.activeElement);
     body.replaceChildren(...events.lines.map((line) => row(stage, line)));
     select();
+    if (hadFocus) body.querySelector<HTMLElement>('[tabindex="0"]')?.focus();
   };
   const select = (): void => {
     const picked = String(stage.picked?.row ?? '');

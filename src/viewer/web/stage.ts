@@ -1,4 +1,4 @@
-import type { Overview, RequestDetail, ShownFinding, View, ViewQuery } from '../answers.js';
+import { aroundRegion, type Overview, type RequestDetail, type ShownFinding, type View, type ViewQuery } from '../answers.js';
 import type { Filter } from '../filter.js';
 import { OPS, type Op } from '../operations.js';
 import type { ColourBy } from '../scatter.js';
@@ -110,10 +110,9 @@ export class Stage {
 
   /** The region of a finding with a little around it, on the layers it speaks of. */
   showFinding({ region, devices }: ShownFinding): void {
-    const around = Math.max((region.to - region.from) * 0.08, LEAST_SPAN_NS);
     this.mark({ region });
     this.#look = { ...this.#look, sectors: null, ops: OPS, pid: null, devices: devices.length > 0 ? devices : this.overview.bottomDevices };
-    this.zoom({ from: region.from - around, to: region.to + around });
+    this.zoom(aroundRegion(region));
   }
 
   async pickNear(time: number, sector: number, timeUnit: number, sectorUnit: number): Promise<void> {
@@ -139,6 +138,11 @@ export class Stage {
       const view = await this.source.view(this.#query(), abort.signal);
       if (this.#abort !== abort) return;
       this.#view = view;
+      // a page with views made ahead has not each window
+      if (view.from !== this.#look.span.from || view.to !== this.#look.span.to) {
+        this.#look = { ...this.#look, span: { from: view.from, to: view.to } };
+        this.#tell('look');
+      }
       this.#setProblem(null);
       this.#tell('view');
       // painted when the frame after this one begins

@@ -44,13 +44,13 @@ describe('a table that a page carries', () => {
 
   test('comes back the same', () => {
     const table = makeTable(4000);
-    expect(unpackTrace(packTrace(table, facts).buffer)).toEqual({ table, facts });
+    expect(unpackTrace(packTrace(table, facts).buffer)).toEqual({ table, facts, prepared: null });
   });
 
   test('with times that are not known, merges, and times before the step they follow', () => {
     const table = tableOf([
       { queued: Number.NaN, issued: 5, completed: 7 }, { queued: 10, mergedInto: 2, sector: 2 ** 40 }, { queued: 11, issued: 9, completed: 8, error: 65_535, cause: 'cow' },
     ], 100);
-    expect(unpackTrace(packTrace(table, facts).buffer)).toEqual({ table, facts });
+    expect(unpackTrace(packTrace(table, facts).buffer)).toEqual({ table, facts, prepared: null });
   });
 });
