@@ -131,7 +131,7 @@ export type { TraceSink } from './trace/sink.js';
 export type { IoTable, TracedIo } from './trace/traced-io.js';
 export { traceNewNodes } from './block/node-trace.js';
 export { TraceRecorder, type TraceRecorderOptions, type TraceSummary } from './trace/recorder.js';
-export { loadTrace, type LoadedTrace, type LoadTraceOptions } from './viewer/load.js';
+export { loadLiveTrace, loadTrace, type LoadedTrace, type LoadTraceOptions } from './viewer/load.js';
 export { selfContainedPage } from './viewer/self-contained.js';
 export { TraceServer, type TraceServerOptions } from './viewer/web-server.js';
 export { visit, type VisitMode } from './qapi/visit.js';

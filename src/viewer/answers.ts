@@ -18,6 +18,8 @@ export interface LoadingState {
   readonly unit: 'records' | 'bytes';
   /** Why it failed, in a sentence. */
   readonly problem?: string;
+  /** Counts what came after the trace was first ready; not there where nothing comes any more. */
+  readonly version?: number;
 }
 
 /** What a diagnosis found, ready to be shown. */
@@ -173,9 +175,9 @@ export interface OverviewFacts {
   readonly findings: readonly ShownFinding[];
 }
 
-export function overviewOf(model: TraceModel, facts: OverviewFacts): Overview {
+export function overviewOf(model: TraceModel, { name, records, remarks, findings }: OverviewFacts): Overview {
   return {
-    ...facts, span: model.span, requests: model.table.count, devices: model.devices, processes: model.processes.slice(0, MAX_NAMED),
+    name, records, remarks, findings, span: model.span, requests: model.table.count, devices: model.devices, processes: model.processes.slice(0, MAX_NAMED),
     bottomDevices: model.bottomDevices,
   };
 }

@@ -29,7 +29,7 @@ function reducedTrace({ model, ...told }: LoadedTrace, room: number): Uint8Array
   const requests = Math.min(KEPT_REQUESTS, Math.floor(room / 40));
   const remark = `too large to be carried whole: windows and layers are those that were made ahead, and ${requests} requests; 'quiesce trace serve' shows all`;
   const { table, facts } = reduce(model, { ...told, remarks: [...told.remarks, remark] }, requests);
-  const overview = { ...overviewOf(model, facts), findings: facts.findings };
+  const overview = overviewOf(model, facts);
   return packTrace(table, facts, { overview, views: prepareViews(model, facts.findings, room / 2) });
 }
 

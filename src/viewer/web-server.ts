@@ -15,13 +15,15 @@ export interface TraceServerOptions {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
-  /** Begins when the server listens; the page shows what it tells of its progress. */
-  readonly load: (progress: (state: Pick<LoadingState, 'done' | 'total' | 'unit'>) => void) => Promise<LoadedTrace>;
+  /** Begins when the server listens; the page shows what it tells of its progress. A trace that goes on tells of itself again and again. */
+  readonly load: (progress: (state: Pick<LoadingState, 'done' | 'total' | 'unit'>) => void, renew: (trace: LoadedTrace) => void) => Promise<LoadedTrace>;
 }
 
 /** Of a question; longer ones are refused. */
 const MAX_QUESTION_BYTES = 256 * 1024;
 const TOKEN_BYTES = 24;
+/** Views that are kept, of less than a megabyte each. */
+const MAX_REMEMBERED = 16;
 
 export class TraceServer {
   readonly #server: Server;
@@ -30,6 +32,8 @@ export class TraceServer {
   readonly #policy: string;
   #state: LoadingState = { phase: 'reading', done: 0, total: null, unit: 'records' };
   #trace: LoadedTrace | undefined;
+  /** Views by their questions, the oldest first. */
+  readonly #answered = new Map<string, Uint8Array>();
   #loading: Promise<void> = Promise.resolve();
 
   private constructor(options: TraceServerOptions) {
@@ -80,8 +84,15 @@ export class TraceServer {
 
   async #load(): Promise<void> {
     try {
-      this.#trace = await this.#options.load((state) => { this.#state = { phase: 'reading', ...state }; });
-      this.#state = { ...this.#state, phase: 'ready' };
+      const last = await this.#options.load((state) => { this.#state = { phase: 'reading', ...state }; }, (trace) => {
+        this.#trace = trace;
+        this.#answered.clear();
+        this.#state = { ...this.#state, phase: 'ready', version: (this.#state.version ?? 0) + 1 };
+      });
+      this.#trace = last;
+      this.#answered.clear();
+      const { version: _, ...state } = this.#state;
+      this.#state = { ...state, phase: 'ready' };
     } catch (error) {
       this.#state = { ...this.#state, phase: 'failed', problem: messageOf(error) };
     }
@@ -101,8 +112,12 @@ export class TraceServer {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const trace = this.#trace;
     if (trace === undefined) return refuse(response, 503, 'the trace is still being read');
-    const question = parseQuestion(parseJson(await readBody(request)));
-    send(response, 'application/octet-stream', encode(answer(trace.model, trace, question)));
+    const text = await readBody(request);
+    const question = parseQuestion(parseJson(text));
+    const answered = this.#answered.get(text) ?? encode(answer(trace.model, trace, question));
+    // going back is what people do most, and all of the trace is what takes longest
+    if (question.ask === 'view' && trace === this.#trace) remember(this.#answered, text, answered);
+    send(response, 'application/octet-stream', answered);
   }
 
   #isOurName(host: string | undefined): boolean {
@@ -110,6 +125,15 @@ export class TraceServer {
     const { port } = this.#server.address() as AddressInfo;
     const names = ['127.0.0.1', 'localhost', '[::1]'].map((name) => `${name}:${port}`);
     return host === this.#authority || names.includes(host.toLowerCase());
+  }
+}
+
+function remember(answers: Map<string, Uint8Array>, question: string, given: Uint8Array): void {
+  answers.delete(question);
+  answers.set(question, given);
+  for (const [oldest] of answers) {
+    if (answers.size <= MAX_REMEMBERED) break;
+    answers.delete(oldest);
   }
 }
 

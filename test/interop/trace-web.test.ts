@@ -1,5 +1,5 @@
 /** The page of `trace serve` and of a self-contained report, in a real browser. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -68,6 +68,7 @@ peers('chromium')('a trace in the browser', () => {
   };
 
   test('the command prints an address; the page shows all panels, and asks nothing of anybody else', async () => {
+    const bytes = statSync(join(folder, 'made.blktrace.0')).size;
     command = startQuiesce(['trace', 'serve', join(folder, 'made')]);
     while (!command.stdout().includes('\n')) await new Promise((resolve) => { setTimeout(resolve, 20); });
     const url = command.stdout().trim();
@@ -82,6 +83,8 @@ peers('chromium')('a trace in the browser', () => {
     expect(problems).toEqual([]);
     const wrong = await fetch(url.replace(/.{4}\/$/, 'AAAA/'));
     expect(wrong.status).toBe(403);
+    // `--trace` of other commands writes a file by that name; this one reads it
+    expect(statSync(join(folder, 'made.blktrace.0')).size).toBe(bytes);
   }, LIMIT_MS);
 
   test('progress is shown while the trace is read', async () => {

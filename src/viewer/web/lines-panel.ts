@@ -49,22 +49,36 @@ function edges({ from, to }: View, columns: number): Float64Array {
 }
 
 /** One more value than columns, so that the last step is as long as the others. */
-function stepsOf(cells: ArrayLike<number>, from: number, columns: number, factor: number): Float64Array {
-  return Float64Array.from({ length: columns + 1 }, (_, column) => cells[from + Math.min(column, columns - 1)]! * factor);
+function stepsOf(cells: ArrayLike<number>): Float64Array {
+  return Float64Array.from({ length: cells.length + 1 }, (_, column) => cells[Math.min(column, cells.length - 1)]!);
 }
 
-/** Sums of neighbours, for lines that are no fur. */
-function coarser(cells: ArrayLike<number>, columns: number, op: number, into: number): Float64Array {
-  const sums = new Float64Array(into);
-  for (let column = 0; column < columns; column++) {
-    const place = Math.floor((column * into) / columns);
-    sums[place] = sums[place]! + cells[op * columns + column]!;
-  }
-  return sums;
+/** Rates over this many columns at most: narrower ones are fur. */
+const RATE_COLUMNS = 240;
+
+/** Of so many columns of a view, and how much each tells in a second. */
+interface Rates {
+  readonly x: Float64Array;
+  of(cells: ArrayLike<number>, op: number): Float64Array;
+}
+
+function rates(view: View): Rates {
+  const columns = view.depth.max.length;
+  const together = Math.ceil(columns / RATE_COLUMNS);
+  const count = Math.ceil(columns / together);
+  const fine = edges(view, columns);
+  const x = Float64Array.from({ length: count + 1 }, (_, place) => fine[Math.min(columns, place * together)]!);
+  return {
+    x,
+    of: (cells, op) => Float64Array.from({ length: count }, (_, place) => {
+      let sum = 0;
+      for (let column = place * together; column < Math.min(columns, (place + 1) * together); column++) sum += cells[op * columns + column]!;
+      return (sum * 1e9) / (x[place + 1]! - x[place]!);
+    }),
+  };
 }
 
 const DIRECTIONS = [[READ, 'read', 0], [WRITE, 'write', 1], [DISCARD, 'discard', 7]] as const;
-const RATE_COLUMNS = 240;
 
 function ratePanel(title: string, kind: string, cellsOf: (traffic: Traffic) => ArrayLike<number>, totalsOf: (traffic: Traffic) => Float64Array, text: (value: number) => string, base: 2 | 10): Panel {
   const frame = panelFrame(title, kind);
@@ -73,13 +87,11 @@ function ratePanel(title: string, kind: string, cellsOf: (traffic: Traffic) => A
     element: frame.element,
     draw: (view, width) => {
       const cells = cellsOf(view.traffic);
-      const columns = view.depth.max.length;
-      const shown = Math.min(columns, RATE_COLUMNS);
+      const { x, of } = rates(view);
       const seconds = (view.to - view.from) / 1e9;
       const used = DIRECTIONS.filter(([op]) => totalsOf(view.traffic)[op]! > 0);
       chart.draw(view, width, {
-        x: edges(view, shown),
-        series: used.map(([op, , place]) => ({ values: stepsOf(coarser(cells, columns, op, shown), 0, shown, shown / seconds), colour: classColour(place), fill: true, ...(op === WRITE ? { dash: [6, 3] } : {}) })),
+        x, series: used.map(([op, , place]) => ({ values: stepsOf(of(cells, op)), colour: classColour(place), fill: true, ...(op === WRITE ? { dash: [6, 3] } : {}) })),
       });
       const told = used.map(([op, name, place]) => ({ text: `${name} ${text(totalsOf(view.traffic)[op]! / seconds)}/s on average${op === WRITE ? ' (dashed)' : ''}`, colour: classColour(place) }));
       frame.setLegend(told);
@@ -101,13 +113,9 @@ export function depthPanel(): Panel {
       const { steps, min, max, mean, peak, average } = view.depth;
       const main = classColour(2);
       if (steps === null) {
-        const columns = max.length;
         chart.draw(view, width, {
-          x: edges(view, columns), bands: [[1, 2]],
-          series: [
-            { values: stepsOf(max, 0, columns, 1), colour: main, width: 1 }, { values: stepsOf(min, 0, columns, 1), colour: main, width: 0.5 },
-            { values: stepsOf(mean, 0, columns, 1), colour: colour('ink'), width: 1.5 },
-          ],
+          x: edges(view, max.length), bands: [[1, 2]],
+          series: [{ values: stepsOf(max), colour: main, width: 1 }, { values: stepsOf(min), colour: main, width: 0.5 }, { values: stepsOf(mean), colour: colour('ink'), width: 1.5 }],
         });
       } else {
         chart.draw(view, width, { x: [...steps.time, view.to], series: [{ values: [...steps.depth, steps.depth.at(-1)!], colour: main, fill: true }] });

@@ -17,19 +17,21 @@ import { serverSource, type Source } from './source.js';
 import { Stage } from './stage.js';
 
 const POLL_MS = 100;
+const FOLLOW_MS = 1000;
 const AXIS_HEIGHT = 24;
 
 async function start(): Promise<void> {
   const app = document.querySelector<HTMLElement>('#app')!;
   try {
     const source = await carriedSource() ?? serverSource();
-    await waitUntilRead(app, source);
+    const state = await waitUntilRead(app, source);
     const asked = performance.now();
     const stage = new Stage(source, await source.overview());
     document.title = `${stage.overview.name} – Quiesce trace`;
     stage.on('view', firstPaint(asked));
     app.replaceChildren(...build(stage));
     await stage.resize(plotWidth());
+    if (state.version !== undefined) await follow(stage, state.version);
   } catch (error) {
     app.replaceChildren(h('p', { class: 'loading problem', role: 'alert' }, error instanceof Error ? error.message : String(error)));
   }
@@ -45,20 +47,31 @@ function firstPaint(asked: number): () => void {
   };
 }
 
-async function waitUntilRead(app: HTMLElement, source: Source): Promise<void> {
+async function waitUntilRead(app: HTMLElement, source: Source): Promise<LoadingState> {
   const bar = h('progress', { 'aria-label': 'Reading the trace' });
   const text = h('p', { role: 'status' }, 'Reading the trace');
   app.replaceChildren(h('div', { class: 'loading' }, h('h1', {}, 'Quiesce trace'), text, bar));
   for (;;) {
     const state: LoadingState = await source.status();
     if (state.phase === 'failed') throw new Error(state.problem ?? 'the trace could not be read');
-    if (state.phase === 'ready') return;
+    if (state.phase === 'ready') return state;
     if (state.total !== null) {
       bar.max = state.total;
       bar.value = state.done;
     }
     text.textContent = `Reading the trace: ${whole(state.done)}${state.total === null ? '' : ` of ${whole(state.total)}`} ${state.unit}`;
     await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+  }
+}
+
+/** Shows what comes, until nothing comes any more. */
+async function follow(stage: Stage, from: number): Promise<void> {
+  for (let known: number | undefined = from; known !== undefined;) {
+    await new Promise((resolve) => { setTimeout(resolve, FOLLOW_MS); });
+    const { version, phase, problem } = await stage.source.status();
+    if (phase === 'failed') throw new Error(problem);
+    if (version !== known) stage.renew(await stage.source.overview());
+    known = version;
   }
 }
 
@@ -85,8 +98,13 @@ function build(stage: Stage): HTMLElement[] {
     problem.hidden = stage.problem === null;
     problem.textContent = stage.problem;
   });
+  const theme = themeSwitch(redraw);
+  const top = h('div', {});
+  const rebuild = (): void => top.replaceChildren(header(stage, theme), findings.element, controls(stage));
+  stage.on('overview', rebuild);
+  rebuild();
   return [
-    header(stage, themeSwitch(redraw)), findings.element, controls(stage), problem,
+    top, problem,
     h('div', { class: 'work' }, h('div', {}, main.element, shapes.element, eventsTable(stage)), h('div', { class: 'side' }, detailPane(stage), keyHelp())), live,
   ];
 }

@@ -26,14 +26,18 @@ export interface Marks {
 }
 
 /** Something the page does when `topic` has changed. */
-type Topic = 'look' | 'view' | 'marks' | 'picked' | 'problem';
+type Topic = 'look' | 'view' | 'marks' | 'picked' | 'problem' | 'overview';
 
-const CELL_ROWS = 240;
+/** What is narrower is not seen. */
+const COLUMN_PIXELS = 2;
+const HEAT_PIXELS = 4;
+const CELL_ROWS = 120;
 /** Nobody sees a nanosecond apart: windows are not narrower. */
 const LEAST_SPAN_NS = 200;
 
 /** The state of the page, and the one place that asks for views: one at a time, and only the latest wanted. */
 export class Stage {
+  #overview: Overview;
   #look: Look;
   #marks: Marks = { cursor: null, brush: null, region: null };
   #view: View | null = null;
@@ -43,12 +47,14 @@ export class Stage {
   #abort: AbortController | null = null;
   readonly #listeners = new Map<Topic, (() => void)[]>();
 
-  constructor(readonly source: Source, readonly overview: Overview) {
+  constructor(readonly source: Source, overview: Overview) {
+    this.#overview = overview;
     this.#look = {
       span: overview.span, sectors: null, colour: overview.bottomDevices.length > 1 ? 'layer' : 'op', latency: 'q2c', ops: OPS, devices: overview.bottomDevices, pid: null,
     };
   }
 
+  get overview(): Overview { return this.#overview; }
   get look(): Look { return this.#look; }
   get marks(): Marks { return this.#marks; }
   get view(): View | null { return this.#view; }
@@ -75,6 +81,19 @@ export class Stage {
   mark(changes: Partial<Marks>): void {
     this.#marks = { ...this.#marks, ...changes };
     this.#tell('marks');
+  }
+
+  /** The trace goes on. A window that reached its end goes along, and so do layers that nobody chose. */
+  renew(overview: Overview): void {
+    const before = this.#overview;
+    const { span, devices } = this.#look;
+    this.#overview = overview;
+    this.#tell('overview');
+    const wasWhole = span.from <= before.span.from;
+    const moved = Math.max(overview.span.to - span.to, overview.span.from - span.from);
+    const follows = span.to >= before.span.to;
+    const now = follows ? { from: wasWhole ? overview.span.from : span.from + moved, to: overview.span.to } : span;
+    this.change({ span: now, devices: devices === before.bottomDevices ? overview.bottomDevices : devices });
   }
 
   async resize(width: number): Promise<void> {
@@ -154,8 +173,9 @@ export class Stage {
 
   #query(): ViewQuery {
     const { span, sectors, colour, latency } = this.#look;
-    const columns = Math.max(50, Math.floor(this.#width));
-    return { ...span, sectors, colour, latency, columns, heatColumns: Math.ceil(columns / 4), rows: CELL_ROWS, filter: this.filter };
+    return {
+      ...span, sectors, colour, latency, columns: Math.ceil(this.#width / COLUMN_PIXELS), heatColumns: Math.ceil(this.#width / HEAT_PIXELS), rows: CELL_ROWS, filter: this.filter,
+    };
   }
 
   async #pick(found: Promise<RequestDetail | null>): Promise<void> {

@@ -97,3 +97,21 @@ describe('answers', () => {
     expect(await (await fetch(`${server.url}status`)).json()).toMatchObject({ phase: 'failed', problem: 'there is no trace' });
   });
 });
+
+test('a trace that goes on tells its version, until it ends', async () => {
+  let renew: (loaded: LoadedTrace) => void = () => undefined;
+  let finish: (loaded: LoadedTrace) => void = () => undefined;
+  const server = await serve((_, again) => {
+    renew = again;
+    return new Promise((resolve) => { finish = resolve; });
+  });
+  const state = async (): Promise<unknown> => (await fetch(`${server.url}status`)).json();
+  renew(trace());
+  expect(await state()).toMatchObject({ phase: 'ready', version: 1 });
+  expect((await fetch(`${server.url}ask`, { method: 'POST', body: '{"ask":"overview"}' })).status).toBe(200);
+  renew(trace());
+  expect(await state()).toMatchObject({ phase: 'ready', version: 2 });
+  finish(trace());
+  await server.loaded();
+  expect(await state()).toEqual({ phase: 'ready', done: 0, total: null, unit: 'records' });
+});
