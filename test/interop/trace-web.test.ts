@@ -70,8 +70,7 @@ peers('chromium')('a trace in the browser', () => {
   test('the command prints an address; the page shows all panels, and asks nothing of anybody else', async () => {
     const bytes = statSync(join(folder, 'made.blktrace.0')).size;
     command = startQuiesce(['trace', 'serve', join(folder, 'made')]);
-    while (!command.stdout().includes('\n')) await new Promise((resolve) => { setTimeout(resolve, 20); });
-    const url = command.stdout().trim();
+    const url = await address(command);
     expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/[\w-]{32}\/$/);
     const { page: shown, problems } = await opened(url);
     // generous: the benchmark measures
@@ -85,6 +84,20 @@ peers('chromium')('a trace in the browser', () => {
     expect(wrong.status).toBe(403);
     // `--trace` of other commands writes a file by that name; this one reads it
     expect(statSync(join(folder, 'made.blktrace.0')).size).toBe(bytes);
+  }, LIMIT_MS);
+
+  test('a stream is shown as it comes', async () => {
+    const bytes = readFileSync(join(folder, 'made.blktrace.0'));
+    command = startQuiesce(['trace', 'serve', '-']);
+    const half = Math.floor(bytes.length / 2);
+    command.child.stdin!.write(bytes.subarray(0, half));
+    const { page: shown, problems } = await opened(await address(command));
+    await shown.locator('header.top', { hasText: /[12]\d \d\d\d requests in 1\d\d \d\d\d records, [45]\.?\d* s/ }).waitFor();
+    command.child.stdin!.end(bytes.subarray(half));
+    // the window was all of it, and goes along
+    await shown.locator('header.top', { hasText: /40 000 requests in 2\d\d \d\d\d records, 10 s/ }).waitFor();
+    await shown.locator('output[aria-label="Window shown"]', { hasText: /^0\.0+ s – (?:9\.9|10\.0)\d* s$/ }).waitFor();
+    expect(problems).toEqual([]);
   }, LIMIT_MS);
 
   test('progress is shown while the trace is read', async () => {
@@ -224,6 +237,12 @@ peers('chromium')('a trace in the browser', () => {
     expect(one.problems).toEqual([]);
   }, LIMIT_MS);
 });
+
+/** What it printed first. */
+async function address({ stdout }: RunningCommand): Promise<string> {
+  while (!stdout().includes('\n')) await new Promise((resolve) => { setTimeout(resolve, 20); });
+  return stdout().trim();
+}
 
 /** Between words and the ground, as WCAG counts it. */
 const CONTRAST = `(() => {
