@@ -1,8 +1,6 @@
-import { mkdtemp, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { followTrace, loadLiveTrace, loadTrace, QmpClient, TraceServer, type LoadedTrace, type TraceServerOptions } from '../../src/index.js';
+import { loadLiveTrace, loadTrace, TraceServer, type LoadedTrace, type TraceServerOptions } from '../../src/index.js';
 import { defineCommand } from '../command.mjs';
+import { kindOfSource, openLive } from '../live-trace.mjs';
 import { tracePage } from '../trace-page.mjs';
 
 const DEFAULT_HOST = '127.0.0.1';
@@ -22,50 +20,38 @@ export const command = defineCommand({
     { line: 'quiesce trace serve /run/quiesce/qmp.sock', does: 'what the disks of a daemon do now' },
   ],
   run: async ({ file, follow, port, bind }, { signal, out, hint }) => {
-    // ends what is live before the server goes
+    const page = await tracePage();
+    const kind = await kindOfSource(file);
+    // what is live ends with the server, and is waited for
     const ended = new AbortController();
     const end = (): void => ended.abort();
     signal.addEventListener('abort', end, { once: true });
-    const server = await TraceServer.start({
-      page: await tracePage(), host: bind, port, load: (onProgress, renew) => load({ file, follow }, onProgress, renew, ended.signal),
-    });
+    const load: Load = (onProgress, renew) => (follow || kind !== 'file' ? watch(file, kind, renew, ended.signal) : loadTrace(file, { onProgress, signal: ended.signal }));
+    const server = await TraceServer.start({ page, host: bind, port, load });
+    const loaded = server.loaded();
     try {
       out.line(server.url);
       hint('Ctrl-C ends it');
       // what cannot be read ends the command, and not only the page
-      await server.loaded();
+      await Promise.race([loaded, stopped(signal)]);
       await stopped(signal);
     } finally {
+      end();
       await server.close();
+      // a pipe may be silent for ever
+      if (kind !== 'stream') await loaded.catch(() => undefined);
     }
   },
 });
 
 type Load = TraceServerOptions['load'];
 
-async function load({ file, follow }: { file: string; follow: boolean }, onProgress: Parameters<Load>[0], renew: Parameters<Load>[1], signal: AbortSignal): Promise<LoadedTrace> {
-  const stats = file === '-' ? null : await stat(file).catch(() => null);
-  if (stats?.isSocket() === true) return traceDaemon(file, renew, signal);
-  if (follow) return loadLiveTrace(file, followTrace(file, signal), renew, signal);
-  if (file === '-' || stats?.isFIFO() === true) return loadLiveTrace(file, file, renew, signal);
-  return loadTrace(file, { onProgress, signal });
-}
-
-/** Lets a daemon record into a folder of ours for as long as somebody looks. */
-async function traceDaemon(socket: string, renew: Parameters<Load>[1], signal: AbortSignal): Promise<LoadedTrace> {
-  const folder = await mkdtemp(path.join(tmpdir(), 'quiesce-trace-'));
-  const daemon = await QmpClient.connect(socket);
+async function watch(file: string, kind: Awaited<ReturnType<typeof kindOfSource>>, renew: Parameters<Load>[1], signal: AbortSignal): Promise<LoadedTrace> {
+  const source = await openLive(file, kind, signal);
   try {
-    const file = path.join(folder, 'live');
-    await daemon.execute('x-quiesce-trace-start', { file });
-    try {
-      return await loadLiveTrace(socket, followTrace(file, signal), renew, signal);
-    } finally {
-      await daemon.execute('x-quiesce-trace-stop');
-    }
+    return await loadLiveTrace(source.trace, file === '-' ? 'standard input' : file, renew, signal);
   } finally {
-    await daemon.close();
-    await rm(folder, { recursive: true, force: true });
+    await source.close();
   }
 }
 

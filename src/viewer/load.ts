@@ -1,13 +1,11 @@
 /** From a trace's name to what viewers show of it. */
 import { basename } from 'node:path';
-import { systemClock, type Clock } from '../base/clock.js';
 import { diagnoseTable } from '../trace/analysis/analyse.js';
 import type { PairingCounts } from '../trace/analysis/pairing-listener.js';
 import type { Finding } from '../trace/finding.js';
 import { openTrace } from '../trace/read/open.js';
 import type { ReadFindings } from '../trace/record.js';
 import type { LoadingState, OverviewFacts, ShownFinding } from './answers.js';
-import { LiveTrace } from './live-trace.js';
 import { TraceModel } from './model.js';
 
 /** A trace ready to be asked. */
@@ -53,32 +51,4 @@ function pairingRemarks({ withoutQueue, withoutEnd }: PairingCounts): string[] {
     ...(withoutQueue === 0 ? [] : [`${withoutQueue} requests were queued before the trace began, or the trace lost that`]),
     ...(withoutEnd === 0 ? [] : [`${withoutEnd} requests never ended`]),
   ];
-}
-
-/** As often as what came is shown. */
-const RENEW_MS = 1000;
-
-/** Shows a trace that goes on, in bounded memory, until it ends or the signal ends it; what came until then is the result. */
-export async function loadLiveTrace(
-  name: string, from: string | AsyncIterable<Uint8Array>, renew: (trace: LoadedTrace) => void, signal: AbortSignal, clock: Clock = systemClock,
-): Promise<LoadedTrace> {
-  const live = new LiveTrace(await openTrace(from));
-  const now = (): LoadedTrace => ({ model: live.model(), name: basename(name), records: live.records, remarks: [], findings: [] });
-  renew(now());
-  const ended = new AbortController();
-  let changed = false;
-  const telling = (async () => {
-    while (!ended.signal.aborted) {
-      await clock.sleep(RENEW_MS, ended.signal);
-      if (changed) renew(now());
-      changed = false;
-    }
-  })();
-  try {
-    await live.read(() => { changed = true; }, signal);
-  } finally {
-    ended.abort();
-    await telling;
-  }
-  return now();
 }

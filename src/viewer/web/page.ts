@@ -83,7 +83,7 @@ const plotWidth = (): number => {
 function build(stage: Stage): HTMLElement[] {
   const live = h('p', { class: 'hidden', role: 'status' });
   const announce = (text: string): void => { live.textContent = text; };
-  const findings = findingsList(stage, announce);
+  let findings = findingsList(stage, announce);
   const main = panels(stage, announce, (by) => findings.step(by));
   const shapes = histograms();
   const redraw = (): void => {
@@ -100,8 +100,22 @@ function build(stage: Stage): HTMLElement[] {
   });
   const theme = themeSwitch(redraw);
   const top = h('div', {});
-  const rebuild = (): void => top.replaceChildren(header(stage, theme), findings.element, controls(stage));
-  stage.on('overview', rebuild);
+  const told = (): { shown: string; listed: string } => {
+    const { devices, processes, findings: found } = stage.overview;
+    return { shown: JSON.stringify([devices.map(({ device }) => device), processes.map(({ pid }) => pid)]), listed: JSON.stringify(found) };
+  };
+  let built = told();
+  let choices = controls(stage);
+  const rebuild = (): void => top.replaceChildren(header(stage, theme), findings.element, choices);
+  stage.on('overview', () => {
+    const now = told();
+    // what somebody is about to press stays as it is, where it can
+    if (now.shown !== built.shown) choices = controls(stage);
+    if (now.listed !== built.listed) findings = findingsList(stage, announce);
+    if (now.shown === built.shown && now.listed === built.listed) top.firstElementChild!.replaceWith(header(stage, theme));
+    else rebuild();
+    built = now;
+  });
   rebuild();
   return [
     top, problem,

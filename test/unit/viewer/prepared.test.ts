@@ -10,7 +10,7 @@ const model = new TraceModel(table);
 
 describe('a trace that is too large for a page', () => {
   test('comes as views: all of it, the findings, then each level that fits', () => {
-    const views = prepareViews(model, [finding], 3_000_000);
+    const views = prepareViews(model, [finding], 300_000);
     expect(views.slice(0, 2).map(({ devices, view: { from, to } }) => [from, to, devices])).toEqual([[0, 1e10 + 1, model.bottomDevices], [1.92e9, 3.08e9, [GUEST]]]);
     const halves = views.slice(2, 5).map(({ view: { from, to } }) => [Math.round(from / 1e8), Math.round(to / 1e8)]);
     expect(halves).toEqual([[0, 50], [25, 75], [50, 100]]);
