@@ -59,7 +59,7 @@ const RATE_COLUMNS = 240;
 /** Of so many columns of a view, and how much each tells in a second. */
 interface Rates {
   readonly x: Float64Array;
-  of(cells: ArrayLike<number>, op: number): Float64Array;
+  readonly of: (cells: ArrayLike<number>, op: number) => Float64Array;
 }
 
 function rates(view: View): Rates {
