@@ -1,5 +1,5 @@
 /** The blkdebug filter: fails requests by rules that follow what the format above does, and narrows what it takes. For tests. */
-import { readFile } from 'node:fs/promises';
+import { promises as files } from 'node:fs';
 import { constants } from 'node:os';
 import { isPowerOfTwo } from '../base/bytes.js';
 import { BlockError, wrapHostError } from '../base/errors.js';
@@ -162,7 +162,7 @@ function checkBlkdebugLimits(options: BlkdebugLimits, imageAlignment: number): v
 
 /** The rules of a config file. */
 export async function readBlkdebugConfig(path: string): Promise<readonly BlkdebugRule[]> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => { throw wrapHostError(error, 'Could not read blkdebug config file'); });
+  const text = await files.readFile(path, 'utf8').catch((error: unknown) => { throw wrapHostError(error, 'Could not read blkdebug config file'); });
   return parseBlkdebugConfig(text);
 }
 

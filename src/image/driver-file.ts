@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { promises as files } from 'node:fs';
 import { BlockError } from '../base/errors.js';
 import { openFileDriver } from '../protocol/file.js';
 import { FileDriver } from '../protocol/file-driver.js';
@@ -45,7 +45,7 @@ function refusePrManager(id: string | undefined, objectType: DriverContext['obje
 }
 
 async function refuseWrongType(kind: 'file' | 'host_device', path: string, readOnly: boolean): Promise<void> {
-  const found = await stat(path).catch(() => null); // opening tells the error
+  const found = await files.stat(path).catch(() => null); // opening tells the error
   if (found === null) return;
   if (found.isDirectory() && !readOnly) throw new BlockError('INVALID_ARGUMENT', `Could not open '${path}': Is a directory`, { node: path, errno: 'EISDIR' });
   if (kind === 'file' && !found.isFile()) throw invalid(`'file' driver requires '${path}' to be a regular file`);

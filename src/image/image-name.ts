@@ -1,5 +1,5 @@
 /** Names of images that say more than a path: `json:{…}`, `driver=…`, `blkdebug:CONF:FILE`, `nbd:…`, `file:…`. */
-import { stat } from 'node:fs/promises';
+import { promises as files } from 'node:fs';
 import { parseKeyval } from '../base/keyval.js';
 import { isNbdName } from '../nbd/name.js';
 import { parseJson } from '../qobject/parser.js';
@@ -31,7 +31,7 @@ export async function fileOptions(name: string): Promise<FlatOptions> {
 }
 
 async function isDevice(name: string): Promise<boolean> {
-  const found = await stat(name).catch(() => null); // opening tells the error
+  const found = await files.stat(name).catch(() => null); // opening tells the error
   return found?.isBlockDevice() === true || found?.isCharacterDevice() === true;
 }
 

@@ -1,5 +1,6 @@
 /** Opens and makes images: file, format and backing chain, wired to nodes. */
-import { stat } from 'node:fs/promises';
+// what comes by this getter is loaded when it is used: it costs a program that only speaks NBD some milliseconds
+import { promises as files } from 'node:fs';
 import path from 'node:path';
 import { BlockError } from '../base/errors.js';
 import type { BlockDriver } from '../block/driver.js';
@@ -163,6 +164,6 @@ function ownBacking(filename: string): BlockError {
 }
 
 async function isSameFile(a: string, b: string): Promise<boolean> {
-  const [first, second] = await Promise.all([stat(a).catch(() => null), stat(b).catch(() => null)]);
+  const [first, second] = await Promise.all([files.stat(a).catch(() => null), files.stat(b).catch(() => null)]);
   return first !== null && second !== null && first.dev === second.dev && first.ino === second.ino;
 }

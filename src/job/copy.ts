@@ -73,15 +73,19 @@ export interface CopyImageOptions extends CopyOptions {
 
 /** As copyNode, between files and NBD exports by their names. Where it fails, a target that it made anew is empty: half a copy looks like a disk. */
 export async function copyImage(source: string, target: string, options: CopyImageOptions = {}): Promise<CopyResult> {
-  const { connections = 4, cache, backing, signal } = options;
-  const from = await openImage(source, { format: options.sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections, signal });
+  const create = isFileName(target) && (options.createTarget ?? true);
+  // one does not wait for the other: much of it is connecting
+  const opening = create ? null : openTarget(target, options);
+  opening?.catch(() => {}); // told below, behind what is wrong with the source
+  const from = await openSource(source, options).catch(async (error: unknown) => {
+    await opening?.then((to) => to.close()).catch(() => {});
+    throw error;
+  });
   try {
-    const targetFormat = options.targetFormat ?? 'raw';
-    const create = isFileName(target) && (options.createTarget ?? true);
-    if (!create) return await copyInto(from, target, targetFormat, options);
-    await createImage(target, { format: targetFormat, size: from.length() });
+    if (opening !== null) return await copyInto(from, await opening, options);
+    await createImage(target, { format: options.targetFormat ?? 'raw', size: from.length() });
     try {
-      return await copyInto(from, target, targetFormat, options);
+      return await copyInto(from, await openTarget(target, options), options);
     } catch (error) {
       await createImage(target, { format: 'raw', size: 0 }).catch(() => {}); // a device cannot be empty
       throw error;
@@ -91,9 +95,15 @@ export async function copyImage(source: string, target: string, options: CopyIma
   }
 }
 
-async function copyInto(from: BlockNode, target: string, format: FormatName, options: CopyImageOptions): Promise<CopyResult> {
-  const { connections = 4, cache, backing, signal } = options;
-  const to = await openImage(target, { format, cache, backing, connections, signal, discard: 'unmap' });
+function openSource(source: string, { sourceFormat, connections = 4, cache, backing, signal }: CopyImageOptions): Promise<BlockNode> {
+  return openImage(source, { format: sourceFormat ?? (isNbdName(source) ? 'raw' : undefined), readOnly: true, cache, backing, connections, signal });
+}
+
+function openTarget(target: string, { targetFormat = 'raw', connections = 4, cache, backing, signal }: CopyImageOptions): Promise<BlockNode> {
+  return openImage(target, { format: targetFormat, cache, backing, connections, signal, discard: 'unmap' });
+}
+
+async function copyInto(from: BlockNode, to: BlockNode, options: CopyImageOptions): Promise<CopyResult> {
   try {
     const result = await copyNode(from, to, options);
     await to.close();
