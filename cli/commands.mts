@@ -46,6 +46,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   'trace report': { summary: 'tell what is wrong with the I/O of a trace, and its numbers', quick: true, load: () => import('./commands/trace-report.mjs') },
   'trace serve': { summary: 'show where every I/O of a trace went, in the browser', quick: true, load: () => import('./commands/trace-serve.mjs') },
   'trace view': { summary: 'show where every I/O of a trace went, in the terminal', quick: true, load: () => import('./commands/trace-view.mjs') },
+  'trace convert': { summary: 'make one file of a trace, CSV, or a log for fio', quick: true, load: () => import('./commands/trace-convert.mjs') },
   'trace parse': { summary: "print a trace as blkparse's text", quick: true, load: () => import('./commands/trace-parse.mjs') },
   daemon: { summary: 'hold many disks, export them, obey QMP', quick: true, load: () => import('./commands/daemon.mjs') },
   completion: { summary: 'print a script that completes commands in your shell', load: () => import('./commands/completion.mjs') },

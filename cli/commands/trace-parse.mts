@@ -1,10 +1,9 @@
-import { open, type FileHandle } from 'node:fs/promises';
 import {
-  blkparse, compileFormat, DEFAULT_BATCH, FORMAT_ACTIONS, parseActionFormat, parseActionMask, parseMask, parseSpan, wrapHostError,
+  blkparse, compileFormat, DEFAULT_BATCH, FORMAT_ACTIONS, parseActionFormat, parseActionMask, parseMask, parseSpan,
   type BlkparseOptions,
 } from '../../src/index.js';
 import { defineCommand, UsageError } from '../command.mjs';
-import { warnOfFindings } from '../trace-text.mjs';
+import { openOutput, warnOfFindings, writeTo } from '../trace-text.mjs';
 
 /** What the C library holds back of standard output that is no terminal. */
 const STDIO_BYTES = 4096;
@@ -44,8 +43,8 @@ export const command = defineCommand({
     const inputs = [...input, ...file];
     if (inputs.length === 0) throw new UsageError('FILE is missing');
     const options = optionsOf(rest, context.given);
-    const text = output === undefined || noTextOutput ? null : await openOutput(output);
-    const dump = dumpBinary === undefined ? null : await openOutput(dumpBinary);
+    const text = output === undefined || noTextOutput ? null : await openOutput(notDash(output));
+    const dump = dumpBinary === undefined ? null : await openOutput(notDash(dumpBinary));
     try {
       const toStdout = (bytes: Uint8Array): Promise<void> => context.out.bytes(bytes);
       let tail = '';
@@ -112,21 +111,7 @@ function maskOf({ actMask, setMask }: Given, given: readonly string[]): number {
   return mask === 0 ? -1 : mask;
 }
 
-async function openOutput(path: string): Promise<FileHandle> {
+function notDash(path: string): string {
   if (path === '-') throw new UsageError("a text or dump does not go to '-' (quiesce trace convert writes dumps to standard output)");
-  try {
-    return await open(path, 'w');
-  } catch (error) {
-    throw wrapHostError(error, `cannot write '${path}'`);
-  }
-}
-
-function writeTo(file: FileHandle, path: string): (bytes: Uint8Array) => Promise<void> {
-  return async (bytes) => {
-    try {
-      for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done)).bytesWritten;
-    } catch (error) {
-      throw wrapHostError(error, `cannot write '${path}'`);
-    }
-  };
+  return path;
 }
