@@ -13,8 +13,9 @@ import { met, type Target } from './lib/series.js';
 import type { TraceBench, TraceRow, TraceSetup } from './lib/trace-bench.js';
 import { writeCapture } from './lib/trace-capture.js';
 import { benchParse } from './lib/trace-parse.js';
+import { benchReport } from './lib/trace-report.js';
 
-const BENCHES: Readonly<Record<string, TraceBench>> = { parse: benchParse };
+const BENCHES: Readonly<Record<string, TraceBench>> = { parse: benchParse, report: benchReport };
 
 function printRow({ what, series }: TraceRow): void {
   const best = series[0]!.best;

@@ -1,3 +1,4 @@
+import { Counts } from './counts.js';
 import { Histogram } from './histogram.js';
 
 /** Distances that are counted one by one; beyond, the commonest is that of these, and the median right within `HISTOGRAM_ERROR`. */
@@ -11,7 +12,7 @@ export class Seeks {
   /** Exact count, sum and mean. */
   readonly distances = new Histogram();
   sequential = 0;
-  private readonly exact = new Map<number, number>();
+  private readonly exact = new Counts(MAX_EXACT);
   private complete = true;
   private start = 0;
   private end = 0;
@@ -25,18 +26,15 @@ export class Seeks {
     this.start = start;
     this.end = end;
     this.distances.add(distance);
-    const seen = this.exact.get(distance);
-    if (seen !== undefined) this.exact.set(distance, seen + 1);
-    else if (this.exact.size < MAX_EXACT) this.exact.set(distance, 1);
-    else this.complete = false;
+    if (!this.exact.add(distance)) this.complete = false;
   }
 
   /** The lower of the two middle ones. */
   get median(): number {
     if (!this.complete) return this.distances.quantile(0.5);
     let rank = Math.ceil(this.distances.count / 2);
-    for (const distance of [...this.exact.keys()].sort((a, b) => a - b)) {
-      rank -= this.exact.get(distance)!;
+    for (const distance of this.exact.sorted) {
+      rank -= this.exact.timesOf(distance);
       if (rank <= 0) return distance;
     }
     return NaN;
@@ -44,9 +42,7 @@ export class Seeks {
 
   /** Those that occur most often, in order, and how often. */
   get mode(): { readonly distances: readonly number[]; readonly count: number } {
-    let count = 0;
-    for (const times of this.exact.values()) if (times > count) count = times;
-    const distances = [...this.exact].filter(([, times]) => times === count).map(([distance]) => distance).sort((a, b) => a - b);
-    return { distances: count === 0 ? [] : distances, count };
+    const count = this.exact.most;
+    return { distances: Array.from(this.exact.sorted.filter((distance) => this.exact.timesOf(distance) === count)), count };
   }
 }
