@@ -209,7 +209,7 @@ export class ConvergenceController {
 
   /** What the target takes, less the progress that is needed; in `bulk` only what would undo in a moment what time is left for. */
   #guestRate({ dirty, nowMs }: ControllerSample): number | null {
-    if (this.#phase === 'ready' || this.#deadlineMs === null) return null;
+    if (this.#phase === 'ready' || this.#deadlineMs === null || this.#copyRate === 0) return null;
     const left = (this.#deadlineMs - nowMs) * RESERVE;
     const least = this.#options.minGuestRate ?? 0;
     if (this.#phase === 'bulk') return Math.max(least, this.#copyRate, (left / 1000 * this.#copyRate / SYNC_SHARE - dirty) * 1000 / SURGE_MS);

@@ -172,6 +172,14 @@ test('a target that died when all was equal is trusted again when all is equal a
   expect(tick(3100, 0, 20 * MB + 8192)).toMatchObject({ phase: 'ready', copyMode: 'write-blocking', dead: false });
 });
 
+test('a deadline that the user gave stops nobody before it is known how fast the target is', () => {
+  const controller = new ConvergenceController({ deadlineMs: 60_000 }, 0);
+  for (const nowMs of [0, 100, 200, 300]) {
+    expect(controller.tick({ nowMs, dirty: 100 * MB, written: 0, dirtied: 0, guestLatencyMs: 0, targetSilentMs: 0 })).toMatchObject({ phase: 'bulk', guestRate: null });
+  }
+  expect(controller.tick({ nowMs: 400, dirty: 90 * MB, written: 10 * MB, dirtied: 0, guestLatencyMs: 0, targetSilentMs: 0 }).guestRate).toBeGreaterThan(10 * MB);
+});
+
 test('nothing is known before the first second, then a deadline and an estimate', () => {
   const controller = new ConvergenceController({}, 1000);
   const sample = (nowMs: number, dirty: number, written: number) => ({ nowMs, dirty, written, dirtied: 0, guestLatencyMs: 0, targetSilentMs: 0 });
