@@ -144,6 +144,8 @@ export class PipeBuffer {
 
   /** True where nothing of the content is in memory. */
   get inKernel(): boolean { return !this.#spilled; }
+  /** Zeros are to be found: a file's pages, which nobody looks at on their way, do not come into it. */
+  get seeksZeros(): boolean { return this.#unit !== Infinity; }
   /** Bytes that have come, in order. */
   get filled(): number { return this.#filled; }
   /** Bytes that have not gone out again. Only where `inKernel`. */

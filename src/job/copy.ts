@@ -119,11 +119,16 @@ interface Extent {
   readonly zero: boolean;
 }
 
+/** The export that the node shows, or null. */
+function nbdBelow(node: BlockNode): NbdDriver | null {
+  const below = node.driver.formatName === 'raw' ? node.children[0]?.node : node;
+  // only the type is imported: who copies files loads nothing of NBD
+  return below?.driver.formatName === 'nbd' ? below.driver as NbdDriver : null;
+}
+
 /** What the source has from `offset` on: all extents that a server tells in one answer, else one. */
 async function extentsOf(source: BlockNode, offset: number, bytes: number): Promise<readonly { readonly bytes: number; readonly zero: boolean }[]> {
-  const below = source.driver.formatName === 'raw' ? source.children[0]?.node : source;
-  // only the type is imported: who copies files loads nothing of NBD
-  const nbd = below?.driver.formatName === 'nbd' ? below.driver as NbdDriver : null;
+  const nbd = nbdBelow(source);
   // equal lengths: a raw window into an export has other offsets
   if (nbd?.canTellExtents === true && nbd.length() === source.length()) return nbd.extents(offset, bytes);
   const status = await chainStatus(source, offset, bytes);
@@ -154,10 +159,11 @@ class Copy {
     this.#target = target;
     this.#bytes = bytes;
     this.#options = options;
-    const piped = Math.min(source.pipeBytes, target.pipeBytes);
+    this.#sparse = options.sparseBytes ?? 64 * KiB;
+    // in what comes out of a file nobody finds zeros on the way
+    const piped = this.#sparse === 0 || nbdBelow(source) !== null ? Math.min(source.pipeBytes, target.pipeBytes) : 0;
     this.#chunk = options.chunkBytes ?? CHUNK;
     this.#piped = this.#chunk <= Math.min(piped, MOST_PIPED);
-    this.#sparse = options.sparseBytes ?? 64 * KiB;
     this.#zeros = this.#sparse > 0 ? new Uint8Array(this.#sparse) : NO_BYTES;
   }
 

@@ -154,6 +154,7 @@ export class FileDriver implements BlockDriver {
 
   #read(request: BlockRequest): Promise<void> {
     const { pipe } = request;
+    if (pipe?.seeksZeros === true) pipe.spill();
     return pipe?.inKernel === true ? this.#readPipe(request, pipe) : this.#readMemory(request);
   }
 

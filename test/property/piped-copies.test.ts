@@ -72,6 +72,18 @@ test.each([512, 4096, 65_536])('between images with clusters of %i bytes', async
   expect([piped > 10, piped < 150]).toEqual([true, true]);
 });
 
+test('who looks for zeros gets all of a file in memory', async () => {
+  await createImage(tmp('raw'), { format: 'raw', size: SIZE });
+  await using raw = await openImage(tmp('raw'), { format: 'raw' });
+  await raw.write(0, new Uint8Array(SIZE).fill(7, 100, 200));
+  const buffer = new Uint8Array(256 * KiB);
+  const pipe = pipes.take(buffer)!;
+  pipe.begin(buffer, 64 * KiB);
+  await raw.read(0, buffer, 'background', pipe);
+  expect([pipe.inKernel, buffer.indexOf(7), buffer.lastIndexOf(7)]).toEqual([false, 100, 199]);
+  pipes.give(pipe);
+});
+
 test('a node that knows nothing of pipes, or looks at data, gets it in memory', async () => {
   const random = new Random(1);
   const models = [new Uint8Array(SIZE), new Uint8Array(SIZE)] as const;
