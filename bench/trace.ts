@@ -14,8 +14,9 @@ import type { TraceBench, TraceRow, TraceSetup } from './lib/trace-bench.js';
 import { writeCapture } from './lib/trace-capture.js';
 import { benchParse } from './lib/trace-parse.js';
 import { benchReport } from './lib/trace-report.js';
+import { benchWeb } from './lib/trace-web.js';
 
-const BENCHES: Readonly<Record<string, TraceBench>> = { parse: benchParse, report: benchReport };
+const BENCHES: Readonly<Record<string, TraceBench>> = { parse: benchParse, report: benchReport, web: benchWeb };
 
 function printRow({ what, series }: TraceRow): void {
   const best = series[0]!.best;

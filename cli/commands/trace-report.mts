@@ -1,7 +1,8 @@
-import { analyseTrace, openTrace } from '../../src/index.js';
+import { analyseTrace, loadTrace, openTrace } from '../../src/index.js';
 import { JSON_OUTPUT } from '../common-options.mjs';
-import { defineCommand } from '../command.mjs';
+import { defineCommand, UsageError } from '../command.mjs';
 import { brokenLimits, LATENCIES, parseFailOn, parseLimit } from '../trace-limits.mjs';
+import { writeTracePage } from '../trace-page.mjs';
 import { reportJson } from '../trace-report-json.mjs';
 import { printReport } from '../trace-report-text.mjs';
 
@@ -23,15 +24,19 @@ export const command = defineCommand({
       help: 'findings that are failures: names of rules as the report tells them (rmw, depth-1, …), or warning or critical for these and worse; commas between several',
     },
     json: JSON_OUTPUT,
+    html: { type: 'string', value: 'FILE', help: 'write a page there that shows the trace as trace serve does: one file that carries it, and needs no network' },
   },
   examples: [
     { line: 'quiesce trace report mirror', does: 'the files mirror.blktrace.0, mirror.blktrace.1, …' },
     { line: 'blktrace -d /dev/vdb -w 10 -o - | quiesce trace report -', does: 'ten seconds of a disk' },
+    { line: 'quiesce trace report mirror --html mirror.html', does: 'with a page for whoever is to see it' },
     { line: 'quiesce trace report run.bin --max q2c.p99=10ms --fail-on rmw,flush-storm', does: 'for continuous integration: exit code 3 if it is slower or either is found' },
   ],
-  run: async ({ file, max, failOn, json }, { out, signal, warn }) => {
+  run: async ({ file, max, failOn, json, html }, { out, signal, warn }) => {
     const limits = max.map(parseLimit);
     const fails = parseFailOn(failOn);
+    // the page holds each request, the report none
+    if (html !== undefined && file === '-') throw new UsageError('--html reads the trace a second time, and a stream is there once');
     const reader = await openTrace(file);
     const analysis = await analyseTrace(reader, { signal });
     const { skips, skippedBytes, outOfOrder } = reader.findings;
@@ -40,6 +45,7 @@ export const command = defineCommand({
     const broken = brokenLimits(analysis, limits, fails);
     if (json) out.json(reportJson(analysis, broken));
     else printReport(analysis, broken, out);
+    if (html !== undefined) await writeTracePage(html, await loadTrace(file, { signal }));
     return broken.length > 0 ? NOT_KEPT : 0;
   },
 });

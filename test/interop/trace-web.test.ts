@@ -10,7 +10,7 @@ import { firstPaint, openPage, redraw, startBrowser, type OpenPage } from '../su
 import { startQuiesce, type RunningCommand } from '../support/cli.js';
 import { HOST, makeTable } from '../support/io-table.js';
 import { peers } from '../support/peers.js';
-import { repository } from '../support/run.js';
+import { launcher, repository, run, runOk } from '../support/run.js';
 import { writeTrace } from '../support/trace-file.js';
 
 /** Requests; the benchmark opens 1.3 million. */
@@ -235,6 +235,39 @@ peers('chromium')('a trace in the browser', () => {
     expect(await shownSpan(one.page)).toBe('3.92 s – 5.08 s');
     expect(await one.page.getByText('too large to be carried whole').count()).toBe(most < 2_000_000 ? 1 : 0);
     expect(one.problems).toEqual([]);
+  }, LIMIT_MS);
+});
+
+peers('chromium')('the page of a report', () => {
+  test('names what is wrong with a real capture first, and leads to it', async () => {
+    const made = mkdtempSync(join(tmpdir(), 'quiesce-test-'));
+    const own = await startBrowser();
+    try {
+      const file = join(made, 'rmw.html');
+      const said = await runOk(launcher, ['trace', 'report', join(repository, 'fixtures', 'trace', 'qemuio-rmw'), '--html', file]);
+      const { page: shown, problems } = await openPage(own, { allowed: pathToFileURL(file).href });
+      await shown.goto(pathToFileURL(file).href);
+      await firstPaint(shown);
+      const first = shown.locator('.findings button').first();
+      const title = await first.locator('strong').innerText();
+      expect(await first.innerText()).toContain('critical');
+      // what the text says
+      expect(said).toContain(title);
+      await first.click();
+      await shown.locator('[data-panel="request"] .waterfall').waitFor();
+      expect(await shown.locator('.over .region').isVisible()).toBe(true);
+      expect(problems).toEqual([]);
+    } finally {
+      await own.close();
+      rmSync(made, { recursive: true, force: true });
+    }
+  }, LIMIT_MS);
+
+  test('needs a trace that can be read twice, and a place to be written to', async () => {
+    const refused = await run(launcher, ['trace', 'report', '-', '--html', 'x.html'], { input: '' });
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('--html reads the trace a second time')]);
+    const nowhere = await run(launcher, ['trace', 'report', join(repository, 'fixtures', 'trace', 'qemuio-rmw'), '--html', '/no/such/folder/x.html']);
+    expect([nowhere.code, nowhere.stderr]).toEqual([1, expect.stringMatching(/^quiesce: cannot write the page '\/no\/such\/folder\/x\.html'.*\n$/)]);
   }, LIMIT_MS);
 });
 

@@ -1,6 +1,6 @@
 /** A page in Debian's Chromium, without a screen. */
 import { chromium, type Browser, type Page } from 'playwright-core';
-import { findOnPath } from './peers.js';
+import { findOnPath } from './on-path.js';
 
 export interface OpenPage {
   readonly page: Page;

@@ -1,7 +1,8 @@
 /** Tests against other programs: run where the programs are, visibly skipped where not, failing in CI. */
-import { accessSync, constants } from 'node:fs';
-import { join } from 'node:path';
 import { describe, test } from '@jest/globals';
+import { findOnPath } from './on-path.js';
+
+export { findOnPath };
 
 type Describe = (title: string, suite: () => void) => void;
 
@@ -14,19 +15,4 @@ export function peers(...names: string[]): Describe {
   return (title) => describe(title, () => {
     test(`${what}, and CI=true allows no skips`, () => { throw new Error(`not found on PATH: ${missing.join(', ')}`); });
   });
-}
-
-/** Where a program is; system folders count too, since a user's PATH may lack them. */
-export function findOnPath(name: string): string | undefined {
-  const folders = [...(process.env['PATH'] ?? '').split(':').filter((folder) => folder !== ''), '/usr/sbin', '/sbin'];
-  return folders.map((folder) => join(folder, name)).find(isExecutable);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

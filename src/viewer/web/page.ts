@@ -12,6 +12,7 @@ import { heatPanel } from './heat-panel.js';
 import { histograms } from './histograms.js';
 import { depthPanel, iopsPanel, throughputPanel } from './lines-panel.js';
 import { spanText, whole } from './numbers.js';
+import { overviewStrip } from './overview-strip.js';
 import { scatterPanel, SCATTER_HEIGHT, sectorAt } from './scatter-panel.js';
 import { serverSource, type Source } from './source.js';
 import { Stage } from './stage.js';
@@ -86,8 +87,10 @@ function build(stage: Stage): HTMLElement[] {
   let findings = findingsList(stage, announce);
   const main = panels(stage, announce, (by) => findings.step(by));
   const shapes = histograms();
+  const strip = overviewStrip(stage);
   const redraw = (): void => {
     if (stage.view === null) return;
+    strip.draw();
     main.draw();
     shapes.draw(stage.view);
   };
@@ -119,7 +122,7 @@ function build(stage: Stage): HTMLElement[] {
   rebuild();
   return [
     top, problem,
-    h('div', { class: 'work' }, h('div', {}, main.element, shapes.element, eventsTable(stage)), h('div', { class: 'side' }, detailPane(stage), keyHelp())), live,
+    h('div', { class: 'work' }, h('div', {}, strip.element, main.element, shapes.element, eventsTable(stage)), h('div', { class: 'side' }, detailPane(stage), keyHelp())), live,
   ];
 }
 
