@@ -157,7 +157,7 @@ function printLayers(analysis: TraceAnalysis, out: Output): void {
   if (links.length === 0) return;
   out.table(links, [
     { title: 'LAYER', value: ({ lower }) => deviceLabel(lower, analysis) }, { title: 'FOR', value: ({ upper }) => deviceLabel(upper, analysis) }, right('REQUESTS', ({ requests }) => requests),
-    right('PER REQUEST', ({ upper, requests }) => (requests / Math.max(1, devices.all.get(upper)?.count ?? 0)).toFixed(2)),
+    right('PER REQUEST', ({ upper, requests, flushes }) => ((requests - flushes) / Math.max(1, devices.all.get(upper)?.count ?? 0)).toFixed(2)),
     right('BYTES', ({ bytes }) => bytesText(bytes)), right('PER BYTE', ({ upper, bytes }) => (bytes / Math.max(1, devices.all.get(upper)?.bytes ?? 0)).toFixed(2)), right('FLUSHES', ({ flushes }) => flushes),
   ]);
   out.line();

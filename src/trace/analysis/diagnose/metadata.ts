@@ -72,7 +72,9 @@ export class MetadataAmplification implements Rule {
 
   findings(): Finding[] {
     const { layers } = this.context.annotations;
-    const userBytes = [...this.devices.all].reduce((sum, [device, { bytes }]) => sum + (layers.get(device) === 'disk' ? bytes : 0), 0);
+    const written = (layer: string): number => [...this.devices.all].reduce((sum, [device, { bytes }]) => sum + (layers.get(device) === layer ? bytes : 0), 0);
+    // RAM states are data that no disk was asked for
+    const userBytes = Math.max(written('disk'), written('data'));
     return [...this.devices.all].flatMap(([device, state]) => {
       if (device === OTHERS) return [];
       const layer = layers.get(device);

@@ -68,7 +68,9 @@ export abstract class DeviceRule<T> implements Rule {
 
   findings(): Finding[] {
     return [...this.devices.all].flatMap(([device, state]) => {
-      const finding = device === OTHERS ? null : this.judge(state, device);
+      // what a format does for itself comes when it must: what is wrong with it shows in the file below, or in `metadata`
+      const judged = device !== OTHERS && this.annotations.layers.get(device) !== 'metadata';
+      const finding = judged ? this.judge(state, device) : null;
       return finding === null ? [] : [finding];
     });
   }

@@ -1,4 +1,5 @@
 import type { Finding, Severity } from '../../finding.js';
+import { Ancestry } from './ancestry.js';
 import { Disorder } from './disorder.js';
 import { FlushStorm } from './flush-storm.js';
 import { HeadOfLine } from './head-of-line.js';
@@ -16,11 +17,13 @@ const SEVERITIES: readonly Severity[] = ['critical', 'warning', 'note'];
 
 /** All rules of diagnosis, to be told of the requests of one trace. */
 export function makeRules(context: RuleContext): readonly Rule[] {
-  return [ReadModifyWrite, Misalignment, Serial, FlushStorm, MetadataAmplification, Disorder, Saturation, HeadOfLine].map((rule) => new rule(context));
+  return [Ancestry, ReadModifyWrite, Misalignment, Serial, FlushStorm, MetadataAmplification, Disorder, Saturation, HeadOfLine].map((rule) => new rule(context));
 }
 
 /** The worst first; those of one severity as `RULE_NAMES` has them. */
 export function findingsOf(rules: readonly Rule[]): readonly Finding[] {
   const order = ({ rule, severity }: Finding): number => SEVERITIES.indexOf(severity) * 100 + (RULE_NAMES as readonly string[]).indexOf(rule);
-  return rules.flatMap((rule) => rule.findings()).sort((a, b) => order(a) - order(b));
+  const all = rules.flatMap((rule) => rule.findings());
+  const ancestry = rules.find((rule) => rule instanceof Ancestry);
+  return (ancestry?.withoutEchoes(all) ?? all).sort((a, b) => order(a) - order(b));
 }

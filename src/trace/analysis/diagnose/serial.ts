@@ -30,8 +30,6 @@ class Device {
   reads = 0;
   serial = 0;
   sequential = 0;
-  children = 0;
-  parentDevice = -1;
   outstanding = 0;
   /** Of data only. */
   data = 0;
@@ -71,10 +69,6 @@ export class Serial extends DeviceRule<Device> {
     if (sector === device.lastEnd) device.sequential++;
     device.lastEnd = sector + bytes / 512;
     device.sizes.add(bytes);
-    if (ios.parent[slot] !== -1) {
-      device.children++;
-      device.parentDevice = ios.parentDevice[slot]!;
-    }
     if (device.data++ > 0) return;
     if (device.requests > 1) {
       device.serial++;
@@ -106,16 +100,6 @@ export class Serial extends DeviceRule<Device> {
     if (think > PAUSE_NS) return;
     device.think.add(think);
     device.thinkNs += think;
-  }
-
-  override findings(): Finding[] {
-    // what a layer does one by one, the one below does too: told of the upper one
-    const all = super.findings();
-    const found = new Set(all.map(({ device }) => device));
-    return all.filter(({ device }) => {
-      const { children, requests, parentDevice } = this.devices.get(device);
-      return children < requests / 2 || !found.has(parentDevice);
-    });
   }
 
   protected judge(device: Device, id: number): Finding | null {
