@@ -30,32 +30,39 @@ interface TraceState {
   readonly files?: readonly string[];
 }
 
-/** The trace that the daemon records already, or one that it records for as long as somebody looks. */
+/** The trace that the daemon records already, or one that it records for as long as somebody looks. Its monitor is left to others meanwhile. */
 async function openDaemon(socket: string, signal: AbortSignal): Promise<LiveSource> {
-  const client = await DaemonClient.connect(socket, signal);
-  let folder: string | null = null;
+  const { recording, files = [] } = await ask<TraceState>(socket, 'x-quiesce-query-trace', {}, signal);
+  const [first] = recording ? files : [];
+  const name = first?.replace(/\.blktrace\.\d+$/, '');
+  if (name !== undefined) return { trace: await following(name, signal), close: async () => undefined };
+  const folder = await mkdtemp(join(tmpdir(), 'quiesce-trace-'));
+  let started = false;
   const close = async (): Promise<void> => {
-    if (folder !== null) await client.execute('x-quiesce-trace-stop').catch(() => undefined);
-    client.close();
-    if (folder !== null) await rm(folder, { recursive: true, force: true });
+    // a daemon that is gone records nothing any more
+    if (started) await ask(socket, 'x-quiesce-trace-stop').catch(() => undefined);
+    await rm(folder, { recursive: true, force: true });
   };
   try {
-    const { recording, files = [] } = await client.execute<TraceState>('x-quiesce-query-trace');
-    const [first] = recording ? files : [];
-    let name = first?.replace(/\.blktrace\.\d+$/, '');
-    if (name === undefined) {
-      const made = await mkdtemp(join(tmpdir(), 'quiesce-trace-'));
-      name = join(made, 'trace');
-      await client.execute('x-quiesce-trace-start', { file: name }).catch(async (error: unknown) => {
-        await rm(made, { recursive: true, force: true });
-        throw error;
-      });
-      folder = made;
-    }
-    // a daemon without I/O has no file yet
-    return { trace: new LiveTrace(await openTrace(followTrace(name, { signal, mayCome: true }))), close };
+    await ask(socket, 'x-quiesce-trace-start', { file: join(folder, 'trace') }, signal);
+    started = true;
+    return { trace: await following(join(folder, 'trace'), signal), close };
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/** A daemon without I/O has no file yet. */
+async function following(name: string, signal: AbortSignal): Promise<LiveTrace> {
+  return new LiveTrace(await openTrace(followTrace(name, { signal, mayCome: true })));
+}
+
+async function ask<T>(socket: string, command: string, args: Record<string, unknown> = {}, signal?: AbortSignal): Promise<T> {
+  const client = await DaemonClient.connect(socket, signal);
+  try {
+    return await client.execute<T>(command, args);
+  } finally {
+    client.close();
   }
 }
