@@ -5,6 +5,8 @@ import { kindOfSource, openLive, type LiveSource } from '../live-trace.mjs';
 import { coloursOf, FullScreen, isUtf8 } from '../terminal.mjs';
 
 const FRAME_MS = 250;
+/** Between two frames of a live trace: so many times as long as one takes. */
+const FRAME_COSTS = 4;
 /** Of a text that no terminal limits. */
 const REPORT_COLUMNS = 100;
 const NARROWEST = 40;
@@ -115,10 +117,14 @@ class Viewing {
       this.#draw();
     };
     show(true);
-    const timer = setInterval(() => {
+    // a busy disk gets fewer frames: most of the time is for reading
+    const frame = (): void => {
+      const started = performance.now();
       if (this.#stale) show(true);
       this.#stale = false;
-    }, FRAME_MS);
+      timer = setTimeout(frame, Math.max(FRAME_MS, (performance.now() - started) * FRAME_COSTS));
+    };
+    let timer = setTimeout(frame, FRAME_MS);
     try {
       await trace.read(() => { this.#stale = true; }, signal);
     } catch (error) {
@@ -126,7 +132,7 @@ class Viewing {
       if (trace.records === 0) throw error;
       failure = messageOf(error);
     } finally {
-      clearInterval(timer);
+      clearTimeout(timer);
     }
     if (!signal.aborted) show(false);
   }

@@ -85,6 +85,14 @@ peers('tmux')('quiesce trace view in tmux', () => {
     await tmux.until('the prompt', (lines) => lines.at(0) === 'before' && lines.filter((line) => line.startsWith('$')).length >= 2);
   });
 
+  test('a terminal that can do nothing but lines gets the text', async () => {
+    const tmux = await terminal({ columns: 100, rows: 50 });
+    await tmux.type(`clear; TERM=dumb ${command('qemu-savevm')}; echo "code $?"`);
+    const lines = await tmux.untilText(/took process[^]*\ncode 0\n/);
+    expect(lines.join('')).not.toContain('q quit');
+    expect(await tmux.isAlternate()).toBe(false);
+  });
+
   test('without colours and without UTF-8', async () => {
     const tmux = await opened(80, 24, { NO_COLOR: '1', LC_ALL: 'C' });
     expect(await tmux.text()).toMatch(/^[ -~\n]*$/);

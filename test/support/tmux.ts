@@ -10,7 +10,8 @@ export interface TmuxOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-const ENV = { LC_ALL: 'C.UTF-8', TERM: 'xterm-256color', NO_COLOR: '' } as const;
+/** TERM is tmux's own. */
+const ENV = { LC_ALL: 'C.UTF-8', COLORTERM: 'truecolor', NO_COLOR: '' } as const;
 
 export class Tmux {
   readonly #socket: string;

@@ -17,7 +17,7 @@ export interface Layout {
   /** Beside the charts; of no width where there is no room. */
   readonly legend: Rect;
   readonly details: Rect;
-  /** Beside the details or, with `details` of no height, in their place; null: not shown. */
+  /** Beside or below the details or, with `details` of no height, in their place; null: not shown. */
   readonly requests: Rect | null;
   readonly keys: Rect;
 }
@@ -71,8 +71,12 @@ export function layoutOf(columns: number, rows: number, wishes: Wishes): Layout 
   return { title, findings: found, map, axis, heat: heatMap, lines, legend: beside, ...parted(bottom, wishes.table), keys: take(1) };
 }
 
-/** Details and table side by side where there is room, else the one that is asked for. */
+/** Details and table beside or above each other where there is room, else the one that is asked for. */
 function parted(bottom: Rect, table: boolean): Pick<Layout, 'details' | 'requests'> {
+  if (bottom.width < 140 && bottom.height >= 9) {
+    const half = Math.ceil(bottom.height / 2);
+    return { details: { ...bottom, height: half }, requests: { ...bottom, top: bottom.top + half, height: bottom.height - half } };
+  }
   if (bottom.width < 140) return table ? { details: { ...bottom, height: 0 }, requests: bottom } : { details: bottom, requests: null };
   const half = Math.floor(bottom.width / 2);
   return { details: { ...bottom, width: half - 1 }, requests: { ...bottom, left: half + 1, width: bottom.width - half - 1 } };

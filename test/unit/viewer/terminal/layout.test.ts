@@ -34,5 +34,6 @@ test('80x24 has all panels, with the legend beside the charts', () => {
 test('the table takes the place of the details, or stands beside them where there is room', () => {
   expect(layoutOf(80, 24, { findings: 0, table: false }).requests).toBeNull();
   expect(layoutOf(80, 24, { findings: 0, table: true })).toMatchObject({ details: { height: 0 }, requests: { width: 80, height: 4 } });
+  expect(layoutOf(100, 50, { findings: 0, table: false })).toMatchObject({ details: { width: 100, height: 5 }, requests: { left: 0, width: 100, height: 5 } });
   expect(layoutOf(200, 50, { findings: 0, table: false })).toMatchObject({ details: { width: 99, height: 10 }, requests: { left: 101, width: 99, height: 10 } });
 });
