@@ -33,6 +33,7 @@ import { snapshotJobCommands } from './commands-snapshot-job.js';
 import { streamCommands } from './commands-stream.js';
 import { BlockExports } from './exports.js';
 import { isWorthTelling, SILENT, tellable, type DaemonLog } from './log.js';
+import { DaemonTrace } from './trace.js';
 import { transactionCommands } from './transaction.js';
 import { WriteThresholds } from './write-threshold.js';
 
@@ -57,6 +58,7 @@ export class StorageDaemon {
   readonly clock: Clock;
   readonly objects: ObjectModel;
   readonly liveSnapshots = new LiveSnapshots(this);
+  readonly trace = new DaemonTrace(this);
   /** What opening a node needs of the daemon. */
   readonly blockdevContext: BlockdevContext;
   readonly qmp: QmpServer;
@@ -123,6 +125,10 @@ export class StorageDaemon {
     this.emit(event, data);
   }
 
+  tellTraceFailure(error: BlockError): void {
+    this.#log.warn({ error: error.message }, 'trace');
+  }
+
   quit(): void {
     this.#end();
   }
@@ -163,6 +169,7 @@ export class StorageDaemon {
     await step(this.liveSnapshots.close());
     await step(this.exports.close());
     await step(this.graph.closeAll());
+    await step(this.trace.close());
     if (this.journal !== null) await step(this.journal.close());
     await step(Promise.race([this.qmp.close(), this.clock.sleep(MONITOR_GRACE_MS)]));
     this.chardevs.close();
@@ -211,6 +218,7 @@ export class StorageDaemon {
       ...exportCommands(this),
       ...chardevCommands(this),
       ...this.objects.commands(),
+      ...this.trace.commands(),
     };
   }
 }
