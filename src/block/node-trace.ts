@@ -7,7 +7,9 @@
 import { constants } from 'node:os';
 import { errnoOf } from '../base/errors.js';
 import { DONE, rejected } from '../base/done.js';
-import type { TracedNode, TraceLayer, TraceSink, TraceTask } from '../trace/sink.js';
+import type { EventName } from '../trace/event-names.js';
+import type { EventLog } from '../trace/events.js';
+import type { TracedNode, TracedOp, TraceLayer, TraceSink, TraceTask } from '../trace/sink.js';
 import type { BlockChild } from './child.js';
 import type { BlockDriver } from './driver.js';
 import { acting, actingReason, setActing, type BlockRequest } from './request.js';
@@ -246,4 +248,12 @@ export class NodeTrace implements TracedNode {
 function errnoNumber(error: unknown): number {
   const { errno } = constants;
   return (errno as Readonly<Record<string, number>>)[errnoOf(error) ?? 'EIO'] ?? errno.EIO;
+}
+
+const EVENT_OF: Partial<Record<TracedOp, EventName>> = { read: 'bdrv_co_preadv', write: 'bdrv_co_pwritev', 'write-zeroes': 'bdrv_co_pwrite_zeroes' };
+
+/** As one of QEMU's trace events. */
+export function logRequest(log: EventLog, node: object, { op, offset, bytes, flags }: BlockRequest): void {
+  const name = EVENT_OF[op];
+  if (name !== undefined) log.emit(name, node, offset, bytes, flags);
 }

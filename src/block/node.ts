@@ -14,9 +14,10 @@ import { deallocationParts } from './deallocation.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from './driver.js';
 import { DirtyBitmaps, type WriteObserver } from './dirty-bitmaps.js';
 import { IoVerbs } from './io-verbs.js';
-import { NodeTrace, sinkOfNewNodes } from './node-trace.js';
+import { logRequest, NodeTrace, sinkOfNewNodes } from './node-trace.js';
 import type { NodeUser } from './permissions.js';
 import { makePart, makeRequest, remakeRequest, RequestFlag, type BlockRequest } from './request.js';
+import { events } from '../trace/events.js';
 
 interface BlockNodeOptions {
   readonly name: string;
@@ -137,6 +138,7 @@ export class BlockNode extends IoVerbs {
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
     for (const bitmap of this.driver.shownBitmaps ?? []) this.bitmaps.anonymous.add(bitmap);
     this.bitmaps.listenTo(this.writeObservers);
+    events.log?.emit('bdrv_open_common', this, this.name, Number(!this.readOnly) * 2, this.driver.formatName);
   }
 
   /** After the driver's limits may have changed. On a drained node. */
@@ -177,6 +179,7 @@ export class BlockNode extends IoVerbs {
     }
     if (request.pipe !== undefined && this.pipeBytes < request.bytes) request.pipe.spill();
     this.#inFlight++;
+    if (events.log !== null) logRequest(events.log, this, request);
     const guards = this.changeGuards.size > 0 && request.op !== 'read' ? [...this.changeGuards] : UNGUARDED;
     const running = guards.length > 0 ? this.#beginGuarded(guards, request) : this.#begin(request);
     if (running !== DONE) return this.#finish(running, request, guards);

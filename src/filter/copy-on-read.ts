@@ -8,6 +8,7 @@ import type { BlockNode } from '../block/node.js';
 import { Permission, type EdgeUse } from '../block/permissions.js';
 import { makePart, RequestFlag, type BlockRequest } from '../block/request.js';
 import { FilterDriver } from './filter.js';
+import { events } from '../trace/events.js';
 
 /** A copied piece is held in memory, once per request. */
 const MAX_PIECE_BYTES = 2 * MiB;
@@ -85,6 +86,7 @@ export class CopyOnReadFilter extends FilterDriver {
   async #readCopying(offset: number, bytes: number, into: Uint8Array | null, request: BlockRequest): Promise<number> {
     const clusterSize = topLayer(this.file.node).driver.describe?.().clusterSize ?? 1;
     const start = alignDown(offset, clusterSize);
+    events.log?.emit('bdrv_co_do_copy_on_readv', this.file.node, offset, bytes, start, clusterSize);
     const wanted = Math.min(offset + bytes, start + Math.max(MAX_PIECE_BYTES, clusterSize));
     const end = Math.min(alignUp(wanted, clusterSize), this.length());
     const hold = this.#ranges.tryAcquire(start, end) ?? await this.#ranges.acquire(start, end);

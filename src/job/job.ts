@@ -6,6 +6,7 @@ import { systemClock, type Clock } from '../base/clock.js';
 import { BlockError } from '../base/errors.js';
 import { JobTransaction } from './job-transaction.js';
 import { TRANSITIONS, VERBS, type JobStatus, type JobVerb } from './job-states.js';
+import { events } from '../trace/events.js';
 
 /** What a job's work can do to its job. */
 export interface JobContext {
@@ -275,13 +276,17 @@ export class Job {
 
   /** Throws where the job's status does not take the verb. */
   apply(verb: JobVerb): void {
-    if (VERBS[verb].includes(this.#status)) return;
+    const legal = VERBS[verb].includes(this.#status);
+    events.log?.emit('job_apply_verb', this, this.#status, verb, legal ? 'allowed' : 'prohibited');
+    if (legal) return;
     throw invalid(`Job '${this.id}' in state '${this.#status}' cannot accept command verb '${verb}'`);
   }
 
   /** For the transaction. */
   become(next: JobStatus): void {
-    if (!TRANSITIONS[this.#status].includes(next)) throw new Error(`job '${this.id}': ${next} does not follow ${this.#status}`);
+    const legal = TRANSITIONS[this.#status].includes(next);
+    events.log?.emit('job_state_transition', this, 0, legal ? 'allowed' : 'disallowed', this.#status, next);
+    if (!legal) throw new Error(`job '${this.id}': ${next} does not follow ${this.#status}`);
     if (next === this.#status) return;
     const before = this.#status;
     this.#status = next;
@@ -312,6 +317,7 @@ export class Job {
     }
     await this.#options.clean?.().catch(() => undefined);
     if (this.#started) this.#options.events?.ended?.(this.cancelled);
+    events.log?.emit('job_completed', this, this.failed ? -1 : 0);
     this.become('concluded');
     if (this.autoDismiss || !this.#started) await this.dismiss().catch(() => undefined);
     this.#end();

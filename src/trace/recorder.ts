@@ -48,7 +48,8 @@ const WORD = 2 ** 32;
 const MOST_BYTES = WORD - SECTOR_BYTES;
 const FUA = 1;
 
-const LAYERS: readonly TraceLayer[] = ['disk', 'data', 'metadata', 'file'];
+/** Which of a node's four numbers; a filter has two layers at most. */
+const SLOTS: Readonly<Record<TraceLayer, number>> = { disk: 0, data: 1, filter: 1, metadata: 2, file: 3 };
 
 const { READ, WRITE, FLUSH, SYNC, FS, DISCARD, META, QUEUE, ISSUE, COMPLETE, REQUEUE, NOTIFY } = Category;
 const UPPER = 0x1_0000;
@@ -130,9 +131,9 @@ export class TraceRecorder implements TraceSink {
     return this.summary;
   }
 
-  /** The first disk is 0 to 3: disk, data, metadata and file; the next one 4 to 7, and so on. A filter is the first of its four. */
+  /** The first disk is 0 to 3: disk, data, metadata and file; the next one 4 to 7, and so on. */
   device(node: TracedNode, layer: TraceLayer, file: number): number {
-    const minor = this.#groupOf(node, layer, file) + Math.max(0, LAYERS.indexOf(layer));
+    const minor = this.#groupOf(node, layer, file) + SLOTS[layer];
     const device = deviceOf(QUIESCE_MAJOR, minor);
     while (this.#lanes.length <= minor) this.#lanes.push(undefined);
     this.#introductions[minor] = deviceMessage(device, layer, node.driver, node.nodeName, node.name);

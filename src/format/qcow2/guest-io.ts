@@ -16,6 +16,7 @@ import { ClusterKind, clusterKind, ENTRY_BYTES, hostOffsetOf, HIGH_COPIED, isCop
 import type { Extent, Mapping } from './mapping.js';
 import { prepareSpace } from './preallocate.js';
 import type { CachedTable } from './table-cache.js';
+import { events } from '../../trace/events.js';
 
 const PARALLEL_EXTENTS = 8;
 
@@ -203,6 +204,7 @@ export class GuestIo {
   }
 
   #writeInPlace(extent: Extent, data: Uint8Array, flags = 0, pipe?: PipeBuffer): Promise<void> {
+    events.log?.emit('qcow2_writev_data', acting()?.id, extent.hostOffset);
     this.#image.overlap.assertFree(extent.hostOffset, data.byteLength);
     this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
@@ -247,9 +249,12 @@ export class GuestIo {
     const end = alignUp(offset + data.byteLength, clusterSize);
     const parent = acting();
     const reason = actingReason();
+    events.log?.emit('qcow2_writev_start_part', parent?.id);
+    events.log?.emit('qcow2_alloc_clusters_offset', parent?.id, offset, data.byteLength);
     const placement = await this.#image.exclusive(() => this.#place(start, (end - start) / clusterSize, offset - start, data.byteLength));
     if (placement === null) return 0;
     const taken = Math.min(data.byteLength, start + placement.clusters * clusterSize - offset);
+    events.log?.emit('qcow2_do_alloc_clusters_offset', parent?.id, start, placement.hostOffset, placement.clusters);
     if (taken < data.byteLength) pipe?.spill();
     try {
       await actFor(parent, () => this.#writeWithCopy(start, placement, offset, data.subarray(0, taken), pipe), reason);
@@ -257,13 +262,16 @@ export class GuestIo {
       if (placement.fresh) await this.#giveBack(placement);
       throw error;
     }
+    events.log?.emit('qcow2_cluster_link_l2', parent?.id, placement.clusters);
     await actFor(parent, () => this.#image.exclusive(() => this.#link(start, placement)));
+    events.log?.emit('qcow2_writev_done_part', parent?.id, taken);
     return taken;
   }
 
   /** Host clusters for the data that begins `head` bytes into the run at `start`, which is not writable in place; null where there is none. Under the mutex. */
   async #place(start: number, count: number, head: number, bytes: number): Promise<Placement | null> {
     const { clusterSize, sliceEntries } = this.#mapping.geometry;
+    events.log?.emit('qcow2_handle_alloc', this.#image.file.holder?.id, start + head, 0, bytes);
     let fresh = 0;
     while (fresh < count) {
       const { slice, index } = await this.#mapping.editable(start + fresh * clusterSize);
@@ -291,7 +299,9 @@ export class GuestIo {
     const head = offset - start;
     const tail = start + total - (offset + data.byteLength);
     this.#image.overlap.assertFree(placement.hostOffset + head, data.byteLength);
+    events.log?.emit('qcow2_writev_data', acting()?.id, placement.hostOffset + head);
     if (placement.virgin && this.#readsZeros(start, head) && this.#readsZeros(offset + data.byteLength, tail)) {
+      events.log?.emit('qcow2_skip_cow', acting()?.id, start, placement.clusters);
       if (head + tail > 0) this.#image.file.debugEvent('cluster_alloc_space');
       this.#image.file.debugEvent('write_aio');
       await this.#image.file.write(placement.hostOffset + head, data, 0, undefined, pipe);

@@ -11,6 +11,7 @@ import {
   ClusterKind, clusterKind, compressedExtent, ENTRY_BYTES, hostOffsetOf, isCopied, type CompressedExtent, type Geometry,
 } from './layout.js';
 import type { CachedTable } from './table-cache.js';
+import { events } from '../../trace/events.js';
 
 /** A run of guest bytes that one answer covers. */
 export interface Extent {
@@ -161,13 +162,16 @@ export class Mapping {
     const { clusterSize, sliceBytes } = geometry;
     const l1Index = this.#l1Index(guestOffset);
     const bytes = new Uint8Array(clusterSize);
+    events.log?.emit('qcow2_l2_allocate', image, l1Index);
     if (copyFrom !== null) {
       this.#checkedTable(copyFrom, l1Index);
       image.file.debugEvent('l2_alloc_cow_read');
       await because('l2-alloc', () => image.file.read(copyFrom, bytes, 'metadata'));
     }
     const offset = await image.refcounts.allocate(1);
+    events.log?.emit('qcow2_l2_allocate_get_empty', image, l1Index);
     image.file.debugEvent('l2_alloc_write');
+    events.log?.emit('qcow2_l2_allocate_write_l2', image, l1Index);
     try {
       await because('l2-alloc', () => image.file.write(offset, bytes, 0, 'metadata'));
       for (let at = 0; at < clusterSize; at += sliceBytes) image.l2.invalidate(offset + at, sliceBytes);
@@ -177,7 +181,9 @@ export class Mapping {
       await image.refcounts.adjust(offset / clusterSize, 1, -1);
       throw error;
     }
+    events.log?.emit('qcow2_l2_allocate_write_l1', image, l1Index);
     l1.set(l1Index, offset);
+    events.log?.emit('qcow2_l2_allocate_done', image, l1Index, 0);
     if (copyFrom !== null) image.deferFree(copyFrom / clusterSize, 1);
   }
 

@@ -30,6 +30,8 @@ import { readSnapshotTable, type SnapshotEntry } from './snapshot-table.js';
 import { Snapshots } from './snapshots.js';
 import { TableCache } from './table-cache.js';
 import { PendingVmState } from './vmstate-area.js';
+import { logged } from './event-points.js';
+import { events } from '../../trace/events.js';
 
 export async function openQcow2(node: BlockNode, options: Qcow2OpenOptions = {}): Promise<Qcow2Driver> {
   const file = new BlockChild('file', 'file', node);
@@ -212,6 +214,10 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   #execute(request: BlockRequest): Promise<void> {
+    return events.log === null ? this.#carryOut(request) : logged(request, () => this.#carryOut(request));
+  }
+
+  #carryOut(request: BlockRequest): Promise<void> {
     const { offset, bytes } = request;
     const onlyUnallocated = (request.flags & RequestFlag.IF_UNALLOCATED) !== 0;
     switch (request.op) {
@@ -376,7 +382,7 @@ export class Qcow2Driver implements BlockDriver {
     const { FUA, IF_UNALLOCATED } = RequestFlag;
     const writing = (flags & IF_UNALLOCATED) === 0 && this.image.isSettled ? this.#io.writeInPlace(offset, buffer!, FUA) : null;
     if (writing === null) {
-      await this.#execute(makePart(request, op, offset, bytes, buffer, flags - FUA, ioClass));
+      await this.#carryOut(makePart(request, op, offset, bytes, buffer, flags - FUA, ioClass));
       return this.#flush();
     }
     try {

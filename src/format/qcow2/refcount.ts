@@ -15,6 +15,7 @@ import type { HeaderStore } from './header.js';
 import { ENTRY_BYTES, MAX_REFCOUNT_TABLE_BYTES, SECTOR, type Geometry } from './layout.js';
 import { refcountCodec, type RefcountCodec } from './refcount-codec.js';
 import { TableCache, type CachedTable } from './table-cache.js';
+import { events } from '../../trace/events.js';
 
 const MAX_HOST_OFFSET = Math.min(2 ** 56, MAX_OFFSET);
 
@@ -99,6 +100,7 @@ export class Refcounts {
 
   /** Allocates `count` contiguous clusters (refcount 1); returns the host offset of the first. */
   async allocate(count: number): Promise<number> {
+    events.log?.emit('qcow2_cluster_alloc_phys', this.#file.holder?.id);
     const { clusterSize, refcountBlockEntries } = this.#geometry;
     this.#file.debugEvent('cluster_alloc');
     let blocks = 0; // clusters needed for refcount blocks that do not exist yet, placed just below the run

@@ -20,6 +20,7 @@ import { Mapping } from './mapping.js';
 import { encodeSnapshotTable, snapshotTableBytes, type SnapshotEntry } from './snapshot-table.js';
 import { copyTree, readL2Table, releaseTree, Reservation } from './tree.js';
 import type { PendingVmState } from './vmstate-area.js';
+import { events } from '../../trace/events.js';
 
 const MAX_NAME_BYTES = 255; // QEMU's QEMUSnapshotInfo holds 255 bytes and a NUL
 
@@ -55,6 +56,7 @@ export class Snapshots implements SnapshotTable {
 
   async create(snapshot: CreateSnapshot): Promise<SnapshotInfo> {
     const created = await this.#image.exclusive(() => this.#create(snapshot));
+    events.log?.emit('qcow2_snapshot_create_finish', this.#image, created.id);
     // A state that this snapshot does not carry must not wait for the next one
     if (snapshot.vmStateSize === 0) await this.#vmState?.discard();
     return created;

@@ -4,8 +4,9 @@
  */
 import { viewOf } from '../../base/bytes.js';
 import type { BlockChild } from '../../block/child.js';
-import { because } from '../../block/request.js';
+import { acting, because } from '../../block/request.js';
 import { TaskPool } from '../../base/task-pool.js';
+import { events, type EventLog } from '../../trace/events.js';
 
 export interface CachedTable {
   readonly offset: number;
@@ -90,6 +91,7 @@ export class TableCache {
   /** For readers: the table's content now; it may not stay in the cache (see `isNewest`). */
   async load(offset: number): Promise<CachedTable> {
     const cached = this.peek(offset);
+    if (events.log !== null) this.#tell(events.log, offset, cached === undefined);
     if (cached !== undefined) return cached;
     const started = this.#loading.get(offset);
     if (started !== undefined) return started;
@@ -104,6 +106,7 @@ export class TableCache {
   async loadForEdit(offset: number): Promise<CachedTable> {
     for (;;) {
       const cached = this.peek(offset);
+      if (cached !== undefined && events.log !== null) this.#tell(events.log, offset, false);
       if (cached !== undefined) return cached;
       if (!this.hasRoom) await this.makeClean();
       const table = await this.load(offset);
@@ -135,6 +138,7 @@ export class TableCache {
 
   /** Writes all dirty tables, in file order. A failed table stays dirty. */
   async writeBack(): Promise<void> {
+    events.log?.emit('qcow2_cache_flush', acting()?.id, this.#cause === 'l2');
     if (this.#dirtyCount === 0) return;
     const dirty = [...this.#tables.values()].filter((table) => table.dirty).sort((a, b) => a.offset - b.offset);
     const pool = new TaskPool(WRITE_BACK_DEPTH);
@@ -160,10 +164,24 @@ export class TableCache {
 
   async #writeTable(table: CachedTable): Promise<void> {
     this.beforeWrite(table.offset, this.tableBytes);
+    events.log?.emit('qcow2_cache_entry_flush', acting()?.id, this.#cause === 'l2', this.#indexOf(table.offset));
     this.#file.debugEvent(this.#cause === 'l2' ? 'l2_update' : 'refblock_update_part');
     await because(this.#cause, () => this.#file.write(table.offset, table.bytes, 0, 'metadata'));
     table.dirty = false;
     this.#dirtyCount--;
+  }
+
+  #tell(log: EventLog, offset: number, fromDisk: boolean): void {
+    const isL2 = this.#cause === 'l2';
+    const co = (acting() ?? this.#file.holder)?.id;
+    log.emit('qcow2_cache_get', co, isL2, offset, fromDisk);
+    if (fromDisk) log.emit('qcow2_cache_get_read', co, isL2, this.#tables.size);
+    log.emit('qcow2_cache_get_done', co, isL2, fromDisk ? this.#tables.size : this.#indexOf(offset));
+  }
+
+  /** Which of the tables in memory it is. */
+  #indexOf(offset: number): number {
+    return [...this.#tables.keys()].indexOf(offset);
   }
 
   async #read(offset: number, end: () => boolean): Promise<CachedTable> {

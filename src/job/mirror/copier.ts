@@ -9,6 +9,7 @@ import type { RangeHold } from '../../base/range-lock.js';
 import { RequestFlag } from '../../block/request.js';
 import { Courtesy } from './courtesy.js';
 import type { MirrorState } from './state.js';
+import { events } from '../../trace/events.js';
 
 export interface CopierOptions {
   /** Memory for what is in flight. A multiple of the granularity. */
@@ -107,7 +108,10 @@ export class Copier {
     const { bitmap, claims, granularity, length } = this.#state;
     this.#courtesy.look(this.#nowMs, this.#state.written, this.#inFlight > 0);
     let offset = bitmap.nextDirty(this.#cursor);
-    if (offset >= length) offset = bitmap.nextDirty(0);
+    if (offset >= length) {
+      offset = bitmap.nextDirty(0);
+      events.log?.emit('mirror_restart_iter', this.#state, bitmap.count);
+    }
     if (offset >= length) return;
     const hold = claims.tryAcquire(offset, offset + granularity) ?? await claims.acquire(offset, offset + granularity);
     if (!bitmap.get(offset)) return claims.release(hold); // whoever had it has copied it
@@ -183,9 +187,11 @@ export class Copier {
     const buffered = zero ? 0 : bytes;
     this.#inFlight++;
     this.#bufferedBytes += buffered;
+    events.log?.emit('mirror_one_iteration', state, offset, bytes);
     const copied = zero ? await this.#zero(offset, bytes) : await this.#copy(offset, bytes);
     this.#inFlight--;
     this.#bufferedBytes -= buffered;
+    events.log?.emit('mirror_iteration_done', state, offset, bytes, copied ? 0 : -1);
     state.backgroundBytes -= bytes;
     if (copied) state.finished(bytes, zero && this.#options.cheapZeroes);
     state.claims.release(hold);

@@ -6,6 +6,7 @@ import type { Copier } from './copier.js';
 import type { MirrorState } from './state.js';
 import { isRefusedForNow } from './target.js';
 import type { MirrorVerifier } from './verify.js';
+import { events } from '../../trace/events.js';
 
 /** How long a mirror that has nothing to do looks away, as in QEMU. */
 const IDLE_MS = 100;
@@ -125,6 +126,7 @@ export class MirrorEngine {
     if (state.bitmap.count > 0) return false;
     if (state.copyMode === 'write-blocking') state.activelySynced = true;
     if (!this.#mustEnd(context)) {
+      events.log?.emit('mirror_before_sleep', this.state, this.state.bitmap.count, true, IDLE_MS * 1e6);
       await context.sleep(IDLE_MS);
       return false;
     }
@@ -158,6 +160,7 @@ export class MirrorEngine {
 
   /** What is left to be compared is compared while users wait, and the source itself can still be read. */
   async #drain(): Promise<() => void> {
+    events.log?.emit('mirror_before_drain', this.state, this.state.bitmap.count);
     const [entrance, ...others] = this.#options.drained;
     const letGo = await drainAll([entrance!]);
     if (this.state.bitmap.count === 0) await this.#verify(async (verifier) => verifier.rest().then(() => true));
@@ -170,6 +173,7 @@ export class MirrorEngine {
 
   async #flush(context: JobContext): Promise<boolean> {
     try {
+      events.log?.emit('mirror_before_flush', this.state);
       await this.state.parts.target.flush();
       this.#options.onFlushed();
       return true;

@@ -1,0 +1,20 @@
+/** Trace events of guests' requests, for the driver. */
+import { actFor, type BlockRequest } from '../../block/request.js';
+import { errnoOf } from '../../base/errors.js';
+import { events } from '../../trace/events.js';
+
+/** What it makes of the request is told as the request's. */
+export async function logged(request: BlockRequest, work: () => Promise<void>): Promise<void> {
+  const { op, id, offset, bytes } = request;
+  if (op === 'write') events.log?.emit('qcow2_writev_start_req', id, offset, bytes);
+  else if (op === 'write-zeroes') events.log?.emit('qcow2_pwrite_zeroes_start_req', id, offset, bytes);
+  let result = '0';
+  try {
+    await actFor(request, work);
+  } catch (error) {
+    result = `-${errnoOf(error) ?? 'EIO'}`;
+    throw error;
+  } finally {
+    if (op === 'write') events.log?.emit('qcow2_writev_done_req', id, result);
+  }
+}
