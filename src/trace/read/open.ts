@@ -89,7 +89,7 @@ function merged(name: string, sources: readonly ByteSource[], { clock }: OpenTra
   const capacity = Math.max(MIN_RECORDS, Math.min(MAX_RECORDS, Math.floor(TOTAL_RECORDS / sources.length)));
   const bufferBytes = Math.min(MAX_BUFFER_BYTES, Math.floor(TOTAL_BUFFER_BYTES / sources.length));
   const streams = sources.map((source) => (
-    new OrderedStream(new Intake(source, new RecordDecoder(bufferBytes, base, names, findings), clock), { capacity, hold: Math.min(HOLD, capacity / 4) })));
+    new OrderedStream(new Intake(source, new RecordDecoder(bufferBytes, base, names, findings), clock), { capacity, hold: Math.min(HOLD, Math.floor(capacity / 4)) })));
   const total = sources.reduce<number | null>((sum, { size }) => (sum === null || size === null ? null : sum + size), 0);
   return new MergedTrace({ name, streams, base, findings, processes: names, total, capacity });
 }
