@@ -25,4 +25,9 @@ export const CACHE = {
 /** Of every command that does I/O itself. */
 export const TRACING = {
   trace: { type: 'string', value: 'FILE', help: 'record all I/O of the command into FILE.blktrace.0, for quiesce trace, blkparse, btt, iowatcher and fio' },
+  'trace-events': {
+    type: 'string', array: true, repeated: true, value: 'PATTERNS',
+    help: "log QEMU's trace events of these names, like 'qcow2_*,mirror_*', to standard error; 'help' lists them",
+  },
+  'trace-log': { type: 'string', value: 'LOG', help: 'with --trace-events: the file to log them to' },
 } as const;

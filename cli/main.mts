@@ -11,7 +11,7 @@ import { interpret, scan } from './options.mjs';
 import { createOutput } from './output.mjs';
 import { createProgress, type Progress } from './progress.mjs';
 import { didYouMean } from './suggest.mjs';
-import { beginTracing } from './tracing.mjs';
+import { beginTracing, listEvents } from './tracing.mjs';
 
 interface Found {
   readonly path: string;
@@ -97,6 +97,11 @@ async function runInterruptible(path: string, command: Command, args: Readonly<R
     hint: (message) => { if (process.stderr.isTTY) process.stderr.write(`${message}\n`); },
     progress: async () => bars = await (progress ??= createProgress()),
   };
+  const listed = listEvents(args);
+  if (listed !== null) {
+    out.line(listed);
+    return 0;
+  }
   // an argument may be called so too, and then it is a trace to be read
   const tracing = Object.hasOwn(command.spec.options, 'trace') ? beginTracing(args, path, context.warn) : null;
   try {

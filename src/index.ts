@@ -132,6 +132,7 @@ export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';
 export type { TraceSink } from './trace/sink.js';
 export type { IoTable, TracedIo } from './trace/traced-io.js';
 export { traceNewNodes } from './block/node-trace.js';
+export { EventLog, events, matchingEvents } from './trace/events.js';
 export { TraceRecorder, type TraceRecorderOptions, type TraceSummary } from './trace/recorder.js';
 export { loadLiveTrace } from './viewer/load-live.js';
 export { loadTrace, type LoadedTrace, type LoadTraceOptions } from './viewer/load.js';

@@ -138,7 +138,7 @@ export class BlockNode extends IoVerbs {
     this.bitmaps = this.driver.bitmapStore?.bitmaps ?? new DirtyBitmaps();
     for (const bitmap of this.driver.shownBitmaps ?? []) this.bitmaps.anonymous.add(bitmap);
     this.bitmaps.listenTo(this.writeObservers);
-    events.log?.emit('bdrv_open_common', this, this.name, Number(!this.readOnly) * 2, this.driver.formatName);
+    if (options.trace !== null) events.log?.emit('bdrv_open_common', this, this.name, Number(!this.readOnly) * 2, this.driver.formatName);
   }
 
   /** After the driver's limits may have changed. On a drained node. */

@@ -43,7 +43,7 @@ export class EventLog {
     if (form === '%p') return typeof value === 'object' && value !== null ? `0x${this.#numberOf(value).toString(16)}` : `0x${Number(value ?? 0).toString(16)}`;
     if (form === '%x') return `0x${Number(value).toString(16)}`;
     if (form === '%b') return value === true ? '1' : '0';
-    return String(value);
+    return typeof value === 'object' ? '' : String(value);
   }
 
   #numberOf(thing: object): number {

@@ -57,6 +57,7 @@ export class MirrorEngine {
   /** Resolves when all is copied; the source is then drained, until `letGo`. */
   async run(context: JobContext): Promise<void> {
     const { state } = this;
+    events.log?.emit('mirror_start', state.parts.source.node, state, this);
     state.onProgress = (done, total) => context.progress(done, total);
     try {
       if (state.length > 0) {

@@ -31,7 +31,6 @@ import { MirrorState, type CopyMode } from './state.js';
 import { MirrorTarget } from './target.js';
 import { MirrorVerifier } from './verify.js';
 import { WantedBitmap } from './wanted-bitmap.js';
-import { events } from '../../trace/events.js';
 
 export interface MirrorOptions {
   readonly jobId: string;
@@ -246,7 +245,6 @@ class MirrorRun implements Mirror, JobWork {
       bitmap: new DirtyBitmap({ name: '', granularity, size: source.length() }),
       onSourceError: this.#options.onSourceError ?? 'report', onTargetError: this.#options.onTargetError ?? 'report',
     });
-    events.log?.emit('mirror_start', source, this.#state, this);
     this.#active = new ActiveWrites(this.#state);
     const copier = new Copier(this.#state, {
       bufferBytes: alignUp(this.#options.bufSize || DEFAULT_BUF_SIZE, granularity), operations: this.#options.operations ?? DEFAULT_OPERATIONS,
