@@ -18,7 +18,7 @@ import { parseArgs } from 'node:util';
 import { createImage, parseSize, type CacheModeName } from '../src/index.js';
 import { repository, runOk } from '../test/support/run.js';
 import { ENGINE_FLAG, engineMain, timedEngine } from './lib/engine.js';
-import { timedNaive } from './lib/naive.js';
+import { timedNaive } from '../test/support/naive-state.js';
 import { dropCache, timedCli, timedFio } from './lib/peers.js';
 import { makeStream, RamMachine } from './lib/ram-machine.js';
 import { met, Series, type Target } from './lib/series.js';
