@@ -10,6 +10,9 @@ export const NO_TIME = -1;
  */
 export const UNKNOWN_TIME = -2;
 
+/** Requests that are under way; of more the oldest are forgotten. */
+const MAX_TRACKS = 0x10_0000;
+
 interface Track {
   readonly pid: number;
   allocated: number;
@@ -78,6 +81,10 @@ export class Tracker {
   #findOrAdd(tracks: Map<number, Track>, pid: number, sector: number): Track {
     const known = tracks.get(sector);
     if (known !== undefined) return known;
+    if (tracks.size >= MAX_TRACKS) for (const oldest of tracks.keys()) {
+      tracks.delete(oldest);
+      break;
+    }
     this.#names.findOrAdd(pid);
     const track = { pid, allocated: NaN, inserted: NaN, issued: NaN };
     tracks.set(sector, track);

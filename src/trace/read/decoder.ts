@@ -16,6 +16,8 @@ const LONGEST_RECORD = HEADER_BYTES[8] + 0xffff;
 export const MIN_BUFFER_BYTES = 2 * (LONGEST_RECORD + 4);
 /** A payload full of false magics takes no longer than this. */
 const MAX_CANDIDATES = 64;
+/** Names of processes; a trace that makes up more is not remembered. */
+const MAX_NAMES = 0x4_0000;
 /** The three bytes of a magic that no version changes, and how far into a record they are. */
 const MARK = { little: { bytes: Buffer.from('tae'), at: 1 }, big: { bytes: Buffer.from('eat'), at: 0 } } as const;
 
@@ -46,6 +48,9 @@ export class RecordDecoder {
   /** 0: lost, or not begun. */
   #header: Header | 0 = 0;
   #inSkip = false;
+  /** From where a magic was searched, and where it is, -1 for nowhere. */
+  readonly #knownLittle = { from: Infinity, found: -1 };
+  readonly #knownBig = { from: Infinity, found: -1 };
 
   constructor(bufferBytes: number, base: TimeBase, names: Map<number, string>, findings: ReadFindings) {
     this.#buffer = Buffer.alloc(Math.max(bufferBytes, MIN_BUFFER_BYTES));
@@ -65,6 +70,7 @@ export class RecordDecoder {
 
   /** So many bytes were put there. */
   filled(bytes: number): void {
+    this.#knownLittle.from = this.#knownBig.from = Infinity;
     this.#end += bytes;
   }
 
@@ -76,32 +82,37 @@ export class RecordDecoder {
     while (!into.full) {
       if (this.#header === 0 && !this.#search(atEnd)) break;
       const header = this.#header as Header;
-      const fit = this.#isMagic(this.#at) ? this.#fit(this.#at, header, atEnd, hasty) : this.#end - this.#at >= 4 || atEnd ? 'no' : 'later';
+      const fit = this.#fitHere(header, atEnd, hasty);
       if (fit === 'later') break;
-      if (fit === 'no' && !this.#isWhole(header, atEnd)) {
-        this.#header = 0;
-        continue;
-      }
-      this.#take(into, header);
+      if (this.#base.high === null && fit !== 'no' && !this.#setBase(header, atEnd || hasty)) break;
+      if (fit !== 'no') this.#take(into, header);
       // the record is whole, and what is behind it is not one
-      if (fit === 'no') this.#header = 0;
+      if (fit !== 'yes') this.#header = 0;
     }
     return into.full;
   }
 
+  /** `alone`: whole, though no record is behind it. */
+  #fitHere(header: Header, atEnd: boolean, hasty: boolean): Fit | 'alone' {
+    if (!this.#isMagic(this.#at)) return this.#end - this.#at >= 4 || atEnd ? 'no' : 'later';
+    const fit = this.#fit(this.#at, header, atEnd, hasty);
+    return fit === 'no' ? this.#fitAlone(header, atEnd) : fit;
+  }
+
   /** A record whose successor is missing: itself fine, or is its length a lie that hides others? */
-  #isWhole(header: Header, atEnd: boolean): boolean {
+  #fitAlone(header: Header, atEnd: boolean): Fit | 'alone' {
     const at = this.#at;
-    if (!this.#isMagic(at) || this.#end - at < header) return false;
+    if (this.#end - at < header) return 'no';
     const next = at + header + this.#pduLength(at, header);
     let candidate = at + header;
     for (let tries = 0; tries < MAX_CANDIDATES; tries++) {
       candidate = this.#nextMagic(candidate);
       if (candidate < 0 || candidate >= next) break;
-      if (this.#fit(candidate, header, atEnd, false) === 'yes') return false;
+      const fit = this.#fit(candidate, header, atEnd, false);
+      if (fit !== 'no') return fit === 'yes' ? 'no' : 'later';
       candidate++;
     }
-    return next <= this.#end;
+    return next <= this.#end ? 'alone' : 'no';
   }
 
   /** Goes on to the next place where a record fits. */
@@ -113,17 +124,16 @@ export class RecordDecoder {
         return false;
       }
       this.#skip(candidate - this.#at);
-      const version = this.#versionAt(candidate);
-      const likely = version === 8 ? HEADER_BYTES[8] : HEADER_BYTES[7];
-      const other = version === 8 ? HEADER_BYTES[7] : HEADER_BYTES[8];
-      const fits = this.#fit(candidate, likely, atEnd, false);
-      const otherFits = fits === 'yes' ? 'no' : this.#fit(candidate, other, atEnd, false);
-      if (fits === 'yes' || otherFits === 'yes') {
-        this.#header = fits === 'yes' ? likely : other;
+      const isNew = this.#versionAt(candidate) === 8;
+      const likely = HEADER_BYTES[isNew ? 8 : 7];
+      for (const header of [likely, HEADER_BYTES[isNew ? 7 : 8]]) {
+        const fit = this.#fit(candidate, header, atEnd, false);
+        if (fit === 'later') return false;
+        if (fit === 'no') continue;
+        this.#header = header;
         this.#inSkip = false;
         return true;
       }
-      if (fits === 'later' || otherFits === 'later') return false;
       // the only record that there is has nothing behind it that could prove it
       if (atEnd && !this.found && this.#end - candidate >= likely && this.#end - candidate - likely >= this.#pduLength(candidate, likely)) {
         this.#header = likely;
@@ -148,11 +158,15 @@ export class RecordDecoder {
   }
 
   #nextMagic(from: number): number {
+    const known = this.#little ? this.#knownLittle : this.#knownBig;
+    // what was looked through once is not looked through again until there are more bytes
+    if (from >= known.from && (known.found < 0 || from <= known.found)) return known.found;
     const { bytes, at } = this.#little ? MARK.little : MARK.big;
+    known.from = from;
     for (let search = from + at; ;) {
       const found = this.#buffer.indexOf(bytes, search);
-      if (found < 0 || found - at + 4 > this.#end) return -1;
-      if (this.#isMagic(found - at)) return found - at;
+      if (found < 0 || found - at + 4 > this.#end) return known.found = -1;
+      if (this.#isMagic(found - at)) return known.found = found - at;
       search = found + 1;
     }
   }
@@ -215,25 +229,31 @@ export class RecordDecoder {
     this.#at = end;
     this.found = true;
     this.#inSkip = false;
-    this.#base.high ??= this.#firstHigh(at, header);
-    into.time[index] = (high - this.#base.high) * TWO_32 + low;
+    into.time[index] = (high - this.#base.high!) * TWO_32 + low;
     if ((category & Category.NOTIFY) !== 0) this.#notify(into, index, high, low);
   }
 
-  /** Of the time of the first event at or behind `at`; of what is there where none is in sight. */
-  #firstHigh(at: number, header: Header): number {
+  /** Finds the first event, here or behind notifications; false where it may be in bytes that are to come. */
+  #setBase(header: Header, now: boolean): boolean {
     const high = (record: number): number => this.#view.getUint32(record + (this.#little ? 12 : 8), this.#little);
-    for (let record = at; record + header <= this.#end && this.#isMagic(record); record += header + this.#pduLength(record, header)) {
+    let record = this.#at;
+    while (record + header <= this.#end && this.#isMagic(record)) {
       const action = this.#view.getUint32(record + (header === HEADER_BYTES[7] ? 28 : this.#little ? 32 : 36), this.#little);
-      if ((action >>> 16 & Category.NOTIFY) === 0 || (action & 0xff) === Notify.MESSAGE) return high(record);
+      if ((action >>> 16 & Category.NOTIFY) === 0 || (action & 0xff) === Notify.MESSAGE) {
+        this.#base.high = high(record);
+        return true;
+      }
+      record += header + this.#pduLength(record, header);
     }
-    return high(at);
+    const mayCome = !now && record + LONGEST_RECORD < this.#buffer.length;
+    if (!mayCome) this.#base.high = high(this.#at);
+    return !mayCome;
   }
 
   #notify(into: Columns, index: number, high: number, low: number): void {
     const from = into.pduOffset[index]!;
     const length = into.pduLength[index]!;
-    if (into.action[index] === Notify.PROCESS) {
+    if (into.action[index] === Notify.PROCESS && this.#names.size < MAX_NAMES) {
       const name = Buffer.from(into.payloads.buffer, from, length);
       const end = name.indexOf(0);
       this.#names.set(into.pid[index]!, name.toString('utf8', 0, end < 0 ? length : end));

@@ -52,18 +52,13 @@ export class OrderedStream {
     return this.#intake.close();
   }
 
-  /** Records without a moment of their own keep their place: not before the event before them, nor after the one behind (`blkparse -d` leaves their times as they were). */
+  /** Records without a moment of their own get that of the event before them (`blkparse -d` leaves their times as they were). */
   #place(): void {
     const { time, count } = this.#filling;
-    let pending = this.#checked;
-    for (let index = pending; index < count; index++) {
-      if (this.#filling.isTimeless(index)) continue;
-      const at = time[index]!;
-      for (; pending < index; pending++) time[pending] = Math.min(Math.max(time[pending]!, this.#lastTime), at);
-      pending = index + 1;
-      this.#lastTime = at;
+    for (let index = this.#checked; index < count; index++) {
+      if (this.#filling.isTimeless(index)) time[index] = this.#lastTime;
+      else this.#lastTime = time[index]!;
     }
-    time.fill(this.#lastTime, pending, count);
   }
 
   #check(): void {
