@@ -40,6 +40,7 @@ export const SEEK_MIDDLE = 40;
 export const SEEK_BUCKETS = 2 * SEEK_MIDDLE + 1;
 export function seekBucket(sectors: number): number {
   if (sectors === 0) return SEEK_MIDDLE;
-  const power = Math.min(Math.floor(Math.log2(Math.abs(sectors))) + 1, SEEK_MIDDLE);
+  const far = Math.abs(sectors);
+  const power = far < 0x8000_0000 ? 32 - Math.clz32(far) : Math.min(Math.floor(Math.log2(far)) + 1, SEEK_MIDDLE);
   return sectors > 0 ? SEEK_MIDDLE + power : SEEK_MIDDLE - power;
 }

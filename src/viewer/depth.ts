@@ -19,70 +19,104 @@ export interface Depth {
 /** Steps are told one by one up to this many for each column. */
 const STEPS_PER_COLUMN = 4;
 
-export function binDepth(index: IoIndex, query: BinQuery): Depth {
-  const pass = compileFilter(index, query.filter);
-  const { time, change, count } = stepsOf(index, pass, query);
-  const { columns, from, to } = query;
-  const width = (to - from) / columns;
-  const bins = { min: new Uint32Array(columns), max: new Uint32Array(columns), mean: new Float64Array(columns) };
-  const depths = new Uint32Array(count + 1);
-  let depth = depthBefore(index, pass, from);
-  depths[0] = depth;
-  let [next, since, peak, total] = [0, from, depth, 0];
-  for (let column = 0; column < columns; column++) {
-    const edge = column === columns - 1 ? to : from + (column + 1) * width;
-    // a step exactly at the edge leaves nothing of the former depth in the column
-    let least = next < count && time[next]! <= since ? 0xffff_ffff : depth;
-    let most = least === depth ? depth : 0;
-    let area = 0;
-    for (; next < count && time[next]! < edge; next++) {
-      area += depth * (time[next]! - since);
-      since = time[next]!;
-      // a recording that lost records may complete what never began
-      depth = Math.max(0, depth + change[next]!);
-      depths[next + 1] = depth;
-      if (depth < least) least = depth;
-      if (depth > most) most = depth;
-    }
-    area += depth * (edge - since);
-    since = edge;
-    bins.min[column] = least;
-    bins.max[column] = most;
-    bins.mean[column] = area / width;
-    peak = Math.max(peak, most);
-    total += area;
-  }
-  const few = count <= STEPS_PER_COLUMN * columns;
-  return { ...bins, peak, average: total / (to - from), steps: few ? { time: Float64Array.of(from, ...time.subarray(0, count)), depth: depths } : null };
-}
-
-/** The steps in the window, in order; those at one time are one, so one request right after another is a depth of 1. */
-function stepsOf({ begins, ends }: IoIndex, pass: Uint8Array, { from, to }: BinQuery): { time: Float64Array; change: Int32Array; count: number } {
-  let up = firstAtOrAfter(begins.times, begins.times.length, from);
-  let down = firstAtOrAfter(ends.times, ends.times.length, from);
-  const lastUp = firstAtOrAfter(begins.times, begins.times.length, to);
-  const lastDown = firstAtOrAfter(ends.times, ends.times.length, to);
-  const time = new Float64Array(lastUp - up + lastDown - down);
-  const change = new Int32Array(time.length);
-  let count = 0;
+export function binDepth({ groups, devices, processes, begins, ends }: IoIndex, query: BinQuery): Depth {
+  const pass = compileFilter({ groups, devices, processes }, query.filter);
+  const { from, to } = query;
+  const [upTimes, upGroups, downTimes, downGroups] = [begins.times, begins.groups, ends.times, ends.groups];
+  const lastUp = firstAtOrAfter(upTimes, upTimes.length, to);
+  const lastDown = firstAtOrAfter(downTimes, downTimes.length, to);
+  let up = firstAtOrAfter(upTimes, upTimes.length, from);
+  let down = firstAtOrAfter(downTimes, downTimes.length, from);
+  const bins = new DepthBins(query, Math.max(0, counted(upGroups, up, pass) - counted(downGroups, down, pass)));
   while (up < lastUp || down < lastDown) {
-    const upAt = up < lastUp ? begins.times[up]! : Infinity;
-    const downAt = down < lastDown ? ends.times[down]! : Infinity;
-    const goesDown = downAt < upAt;
-    const group = goesDown ? ends.groups[down++]! : begins.groups[up++]!;
-    if (pass[group] === 0) continue;
-    const at = goesDown ? downAt : upAt;
-    if (count === 0 || time[count - 1] !== at) time[count++] = at;
-    change[count - 1] = change[count - 1]! + (goesDown ? -1 : 1);
+    const upAt = up < lastUp ? upTimes[up]! : Infinity;
+    const downAt = down < lastDown ? downTimes[down]! : Infinity;
+    const at = upAt <= downAt ? upAt : downAt;
+    // steps at one time are one, so one request right after another is a depth of 1
+    let change = 0;
+    for (; up < lastUp && upTimes[up] === at; up++) change += pass[upGroups[up]!]!;
+    for (; down < lastDown && downTimes[down] === at; down++) change -= pass[downGroups[down]!]!;
+    if (change !== 0) bins.step(at, change);
   }
-  return { time, change, count };
+  return bins.finish();
 }
 
-function depthBefore({ table, begins }: IoIndex, pass: Uint8Array, time: number): number {
-  const until = firstAtOrAfter(begins.times, begins.times.length, time);
-  let depth = 0;
-  for (let place = 0; place < until; place++) {
-    if (pass[begins.groups[place]!] === 1 && !(table.completed[begins.rows[place]!]! < time)) depth++;
+function counted(groups: Uint32Array, until: number, pass: Uint8Array): number {
+  let count = 0;
+  for (let place = 0; place < until; place++) count += pass[groups[place]!]!;
+  return count;
+}
+
+class DepthBins {
+  private readonly least: Uint32Array;
+  private readonly most: Uint32Array;
+  private readonly area: Float64Array;
+  private readonly width: number;
+  private readonly stepTimes: Float64Array;
+  private readonly stepDepths: Uint32Array;
+  private steps = 1;
+  private column = 0;
+  private columnStart: number;
+  private since: number;
+
+  constructor(private readonly query: BinQuery, private depth: number) {
+    const { columns, from, to } = query;
+    this.least = new Uint32Array(columns);
+    this.most = new Uint32Array(columns);
+    this.area = new Float64Array(columns);
+    this.width = (to - from) / columns;
+    this.stepTimes = new Float64Array(STEPS_PER_COLUMN * columns + 1).fill(from, 0, 1);
+    this.stepDepths = new Uint32Array(STEPS_PER_COLUMN * columns + 1).fill(depth, 0, 1);
+    this.columnStart = from;
+    this.since = from;
+    this.least[0] = this.most[0] = depth;
   }
-  return depth;
+
+  step(at: number, change: number): void {
+    this.advance(at);
+    // a recording that lost records may complete what never began
+    const depth = Math.max(0, this.depth + change);
+    this.depth = depth;
+    // a step exactly at the edge leaves nothing of the former depth in the column
+    const fresh = at === this.columnStart;
+    if (fresh || depth < this.least[this.column]!) this.least[this.column] = depth;
+    if (fresh || depth > this.most[this.column]!) this.most[this.column] = depth;
+    if (this.steps < this.stepTimes.length) {
+      this.stepTimes[this.steps] = at;
+      this.stepDepths[this.steps] = depth;
+    }
+    this.steps++;
+  }
+
+  finish(): Depth {
+    const { from, to } = this.query;
+    this.advance(to);
+    const { steps, width } = this;
+    let peak = 0;
+    let total = 0;
+    for (let column = 0; column < this.area.length; column++) {
+      peak = Math.max(peak, this.most[column]!);
+      total += this.area[column]!;
+    }
+    const few = steps <= this.stepTimes.length;
+    return {
+      min: this.least, max: this.most, mean: this.area.map((area) => area / width), peak, average: total / (to - from),
+      steps: few ? { time: this.stepTimes.slice(0, steps), depth: this.stepDepths.slice(0, steps) } : null,
+    };
+  }
+
+  private advance(at: number): void {
+    const { columns, from } = this.query;
+    while (this.column < columns - 1) {
+      const edge = from + (this.column + 1) * this.width;
+      if (at < edge) break;
+      this.area[this.column] = this.area[this.column]! + this.depth * (edge - this.since);
+      this.since = edge;
+      this.columnStart = edge;
+      this.column++;
+      this.least[this.column] = this.most[this.column] = this.depth;
+    }
+    this.area[this.column] = this.area[this.column]! + this.depth * (at - this.since);
+    this.since = at;
+  }
 }

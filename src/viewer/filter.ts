@@ -10,7 +10,7 @@ export interface Filter {
 }
 
 /** 1 for each group of the index whose requests count. */
-export function compileFilter({ groups, devices, processes }: IoIndex, { ops, pids, devices: layers }: Filter): Uint8Array {
+export function compileFilter({ groups, devices, processes }: Pick<IoIndex, 'groups' | 'devices' | 'processes'>, { ops, pids, devices: layers }: Filter): Uint8Array {
   const allows = <T>(chosen: readonly T[] | undefined, all: readonly T[]): ((place: number) => boolean) => {
     if (chosen === undefined) return () => true;
     const set = new Set(chosen);

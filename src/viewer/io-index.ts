@@ -1,6 +1,6 @@
 import { majorOf, minorOf, SECTOR_BYTES } from '../trace/record.js';
 import type { IoTable } from '../trace/traced-io.js';
-import { latencyBucket, NO_LATENCY } from './buckets.js';
+import { latencyBucket } from './buckets.js';
 import { OPS, opOf } from './operations.js';
 import { orderByTime } from './order.js';
 
@@ -34,6 +34,14 @@ export interface Moments {
   readonly groups: Uint32Array;
 }
 
+/** What was completed. */
+export interface Endings extends Moments {
+  readonly bytes: Uint32Array;
+  /** Buckets of Q to C and of D to C, NO_LATENCY where not known. */
+  readonly q2c: Uint16Array;
+  readonly d2c: Uint16Array;
+}
+
 /** Columns beside those of the table, made once, so that a redraw is no more than a few passes over a window. */
 export interface IoIndex {
   readonly table: IoTable;
@@ -55,9 +63,7 @@ export interface IoIndex {
   readonly begun: Float64Array;
   /** Requests in order of `begun`, and these in order of `completed`. */
   readonly begins: Moments;
-  readonly ends: Moments;
-  /** Buckets, NO_LATENCY for merged requests, early errors and what never ended: Q to C, and D to C. */
-  readonly latency: { readonly q2c: Uint16Array; readonly d2c: Uint16Array };
+  readonly ends: Endings;
 }
 
 /** What comes after shares the last. */
@@ -72,25 +78,29 @@ export function indexTable(table: IoTable): IoIndex {
   const { devices, device } = devicesOf(table);
   const { processes, process } = processesOf(table);
   const begun = begins(table);
-  const completed = new Float64Array(count).fill(Number.NaN);
-  const q2c = new Uint16Array(count).fill(NO_LATENCY);
-  const d2c = new Uint16Array(count).fill(NO_LATENCY);
-  for (let row = 0; row < count; row++) {
-    if (Number.isNaN(begun[row]!)) continue;
-    completed[row] = table.completed[row]!;
-    q2c[row] = latencyBucket(table.completed[row]! - table.queued[row]!);
-    d2c[row] = latencyBucket(table.completed[row]! - begun[row]!);
-  }
   const { group, groups } = groupsOf(count, { op, device, process });
   return {
-    table, at, op, device, process, group, groups, devices, processes, begun,
-    begins: moments(begun, group), ends: moments(completed, group), latency: { q2c, d2c },
+    table, at, op, device, process, group, groups, devices, processes, begun, begins: moments(begun, begun, group), ends: endings(table, begun, group),
   };
 }
 
-function moments(times: Float64Array, group: Uint32Array): Moments {
-  const rows = orderByTime(times, times.length);
+/** Of the rows whose `begun` is known. */
+function moments(times: Float64Array, begun: Float64Array, group: Uint32Array): Moments {
+  const known = times === begun ? times : times.map((time, row) => (Number.isNaN(begun[row]!) ? Number.NaN : time));
+  const rows = orderByTime(known, begun.length);
   return { rows, times: gather(times, rows, new Float64Array(rows.length)), groups: gather(group, rows, new Uint32Array(rows.length)) };
+}
+
+function endings(table: IoTable, begun: Float64Array, group: Uint32Array): Endings {
+  const all = moments(table.completed.subarray(0, table.count), begun, group);
+  const q2c = new Uint16Array(all.rows.length);
+  const d2c = new Uint16Array(all.rows.length);
+  for (let place = 0; place < q2c.length; place++) {
+    const row = all.rows[place]!;
+    q2c[place] = latencyBucket(all.times[place]! - table.queued[row]!);
+    d2c[place] = latencyBucket(all.times[place]! - begun[row]!);
+  }
+  return { ...all, q2c, d2c, bytes: gather(table.bytes, all.rows, new Uint32Array(all.rows.length)) };
 }
 
 function gather<T extends Float64Array | Uint32Array>(column: T, rows: Uint32Array, to: T): T {

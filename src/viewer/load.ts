@@ -5,8 +5,12 @@ import type { PairingCounts } from '../trace/analysis/pairing-listener.js';
 import type { Finding } from '../trace/finding.js';
 import { openTrace } from '../trace/read/open.js';
 import type { ReadFindings } from '../trace/record.js';
-import type { LoadingState, OverviewFacts, ShownFinding } from './answers.js';
+import { viewOf, type LoadingState, type OverviewFacts, type ShownFinding } from './answers.js';
 import { TraceModel } from './model.js';
+
+/** Requests from which on a view takes noticeably long. */
+const MANY = 100_000;
+const WARM_VIEWS = 3;
 
 /** A trace ready to be asked. */
 export interface LoadedTrace extends OverviewFacts {
@@ -32,7 +36,17 @@ export async function loadTrace(name: string, { onProgress, signal }: LoadTraceO
       onProgress?.(total === null ? { done: records, total, unit: 'records' } : { done: bytes, total, unit: 'bytes' });
     },
   });
-  return { model: new TraceModel(table), name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: findings.map(shownFinding) };
+  const model = new TraceModel(table);
+  warm(model);
+  return { model, name: basename(name), records, remarks: [...readingRemarks(reader.findings), ...pairingRemarks(table.counts)], findings: findings.map(shownFinding) };
+}
+
+/** The first view is what people wait for: the functions that make it are compiled by then. */
+function warm(model: TraceModel): void {
+  if (model.table.count < MANY) return;
+  const { from, to } = model.span;
+  const query = { columns: 600, heatColumns: 300, rows: 120, sectors: null, colour: 'op', latency: 'q2c', filter: {} } as const;
+  for (let part = 0; part < WARM_VIEWS; part++) viewOf(model, { ...query, from: from + ((to - from) * part) / 16, to: from + ((to - from) * (part + 1)) / 16 });
 }
 
 export function shownFinding({ severity, title, sentence, cure, region, device, evidence }: Finding): ShownFinding {

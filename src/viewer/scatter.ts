@@ -3,7 +3,7 @@ import { compileFilter } from './filter.js';
 import type { IoIndex } from './io-index.js';
 import { DISCARD, FLUSH, OPS } from './operations.js';
 import { firstAtOrAfter } from './order.js';
-import { binOf, type BinQuery } from './window.js';
+import type { BinQuery } from './window.js';
 
 /** Colours are told apart by `colour`; discards and flushes are always marks of their own. */
 export type ColourBy = 'op' | 'process' | 'layer';
@@ -55,19 +55,23 @@ export function binScatter(index: IoIndex, query: ScatterQuery): ScatterBins {
   const flushes = new Uint32Array(columns);
   const last = firstAtOrAfter(index.at, index.table.count, query.to);
   const perSector = rows / Math.max(1, query.sectorTo - query.sectorFrom);
+  const { at, group, op: ops, table: { sector, bytes } } = index;
+  const { from, sectorFrom } = query;
+  const perNs = columns / (query.to - from);
   let matched = 0;
-  for (let row = firstAtOrAfter(index.at, index.table.count, query.from); row < last; row++) {
-    if (pass[index.group[row]!] === 0) continue;
+  for (let row = firstAtOrAfter(at, index.table.count, from); row < last; row++) {
+    if (pass[group[row]!] === 0) continue;
     matched++;
-    const x = binOf(index.at[row]!, query);
-    const op = index.op[row]!;
+    // rounding may reach the column after the last
+    const x = Math.min(columns - 1, Math.floor((at[row]! - from) * perNs));
+    const op = ops[row]!;
     if (op === FLUSH) {
       flushes[x]!++;
       continue;
     }
-    const sector = index.table.sector[row]!;
-    const low = Math.floor((sector - query.sectorFrom) * perSector);
-    const high = Math.ceil((sector - query.sectorFrom + index.table.bytes[row]! / SECTOR_BYTES) * perSector);
+    const begins = sector[row]! - sectorFrom;
+    const low = Math.floor(begins * perSector);
+    const high = Math.ceil((begins + bytes[row]! / SECTOR_BYTES) * perSector);
     if (high <= 0 || low >= rows) continue;
     const plane = planes[op === DISCARD ? names.length : Math.min(column[row]!, names.length - 1)]!;
     const top = Math.max(0, low);

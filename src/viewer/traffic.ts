@@ -3,7 +3,7 @@ import { compileFilter } from './filter.js';
 import type { IoIndex } from './io-index.js';
 import { OPS } from './operations.js';
 import { firstAtOrAfter } from './order.js';
-import { binOf, type BinQuery } from './window.js';
+import type { BinQuery } from './window.js';
 
 export type LatencyKind = 'q2c' | 'd2c';
 
@@ -41,24 +41,26 @@ export interface HeatMap {
 }
 
 export function binTraffic(index: IoIndex, query: TrafficQuery): Traffic {
-  const { table, ends, op } = index;
-  const { columns, heatColumns } = query;
+  const { times, groups, bytes: lengths, [query.latency]: latency } = index.ends;
+  const { columns, heatColumns, from } = query;
   const pass = compileFilter(index, query.filter);
-  const latency = index.latency[query.latency];
+  const ops = Uint8Array.from(index.groups, ({ op }) => op);
   const ios = new Uint32Array(OPS.length * columns);
   const bytes = new Float64Array(OPS.length * columns);
   const fine = new Uint32Array(heatColumns * LATENCY_BUCKETS);
-  const heatQuery = { ...query, columns: heatColumns };
-  const last = firstAtOrAfter(ends.times, ends.times.length, query.to);
-  for (let place = firstAtOrAfter(ends.times, ends.times.length, query.from); place < last; place++) {
-    if (pass[ends.groups[place]!] === 0) continue;
-    const row = ends.rows[place]!;
-    const time = ends.times[place]!;
-    const cell = op[row]! * columns + binOf(time, query);
+  const perNs = columns / (query.to - from);
+  const heatPerColumn = heatColumns / columns;
+  const last = firstAtOrAfter(times, times.length, query.to);
+  for (let place = firstAtOrAfter(times, times.length, from); place < last; place++) {
+    const group = groups[place]!;
+    if (pass[group] === 0) continue;
+    const at = (times[place]! - from) * perNs;
+    // rounding may reach the column after the last
+    const cell = ops[group]! * columns + Math.min(columns - 1, Math.floor(at));
     ios[cell]!++;
-    bytes[cell] = bytes[cell]! + table.bytes[row]!;
-    const bucket = latency[row]!;
-    if (bucket !== NO_LATENCY) fine[binOf(time, heatQuery) * LATENCY_BUCKETS + bucket]!++;
+    bytes[cell] = bytes[cell]! + lengths[place]!;
+    const bucket = latency[place]!;
+    if (bucket !== NO_LATENCY) fine[Math.min(heatColumns - 1, Math.floor(at * heatPerColumn)) * LATENCY_BUCKETS + bucket]!++;
   }
   return { ios, bytes, totalIos: totals(ios, columns), totalBytes: totals(bytes, columns), heat: heatMap(fine, heatColumns) };
 }

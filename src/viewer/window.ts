@@ -11,5 +11,3 @@ export interface BinQuery extends TimeSpan {
   readonly columns: number;
   readonly filter: Filter;
 }
-
-export const binOf = (time: number, { from, to, columns }: BinQuery): number => Math.min(columns - 1, Math.max(0, Math.floor((time - from) * (columns / (to - from)))));

@@ -52,3 +52,42 @@ export function surface(canvas: HTMLCanvasElement, width: number, height: number
   context.clearRect(0, 0, width, height);
   return { context, width, height };
 }
+
+export type Rgb = readonly [red: number, green: number, blue: number];
+
+/** Of a colour of the style sheet, which has them as `#rrggbb`. */
+export function rgbOf(hex: string): Rgb {
+  const value = Number.parseInt(hex.slice(1), 16);
+  return [Math.floor(value / 0x1_0000), Math.floor(value / 0x100) % 0x100, value % 0x100];
+}
+
+/** A picture of small equal cells: much quicker than as many rectangles. Row 0 is at the bottom. */
+export class Cells {
+  readonly #data: ImageData;
+
+  constructor(readonly columns: number, readonly rows: number) {
+    this.#data = new ImageData(columns, rows);
+  }
+
+  /** Lays a colour over what the cell has already; `cover` from 0 to 1. */
+  paint(column: number, row: number, [red, green, blue]: Rgb, cover: number): void {
+    const { data } = this.#data;
+    const place = ((this.rows - 1 - row) * this.columns + column) * 4;
+    const under = data[place + 3]! / 255;
+    const all = cover + under * (1 - cover);
+    const mix = (over: number, below: number): number => (over * cover + below * under * (1 - cover)) / all;
+    data[place] = mix(red, data[place]!);
+    data[place + 1] = mix(green, data[place + 1]!);
+    data[place + 2] = mix(blue, data[place + 2]!);
+    data[place + 3] = all * 255;
+  }
+
+  drawTo(context: CanvasRenderingContext2D, left: number, top: number, width: number, height: number): void {
+    const picture = document.createElement('canvas');
+    picture.width = this.columns;
+    picture.height = this.rows;
+    picture.getContext('2d')!.putImageData(this.#data, 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(picture, left, top, width, height);
+  }
+}

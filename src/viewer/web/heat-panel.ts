@@ -1,6 +1,6 @@
 import type { HeatMap } from '../traffic.js';
 import { drawYAxis, EDGE, frame, GUTTER, type Plot } from './axes.js';
-import { colour, h, surface, type Surface } from './dom.js';
+import { Cells, colour, h, rgbOf, surface, type Surface } from './dom.js';
 import { spanText } from './numbers.js';
 import { panelFrame, type Panel } from './panel.js';
 
@@ -34,16 +34,15 @@ export function heatPanel(): Panel {
 }
 
 function drawCells({ context }: Surface, plot: Plot, { columns, rows, counts }: HeatMap): void {
+  if (rows === 0) return;
   const most = Math.log2(1 + counts.reduce((max, count) => Math.max(max, count), 0));
-  const shades = Array.from({ length: SHADES }, (_, shade) => colour(`heat${shade}`));
-  const [wide, high] = [plot.width / columns, plot.height / rows];
+  const shades = Array.from({ length: SHADES }, (_, shade) => rgbOf(colour(`heat${shade}`)));
+  const cells = new Cells(columns, rows);
   for (let cell = 0; cell < counts.length; cell++) {
     const count = counts[cell]!;
-    if (count === 0) continue;
-    context.fillStyle = shades[Math.min(SHADES - 1, Math.floor((Math.log2(1 + count) / most) * SHADES))]!;
-    const [x, y] = [Math.floor(cell / rows), cell % rows];
-    context.fillRect(plot.left + x * wide, plot.top + plot.height - (y + 1) * high, wide + 0.4, high + 0.4);
+    if (count > 0) cells.paint(Math.floor(cell / rows), cell % rows, shades[Math.min(SHADES - 1, Math.floor((Math.log2(1 + count) / most) * SHADES))]!, 1);
   }
+  cells.drawTo(context, plot.left, plot.top, plot.width, plot.height);
 }
 
 /** From 0 at the quickest to 1 at the slowest. */

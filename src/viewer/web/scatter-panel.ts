@@ -2,13 +2,11 @@ import type { View } from '../answers.js';
 import { DISCARD, FLUSH } from '../operations.js';
 import type { ScatterBins, ScatterPoints } from '../scatter.js';
 import { drawYAxis, EDGE, frame, GUTTER, xOf, type Plot } from './axes.js';
-import { classColour, colour, h, surface, type Surface } from './dom.js';
+import { Cells, classColour, colour, h, rgbOf, surface, type Surface } from './dom.js';
 import { bytesText, ticks, whole } from './numbers.js';
 import { panelFrame, type LegendEntry, type Panel } from './panel.js';
 
 export const SCATTER_HEIGHT = 240;
-/** A cell is at least this large, pixels. */
-const LEAST = 2;
 /** Room for the marks of flushes. */
 const TOP = 10;
 
@@ -57,33 +55,25 @@ function legendOf(classes: readonly string[], used: ReadonlySet<number>, flushes
 
 /** A cell is as dense as the logarithm of its requests: one is well to be seen, ten thousand are no blot. */
 function drawCells(target: Surface, plot: Plot, bins: ScatterBins): Shown {
-  const { context } = target;
   const { classes, x, y, kind, hits } = bins;
-  const [wide, high] = [plot.width / bins.flushes.length, plot.height / Math.max(1, bins.rows)];
+  const columns = bins.flushes.length;
+  const cells = new Cells(columns, bins.rows);
+  const colours = [...classes.map((_, place) => rgbOf(classColour(place))), rgbOf(colour('discard'))];
   const used = new Set<number>();
-  let shownKind = -1;
-  let discards = false;
   for (let cell = 0; cell < x.length; cell++) {
-    const isDiscard = kind[cell] === classes.length;
-    if (kind[cell] !== shownKind) {
-      shownKind = kind[cell]!;
-      context.fillStyle = isDiscard ? colour('discard') : classColour(shownKind);
-      if (isDiscard) discards = true;
-      else used.add(shownKind);
-    }
-    context.globalAlpha = Math.min(1, 0.55 + 0.12 * Math.log2(hits[cell]!));
-    const left = plot.left + x[cell]! * wide;
-    const top = plot.top + plot.height - (y[cell]! + 1) * high;
+    const of = kind[cell]!;
+    used.add(of);
     // discards are hatched: their ranges are wide, and what lies under them stays to be seen
-    if (isDiscard && y[cell]! % 3 === 0) context.fillRect(left, top, Math.max(1, wide), 1);
-    else if (!isDiscard) context.fillRect(left, top, Math.max(LEAST, wide), Math.max(LEAST, high));
+    if (of === classes.length && y[cell]! % 3 > 0) continue;
+    cells.paint(x[cell]!, y[cell]!, colours[of]!, Math.min(1, 0.6 + 0.12 * Math.log2(hits[cell]!)));
   }
-  context.globalAlpha = 1;
+  if (columns > 0) cells.drawTo(target.context, plot.left, plot.top, plot.width, plot.height);
   let flushes = 0;
-  for (let column = 0; column < bins.flushes.length; column++) {
+  for (let column = 0; column < columns; column++) {
     flushes += bins.flushes[column]!;
-    if (bins.flushes[column]! > 0) drawFlush(context, plot, plot.left + (column + 0.5) * wide);
+    if (bins.flushes[column]! > 0) drawFlush(target.context, plot, plot.left + ((column + 0.5) * plot.width) / columns);
   }
+  const discards = used.delete(classes.length);
   return { legend: legendOf(classes, used, flushes > 0, discards), requests: bins.matched };
 }
 

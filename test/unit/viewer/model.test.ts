@@ -18,7 +18,7 @@ describe('queue depth', () => {
   test('is a step function, exact between any two events', () => {
     const model = new TraceModel(tableOf([io(10, 40), io(20, 60), io(60, 80)]));
     const { steps, peak, average } = model.depth({ from: 0, to: 100, columns: 4, filter: ALL });
-    expect([[...steps!.time], [...steps!.depth]]).toEqual([[0, 10, 20, 40, 60, 80], [0, 1, 2, 1, 1, 0]]);
+    expect([[...steps!.time], [...steps!.depth]]).toEqual([[0, 10, 20, 40, 80], [0, 1, 2, 1, 0]]);
     expect([peak, average]).toEqual([2, (30 + 40 + 20) / 100]);
   });
 
