@@ -26,8 +26,19 @@ export function svg(tag: string, properties: Properties = {}, ...children: reado
   return element;
 }
 
+const known = new Map<string, string>();
+
 /** Colours come from the style sheet, so that both themes are in one place. */
-export const colour = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export function colour(name: string): string {
+  const { dataset } = document.documentElement;
+  const key = `${dataset['theme'] ?? ''} ${name}`;
+  let found = known.get(key);
+  if (found === undefined) {
+    found = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    known.set(key, found);
+  }
+  return found;
+}
 
 export const classColour = (place: number): string => colour(`c${Math.min(place, 7)}`);
 
