@@ -154,7 +154,7 @@ peers('chromium')('a trace in the browser', () => {
     await redraw(shown, () => finding.click());
     expect(await shownSpan(shown)).toBe('3.92 s – 5.08 s');
     const region = (await shown.locator('.over .region').boundingBox())!;
-    const panels = (await shown.locator('.over').boundingBox())!;
+    const panels = (await shown.locator('.panels > .over').boundingBox())!;
     expect([(region.x - panels.x) / panels.width, region.width / panels.width].map((share) => Math.round(share * 100))).toEqual([7, 86]);
     await shown.locator('[data-panel="request"] .waterfall').waitFor();
     expect(await finding.getAttribute('aria-pressed')).toBe('true');
