@@ -12,7 +12,7 @@ import { useTmux } from '../support/tmux.js';
 peers('tmux', 'qemu-img', 'qemu-io')('quiesce trace view of a daemon', () => {
   const tmp = useTmp();
   const lives = useDaemonLives(tmp);
-  const terminal = useTmux(tmp);
+  const terminal = useTmux();
   const write = (offset: number): Promise<string> => runOk('qemu-io', ['-f', 'raw', '-c', `write ${offset} 64k`, `nbd+unix:///disk?socket=${tmp('nbd')}`]);
   const recordings = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('quiesce-trace-'));
 

@@ -9,7 +9,7 @@ import { useTmux } from '../support/tmux.js';
 
 peers('tmux')('quiesce trace view, live', () => {
   const tmp = useTmp();
-  const terminal = useTmux(tmp);
+  const terminal = useTmux();
   const stream = readFileSync(join(repository, 'fixtures', 'trace', 'qemu-savevm.ftrace-stream.bin'));
   /** In the middle of a record. */
   const HALF = 20_001;

@@ -2,11 +2,10 @@
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
 import { launcher } from '../support/run.js';
-import { useTmp } from '../support/tmp.js';
 import { useTmux, type Tmux } from '../support/tmux.js';
 
 peers('tmux')('quiesce trace view in tmux', () => {
-  const terminal = useTmux(useTmp());
+  const terminal = useTmux();
   const command = (trace: string): string => `'${launcher}' trace view fixtures/trace/${trace}`;
 
   async function opened(columns: number, rows: number, env: Readonly<Record<string, string>> = {}, trace = 'qemu-savevm'): Promise<Tmux> {

@@ -2,11 +2,10 @@
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
 import { launcher } from '../support/run.js';
-import { useTmp } from '../support/tmp.js';
 import { useTmux, type Tmux } from '../support/tmux.js';
 
 peers('tmux')('signals to quiesce trace view', () => {
-  const terminal = useTmux(useTmp());
+  const terminal = useTmux();
 
   async function opened(): Promise<Tmux> {
     const tmux = await terminal({ columns: 80, rows: 24 });

@@ -1,8 +1,10 @@
 /** A shell in a real terminal emulator, for programs that take the whole screen. */
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach } from '@jest/globals';
 import { waitFor } from './cli.js';
-import { repository, run, runOk } from './run.js';
+import { repository, runOk } from './run.js';
 
 export interface TmuxOptions {
   readonly columns: number;
@@ -16,17 +18,15 @@ const ENV = { LC_ALL: 'C.UTF-8', COLORTERM: 'truecolor', NO_COLOR: '' } as const
 export class Tmux {
   readonly #socket: string;
 
-  private constructor(socket: string) {
+  constructor(socket: string) {
     this.#socket = socket;
   }
 
   /** A shell with the prompt `$ ` in the repository. */
-  static async start(socket: string, { columns, rows, env = {} }: TmuxOptions): Promise<Tmux> {
-    const tmux = new Tmux(socket);
+  async start({ columns, rows, env = {} }: TmuxOptions): Promise<void> {
     const set = Object.entries({ ...ENV, ...env }).flatMap(([name, value]) => ['-e', `${name}=${value}`]);
-    await tmux.#command('new-session', '-d', '-x', String(columns), '-y', String(rows), '-c', repository, ...set, "exec env PS1='$ ' bash --norc --noprofile");
-    await tmux.until('the prompt', (lines) => lines[0]?.startsWith('$') === true);
-    return tmux;
+    await this.#command('new-session', '-d', '-x', String(columns), '-y', String(rows), '-c', repository, ...set, "exec env PS1='$ ' bash --norc --noprofile");
+    await this.until('the prompt', (lines) => lines[0]?.startsWith('$') === true);
   }
 
   /** What stands on the screen, without spaces at the ends of lines. */
@@ -87,8 +87,9 @@ export class Tmux {
     });
   }
 
+  /** What runs in it gets SIGHUP. */
   async end(): Promise<void> {
-    await run('tmux', ['-S', this.#socket, 'kill-server']);
+    await this.#command('kill-server');
   }
 
   #command(...args: readonly string[]): Promise<{ stdout: string }> {
@@ -97,14 +98,20 @@ export class Tmux {
 }
 
 /** Terminals that end with the test. */
-export function useTmux(tmp: (name: string) => string): (options: TmuxOptions) => Promise<Tmux> {
+export function useTmux(): (options: TmuxOptions) => Promise<Tmux> {
   const started: Tmux[] = [];
+  // not in a folder of the test, which may go first: without its socket nothing ends a server
+  let folder: string | null = null;
   afterEach(async () => {
     for (const tmux of started.splice(0)) await tmux.end();
+    if (folder !== null) rmSync(folder, { recursive: true, force: true });
+    folder = null;
   });
   return async (options) => {
-    const tmux = await Tmux.start(tmp(`tmux-${started.length}`), options);
+    folder ??= mkdtempSync(join(tmpdir(), 'quiesce-tmux-'));
+    const tmux = new Tmux(join(folder, String(started.length)));
     started.push(tmux);
+    await tmux.start(options);
     return tmux;
   };
 }

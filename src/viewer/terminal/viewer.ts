@@ -49,8 +49,9 @@ export class TerminalViewer {
       return;
     }
     const row = this.#view.row < 0 ? -1 : sameRequest(before, this.#view.row, model);
-    this.#view = { ...this.#view, row, following: this.#view.following && source.live, finding: Math.max(0, Math.min(this.#view.finding, findings.length - 1)) };
-    if (this.#view.following) this.#view = followEnd(this.#view, model);
+    const view = { ...this.#view, row, finding: Math.max(0, Math.min(this.#view.finding, findings.length - 1)) };
+    // the last of what was followed is seen too
+    this.#view = view.following ? { ...followEnd(view, model), following: source.live } : view;
   }
 
   key(name: string, { columns, rows }: TerminalSize): void {

@@ -164,6 +164,9 @@ describe('a live trace', () => {
     expect(seen()).toContain(chosen);
     viewer.key('f', SMALL);
     expect(seen()).toContain('LIVE');
+    viewer.show({ ...live(readModifyWrites(500)), source: { name: 'pipe', live: false, notice: '' } });
+    expect(seen()).toMatch(/–0\.49\d* s of 500 ms/);
+    expect(seen()).not.toMatch(/live/i);
   });
 });
 
