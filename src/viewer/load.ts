@@ -10,7 +10,7 @@ import { TraceModel } from './model.js';
 
 /** Requests from which on a view takes noticeably long. */
 const MANY = 100_000;
-const WARM_VIEWS = 3;
+const WARM_SHARES = [1 / 16, 1 / 16, 1 / 4, 1];
 
 /** A trace ready to be asked. */
 export interface LoadedTrace extends OverviewFacts {
@@ -44,9 +44,10 @@ export async function loadTrace(name: string, { onProgress, signal }: LoadTraceO
 /** The first view is what people wait for: the functions that make it are compiled by then. */
 function warm(model: TraceModel): void {
   if (model.table.count < MANY) return;
-  const { from, to } = model.span;
-  const query = { columns: 600, heatColumns: 300, rows: 120, sectors: null, colour: 'op', latency: 'q2c', filter: {} } as const;
-  for (let part = 0; part < WARM_VIEWS; part++) viewOf(model, { ...query, from: from + ((to - from) * part) / 16, to: from + ((to - from) * (part + 1)) / 16 });
+  const { span: { from, to }, bottomDevices: devices } = model;
+  const query = { columns: 600, heatColumns: 300, rows: 120, sectors: null, colour: 'op', latency: 'q2c', filter: { devices } } as const;
+  // the first runs are slow, so they are short
+  for (const share of WARM_SHARES) viewOf(model, { ...query, from, to: from + (to - from) * share });
 }
 
 export function shownFinding({ severity, title, sentence, cure, region, device, evidence }: Finding): ShownFinding {

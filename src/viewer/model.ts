@@ -32,6 +32,7 @@ const MAX_CANDIDATES = 200_000;
 export class TraceModel {
   readonly index: IoIndex;
   readonly relations: Relations;
+  #bottomDevices: readonly number[] | undefined;
 
   constructor(readonly table: IoTable) {
     this.index = indexTable(table);
@@ -56,11 +57,15 @@ export class TraceModel {
    * The layers that throughput and depth mean something for when nobody has chosen any: sums over a layer and those below count the
    * same data again. Where requests have children, those that have none themselves; else all.
    */
-  get bottomDevices(): number[] {
+  get bottomDevices(): readonly number[] {
+    return this.#bottomDevices ??= this.#findBottomDevices();
+  }
+
+  #findBottomDevices(): number[] {
     const { parent, count } = this.table;
-    const above = new Set<number>();
-    for (let row = 0; row < count; row++) if (parent[row]! >= 0) above.add(this.index.device[parent[row]!]!);
-    const below = this.devices.filter((_, place) => !above.has(place)).map(({ device }) => device);
+    const above = new Uint8Array(this.devices.length);
+    for (let row = 0; row < count; row++) if (parent[row]! >= 0) above[this.index.device[parent[row]!]!] = 1;
+    const below = this.devices.filter((_, place) => above[place] === 0).map(({ device }) => device);
     return below.length === 0 ? this.devices.map(({ device }) => device) : below;
   }
 
