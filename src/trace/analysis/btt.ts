@@ -80,7 +80,6 @@ export class BttDevice {
 export class BttNumbers implements PairingListener {
   readonly all = rows();
   readonly devices = new Keyed(MAX_DEVICES, (device) => new BttDevice(device));
-  readonly active = new DepthMeter();
   private lastQueued = NaN;
 
   constructor(private readonly ios: OpenIos) {}
@@ -109,7 +108,6 @@ export class BttNumbers implements PairingListener {
     device.issues++;
     device.issueSeeks.add(sector, bytes / 512);
     device.active.enter(time);
-    this.active.enter(time);
     // the first of its pieces, or all of it
     if (this.ios.issued[slot] === time && !Number.isNaN(this.ios.queued[slot]!)) this.stopsWaiting(device);
   }
@@ -117,7 +115,6 @@ export class BttNumbers implements PairingListener {
   requestRequeued(slot: number, time: number): void {
     const device = this.devices.get(this.ios.device[slot]!);
     device.active.leave(time);
-    this.active.leave(time);
     if (!Number.isNaN(this.ios.queued[slot]!)) device.waiting++;
   }
 
@@ -128,7 +125,6 @@ export class BttNumbers implements PairingListener {
     device.blocks.add(bytes / 512);
     if (!wasIssued) return;
     device.active.leave(time);
-    this.active.leave(time);
   }
 
   requestClosed(slot: number): void {

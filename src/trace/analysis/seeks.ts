@@ -2,7 +2,7 @@ import { Counts } from './counts.js';
 import { Histogram } from './histogram.js';
 
 /** Distances that are counted one by one; beyond, the commonest is that of these, and the median right within `HISTOGRAM_ERROR`. */
-const MAX_EXACT = 65_536;
+const MAX_EXACT = 8192;
 
 /**
  * How far apart requests are that follow each other, in sectors: 0 where they touch or overlap, else from the end of the former up or

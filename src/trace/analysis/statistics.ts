@@ -10,33 +10,47 @@ export const SPANS = ['q2c', 'd2c', 'q2d', 'q2g', 'g2i', 'i2d'] as const;
 export type Span = typeof SPANS[number];
 
 /** One direction of a device or process: data only, no discards. */
-export class Direction {
+export interface Direction {
+  readonly count: number;
+  readonly bytes: number;
+  /** Share of the requests that begin where the former one of the same direction ended, of all but the first; NaN of fewer than two. */
+  readonly sequentiality: number;
+  readonly sizes: Histogram;
+  readonly q2c: Histogram;
+}
+
+class Run {
   count = 0;
-  bytes = 0;
-  /** Requests that begin where the former one of the same direction ended. */
   sequential = 0;
-  readonly sizes = new Histogram();
-  readonly q2c = new Histogram();
   private lastEnd = NaN;
 
   queue(sector: number, bytes: number): void {
     this.count++;
-    this.bytes += bytes;
-    this.sizes.add(bytes);
     if (sector === this.lastEnd) this.sequential++;
     this.lastEnd = sector + bytes / 512;
   }
 
-  /** Of all but the first; NaN of fewer than two. */
   get sequentiality(): number { return this.count < 2 ? NaN : this.sequential / (this.count - 1); }
+}
+
+class ProcessDirection extends Run implements Direction {
+  readonly sizes = new Histogram();
+  readonly q2c = new Histogram();
+
+  override queue(sector: number, bytes: number): void {
+    super.queue(sector, bytes);
+    this.sizes.add(bytes);
+  }
+
+  get bytes(): number { return this.sizes.sum; }
 }
 
 /** What one device did, of what was queued to it. */
 export class DeviceStatistics {
-  readonly reads = new Direction();
-  readonly writes = new Direction();
-  /** Of data that reached the device. Merged requests count each for itself. */
-  readonly spans: Readonly<Record<Span, Histogram>> = { q2c: new Histogram(), d2c: new Histogram(), q2d: new Histogram(), q2g: new Histogram(), g2i: new Histogram(), i2d: new Histogram() };
+  readonly readRun = new Run();
+  readonly writeRun = new Run();
+  /** `spans` without the first. */
+  readonly later: Readonly<Record<Exclude<Span, 'q2c'>, Histogram>> = { d2c: new Histogram(), q2d: new Histogram(), q2g: new Histogram(), g2i: new Histogram(), i2d: new Histogram() };
   readonly flushes = new Histogram();
   readonly discards = new Histogram();
   discardBytes = 0;
@@ -53,15 +67,36 @@ export class DeviceStatistics {
   lastNs = NaN;
   readonly processes = new Keyed(MAX_PROCESSES / 8, () => new ProcessStatistics());
 
+  /** The sum of what its processes read. */
+  get reads(): Direction { return this.sumOf(this.readRun, 'reads'); }
+  get writes(): Direction { return this.sumOf(this.writeRun, 'writes'); }
+
+  /** Of data that reached the device. Merged requests count each for itself. */
+  get spans(): Readonly<Record<Span, Histogram>> {
+    const q2c = new Histogram();
+    q2c.merge(this.reads.q2c);
+    q2c.merge(this.writes.q2c);
+    return { q2c, ...this.later };
+  }
+
+  private sumOf({ count, sequentiality }: Run, direction: 'reads' | 'writes'): Direction {
+    const [sizes, q2c] = [new Histogram(), new Histogram()];
+    for (const process of this.processes.all.values()) {
+      sizes.merge(process[direction].sizes);
+      q2c.merge(process[direction].q2c);
+    }
+    return { count, sequentiality, bytes: sizes.sum, sizes, q2c };
+  }
+
   get elapsedNs(): number { return this.lastNs - this.firstNs; }
-  get count(): number { return this.reads.count + this.writes.count; }
+  get count(): number { return this.readRun.count + this.writeRun.count; }
   get bytes(): number { return this.reads.bytes + this.writes.bytes; }
 }
 
 /** What one process did on one device. */
 export class ProcessStatistics {
-  readonly reads = new Direction();
-  readonly writes = new Direction();
+  readonly reads = new ProcessDirection();
+  readonly writes = new ProcessDirection();
   flushes = 0;
 }
 
@@ -105,7 +140,7 @@ export class Statistics implements PairingListener {
     }
     const write = (category & Category.WRITE) !== 0;
     if (write && (category & Category.FUA) !== 0) device.forced++;
-    (write ? device.writes : device.reads).queue(ios.sector[slot]!, bytes);
+    (write ? device.writeRun : device.readRun).queue(ios.sector[slot]!, bytes);
     (write ? process.writes : process.reads).queue(ios.sector[slot]!, bytes);
   }
 
@@ -149,10 +184,9 @@ export class Statistics implements PairingListener {
 
   private closeData(device: DeviceStatistics, slot: number, queued: number, issued: number, completed: number): void {
     const { ios } = this;
-    const { spans } = device;
+    const spans = device.later;
     const got = ios.gotRequest[slot]!;
     const inserted = ios.inserted[slot]!;
-    add(spans.q2c, queued, completed);
     add(spans.d2c, issued, completed);
     add(spans.q2d, queued, issued);
     add(spans.q2g, queued, got);
@@ -161,7 +195,6 @@ export class Statistics implements PairingListener {
       add(spans.i2d, inserted, issued);
     }
     const write = (ios.category[slot]! & Category.WRITE) !== 0;
-    add((write ? device.writes : device.reads).q2c, queued, completed);
     const process = device.processes.get(ios.pid[slot]!);
     if (!Number.isNaN(queued)) add((write ? process.writes : process.reads).q2c, queued, completed);
   }

@@ -18,8 +18,6 @@ const MIN_SHARE = 0.1;
 
 class Device {
   large = 0;
-  /** Small reads that are under way, by id: whether something large was too when they came. */
-  readonly open = new Map<number, boolean>();
   readonly behind = new Histogram();
   readonly free = new Histogram();
   readonly evidence = new Evidence();
@@ -27,15 +25,21 @@ class Device {
 
 /** Small reads that wait behind large writes, discards and flushes. */
 export class HeadOfLine extends DeviceRule<Device> {
+  /** By slot, of small reads: whether something large was under way when they came. */
+  private behind = new Uint8Array(0);
+
   constructor(context: RuleContext) {
     super(context, () => new Device());
   }
 
   requestOpened(slot: number): void {
-    const { ios } = this;
     const device = this.of(slot);
-    if (this.isLarge(slot)) device.large++;
-    else if (this.isSmall(slot)) device.open.set(ios.id[slot]!, device.large > 0);
+    if (this.isLarge(slot)) {
+      device.large++;
+      return;
+    }
+    if (slot >= this.behind.length) this.grow();
+    this.behind[slot] = device.large > 0 ? 1 : 0;
   }
 
   requestClosed(slot: number): void {
@@ -45,10 +49,9 @@ export class HeadOfLine extends DeviceRule<Device> {
       if (device.large > 0) device.large--;
       return;
     }
+    if (!this.isSmall(slot)) return;
     const id = ios.id[slot]!;
-    const behind = device.open.get(id);
-    if (behind === undefined) return;
-    device.open.delete(id);
+    const behind = this.behind[slot] === 1;
     const took = ios.completed[slot]! - ios.queued[slot]!;
     if (ios.error[slot] !== 0 || Number.isNaN(took)) return;
     (behind ? device.behind : device.free).add(took);
@@ -70,6 +73,12 @@ export class HeadOfLine extends DeviceRule<Device> {
       evidence: device.evidence.rows, region: device.evidence.region,
       numbers: { share, behind: behind.count, free: free.count, slowNs: slow, fastNs: fast, factor: slow / fast },
     };
+  }
+
+  private grow(): void {
+    const { behind } = this;
+    this.behind = new Uint8Array(this.ios.kind.length);
+    this.behind.set(behind);
   }
 
   private isLarge(slot: number): boolean {

@@ -72,10 +72,13 @@ export class ReadModifyWrite extends DeviceRule<Device> {
       if (isWrite(ios, slot)) device.writes--;
       else device.reads--;
     }
-    const entry = device.recent.find(({ id }) => id === ios.id[slot]);
-    if (entry === undefined) return;
-    entry.completed = completed;
-    if (failed) entry.id = -1;
+    const id = ios.id[slot]!;
+    for (const entry of device.recent) {
+      if (entry.id !== id) continue;
+      entry.completed = completed;
+      if (failed) entry.id = -1;
+      return;
+    }
   }
 
   private lookBack(device: Device, slot: number, time: number): void {

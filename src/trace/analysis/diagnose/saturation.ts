@@ -1,5 +1,4 @@
 import type { Finding } from '../../finding.js';
-import { DepthMeter } from '../depth.js';
 import { Histogram } from '../histogram.js';
 import { DeviceRule, duration, Evidence, isData, percent, type RuleContext } from './rule.js';
 
@@ -35,8 +34,11 @@ class Device {
   windowArea = 0;
   readonly served = new Float64Array(LEVELS);
   readonly spent = new Float64Array(LEVELS);
-  readonly busy = new DepthMeter();
-  readonly wanted = new DepthMeter();
+  busyNs = 0;
+  wanting = 0;
+  wantedNs = 0;
+  wantedArea = 0;
+  wantedChangedNs = 0;
   readonly latency = new Histogram();
   readonly evidence = new Evidence();
 }
@@ -51,25 +53,22 @@ export class Saturation extends DeviceRule<Device> {
     if (!isData(this.ios, slot)) return;
     const device = this.of(slot);
     if (Number.isNaN(device.firstNs)) device.firstNs = time;
-    device.wanted.enter(time);
+    this.want(device, time, 1);
   }
 
   requestIssued(slot: number, time: number): void {
     const device = this.of(slot);
-    device.busy.enter(time);
     this.pass(device, time, 1);
   }
 
   requestRequeued(slot: number, time: number): void {
     const device = this.of(slot);
-    device.busy.leave(time);
     this.pass(device, time, -1);
   }
 
   requestCompleted(slot: number, time: number, _sector: number, _bytes: number, wasIssued: boolean): void {
     if (!wasIssued) return;
     const device = this.of(slot);
-    device.busy.leave(time);
     this.pass(device, time, -1);
     if (++device.windowCount === WINDOW) endWindow(device);
   }
@@ -80,7 +79,7 @@ export class Saturation extends DeviceRule<Device> {
     const device = this.of(slot);
     const completed = ios.completed[slot]!;
     if (Number.isNaN(completed)) return;
-    device.wanted.leave(completed);
+    this.want(device, completed, -1);
     if (ios.error[slot] !== 0 || Number.isNaN(ios.issued[slot]!)) return;
     device.lastNs = completed;
     device.requests++;
@@ -96,6 +95,7 @@ export class Saturation extends DeviceRule<Device> {
   private pass(device: Device, time: number, change: number): void {
     if (device.inDevice > 0) {
       const ns = Math.max(0, time - device.changedNs);
+      device.busyNs += ns;
       device.windowNs += ns;
       device.windowArea += ns * device.inDevice;
     }
@@ -103,10 +103,19 @@ export class Saturation extends DeviceRule<Device> {
     device.inDevice = Math.max(0, device.inDevice + change);
   }
 
+  private want(device: Device, time: number, change: number): void {
+    if (device.wanting > 0 && time > device.wantedChangedNs) {
+      device.wantedNs += time - device.wantedChangedNs;
+      device.wantedArea += device.wanting * (time - device.wantedChangedNs);
+    }
+    device.wantedChangedNs = Math.max(time, device.wantedChangedNs);
+    device.wanting = Math.max(0, device.wanting + change);
+  }
+
   protected judge(device: Device, id: number): Finding | null {
-    const busy = device.busy.busyNs / (device.lastNs - device.firstNs);
+    const busy = device.busyNs / (device.lastNs - device.firstNs);
     const wait = device.waitNs / device.tookNs;
-    const wanted = device.wanted.meanBusy;
+    const wanted = device.wantedArea / device.wantedNs;
     if (device.requests < MIN_REQUESTS || !(busy >= MIN_BUSY) || !(wanted >= MIN_WANTED)) return null;
     const gain = gainOf(device);
     if (!(wait >= MIN_WAIT) && !(gain <= MAX_GAIN)) return null;

@@ -1,6 +1,5 @@
 import { Category } from '../../record.js';
 import type { Finding } from '../../finding.js';
-import { DepthMeter } from '../depth.js';
 import { Histogram } from '../histogram.js';
 import { DeviceRule, duration, Evidence, isData, isWrite, percent, size, type RuleContext } from './rule.js';
 
@@ -38,7 +37,8 @@ class Device {
   busySince = NaN;
   busyNs = 0;
   thinkNs = 0;
-  readonly depth = new DepthMeter();
+  aloneNs = 0;
+  changedNs = 0;
   readonly think = new Histogram();
   readonly took = new Histogram();
   readonly sizes = new Histogram();
@@ -59,8 +59,10 @@ export class Serial extends DeviceRule<Device> {
     // what has no bytes holds the next one up too
     if (Number.isNaN(ios.queued[slot]!) || (ios.category[slot]! & Category.DISCARD) !== 0) return;
     const device = this.of(slot);
-    device.depth.enter(time);
-    if (device.outstanding++ === 0) this.begin(device, time);
+    if (device.outstanding === 0) this.begin(device, time);
+    else pass(device, time);
+    device.outstanding++;
+    device.changedNs = time;
     if (!isData(ios, slot)) return;
     const sector = ios.sector[slot]!;
     const bytes = ios.bytes[slot]!;
@@ -82,10 +84,10 @@ export class Serial extends DeviceRule<Device> {
     if (Number.isNaN(ios.queued[slot]!) || (ios.category[slot]! & Category.DISCARD) !== 0) return;
     const device = this.of(slot);
     const completed = ios.completed[slot]!;
+    if (!Number.isNaN(completed)) pass(device, completed);
     if (device.outstanding > 0) device.outstanding--;
     if (isData(ios, slot) && device.data > 0) device.data--;
     if (Number.isNaN(completed)) return;
-    device.depth.leave(completed);
     if (ios.error[slot] === 0) device.took.add(Math.max(0, completed - ios.queued[slot]!));
     device.evidence.cover(completed, completed, -1, 0);
     if (device.outstanding > 0) return;
@@ -103,9 +105,9 @@ export class Serial extends DeviceRule<Device> {
   }
 
   protected judge(device: Device, id: number): Finding | null {
-    const { requests, depth } = device;
+    const { requests } = device;
     const serial = device.serial / Math.max(1, requests - 1);
-    const alone = depth.at(1) / depth.busyNs;
+    const alone = device.aloneNs / device.busyNs;
     const busy = device.busyNs / (device.busyNs + device.thinkNs);
     const sequential = device.sequential / Math.max(1, requests - 1);
     if (requests < MIN_REQUESTS || serial < MIN_SERIAL || alone < MIN_ALONE) return null;
@@ -132,4 +134,10 @@ export class Serial extends DeviceRule<Device> {
       cure: 'Keep several requests in flight (asynchronous I/O, read-ahead, several threads): 8 of 1 MiB fill most devices.',
     };
   }
+}
+
+function pass(device: Device, time: number): void {
+  if (time <= device.changedNs) return;
+  if (device.outstanding === 1) device.aloneNs += time - device.changedNs;
+  device.changedNs = time;
 }
