@@ -29,7 +29,7 @@ export function reportJson(analysis: TraceAnalysis, broken: readonly string[]): 
     })),
     layers: statistics.links.map(({ upper, lower, requests, bytes, flushes }) => ({ upper: number(upper), lower: number(lower), requests, bytes, flushes })),
     btt: {
-      all: Object.fromEntries(BTT_ROWS.map((row) => [row, summary(btt.all[row])])),
+      all: Object.fromEntries(Object.entries(btt.all).map(([row, values]) => [row, summary(values)])),
       devices: [...btt.devices.all].map(([device, one]) => ({
         device: number(device), rows: Object.fromEntries(BTT_ROWS.map((row) => [row, summary(one.rows[row])])), queues: one.queues, issues: one.issues, blocks: summary(one.blocks),
         q2qSeeks: { ...summary(one.queueSeeks.distances), median: known(one.queueSeeks.median), mode: one.queueSeeks.mode },

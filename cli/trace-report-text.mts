@@ -165,8 +165,9 @@ function printLayers(analysis: TraceAnalysis, out: Output): void {
 
 function printBtt({ btt }: TraceAnalysis, out: Output): void {
   out.line("btt's numbers, in seconds, of all requests with bytes, also those that failed:");
-  out.table(BTT_ROWS.filter((row) => btt.all[row].count > 0), [
-    { title: 'ALL', value: (row) => row }, right('MIN', (row) => seconds(btt.all[row].min)), right('AVG', (row) => seconds(btt.all[row].mean)), right('MAX', (row) => seconds(btt.all[row].max)), right('N', (row) => btt.all[row].count),
+  const { all } = btt;
+  out.table(BTT_ROWS.filter((row) => all[row].count > 0), [
+    { title: 'ALL', value: (row) => row }, right('MIN', (row) => seconds(all[row].min)), right('AVG', (row) => seconds(all[row].mean)), right('MAX', (row) => seconds(all[row].max)), right('N', (row) => all[row].count),
   ]);
   out.line();
   const devices = [...btt.devices.all.values()];

@@ -78,18 +78,26 @@ export class BttDevice {
  * one distance makes half of them), requests that were refused (they wait in its queue for ever).
  */
 export class BttNumbers implements PairingListener {
-  readonly all = rows();
   readonly devices = new Keyed(MAX_DEVICES, (device) => new BttDevice(device));
+  private readonly q2q = new Summary();
   private lastQueued = NaN;
 
   constructor(private readonly ios: OpenIos) {}
+
+  /** Of all devices; between two that are queued, whichever the device. */
+  get all(): BttRows {
+    const all = rows();
+    for (const device of this.devices.all.values()) for (const row of BTT_ROWS) if (row !== 'Q2Q') all[row].merge(device.rows[row]);
+    all.Q2Q.merge(this.q2q);
+    return all;
+  }
 
   requestOpened(slot: number, time: number): void {
     const { ios } = this;
     if (Number.isNaN(ios.queued[slot]!) || ios.bytes[slot] === 0) return;
     const device = this.devices.get(ios.device[slot]!);
     device.note(time);
-    if (!Number.isNaN(this.lastQueued)) this.all.Q2Q.add(since(this.lastQueued, time));
+    if (!Number.isNaN(this.lastQueued)) this.q2q.add(since(this.lastQueued, time));
     if (!Number.isNaN(device.lastQueued)) device.rows.Q2Q.add(since(device.lastQueued, time));
     this.lastQueued = device.lastQueued = time;
     device.queues++;
@@ -132,26 +140,27 @@ export class BttNumbers implements PairingListener {
     if (ios.bytes[slot] === 0) return;
     const device = this.devices.get(ios.device[slot]!);
     const queued = ios.queued[slot]!;
+    const { rows } = device;
     const completed = ios.completed[slot]!;
     const issued = ios.issued[slot]!;
     const merged = ios.merged[slot]!;
     const isMerged = ios.mergedInto[slot] !== -1;
     // one that was refused
     if (!isMerged && !Number.isNaN(queued) && Number.isNaN(issued)) this.stopsWaiting(device);
-    this.span(device, 'Q2A', queued, ios.remapped[slot]!);
-    this.span(device, 'Q2G', queued, ios.gotRequest[slot]!);
-    this.span(device, 'S2G', ios.slept[slot]!, ios.gotRequest[slot]!);
+    span(rows.Q2A, queued, ios.remapped[slot]!);
+    span(rows.Q2G, queued, ios.gotRequest[slot]!);
+    span(rows.S2G, ios.slept[slot]!, ios.gotRequest[slot]!);
     if (isMerged) {
-      this.span(device, 'Q2M', queued, merged);
-      this.span(device, 'M2D', merged, issued);
+      span(rows.Q2M, queued, merged);
+      span(rows.M2D, merged, issued);
     } else {
-      this.span(device, 'G2I', ios.gotRequest[slot]!, ios.inserted[slot]!);
-      this.span(device, 'I2D', ios.inserted[slot]!, issued);
+      span(rows.G2I, ios.gotRequest[slot]!, ios.inserted[slot]!);
+      span(rows.I2D, ios.inserted[slot]!, issued);
     }
     // btt knows requests by their queueing alone
     if (Number.isNaN(queued)) return;
-    this.span(device, 'D2C', issued, completed);
-    this.span(device, 'Q2C', queued, completed);
+    span(rows.D2C, issued, completed);
+    span(rows.Q2C, queued, completed);
   }
 
   otherRecord(batch: RecordBatch, at: number): void {
@@ -169,14 +178,11 @@ export class BttNumbers implements PairingListener {
   private stopsWaiting(device: BttDevice): void {
     if (device.waiting > 0) device.waiting--;
   }
+}
 
-  private span(device: BttDevice, row: BttRow, from: number, to: number): void {
-    // the other way round where each was told of another piece of one that was split
-    if (!(from <= to)) return;
-    const ns = since(from, to);
-    this.all[row].add(ns);
-    device.rows[row].add(ns);
-  }
+function span(row: Summary, from: number, to: number): void {
+  // the other way round where each was told of another piece of one that was split
+  if (from <= to) row.add(since(from, to));
 }
 
 /** As btt has it: never nothing. */

@@ -12,6 +12,13 @@ export class Summary {
     if (value > this.max) this.max = value;
   }
 
+  merge(other: Summary): void {
+    this.count += other.count;
+    this.sum += other.sum;
+    if (other.min < this.min) this.min = other.min;
+    if (other.max > this.max) this.max = other.max;
+  }
+
   /** NaN of nothing. */
   get mean(): number { return this.sum / this.count; }
 }
@@ -57,17 +64,14 @@ export class Histogram extends Summary {
     return Number.isNaN(near) ? near : Math.max(this.min, lowestOf(bucketOf(near)));
   }
 
-  merge(other: Histogram): void {
+  override merge(other: Histogram): void {
+    super.merge(other);
     if (other.counts.length > this.counts.length) {
       const grown = new Float64Array(other.counts.length);
       grown.set(this.counts);
       this.counts = grown;
     }
     other.counts.forEach((count, bucket) => { this.counts[bucket]! += count; });
-    this.count += other.count;
-    this.sum += other.sum;
-    this.min = Math.min(this.min, other.min);
-    this.max = Math.max(this.max, other.max);
   }
 
   /** From the least to the greatest value, buckets that hold something. */
