@@ -17,7 +17,7 @@ export class LiveTrace {
   readonly #reader: TraceReader;
   readonly #pairing: Pairing;
   readonly #rolling: RollingTable;
-  readonly #rules: readonly Rule[];
+  readonly #rules: Rule;
 
   constructor(reader: TraceReader, keep = LIVE_REQUESTS) {
     const ios = new OpenIos();
@@ -25,7 +25,7 @@ export class LiveTrace {
     const annotations = new Annotations();
     this.#rolling = new RollingTable(ios, keep);
     this.#rules = makeRules({ ios, annotations });
-    this.#pairing = new Pairing(ios, [this.#rolling, ...this.#rules], annotations);
+    this.#pairing = new Pairing(ios, [this.#rolling, this.#rules], annotations);
   }
 
   get records(): number {

@@ -1,12 +1,12 @@
 import type { Finding } from '../finding.js';
-import type { TraceReader } from '../record.js';
+import type { RecordBatch, TraceReader } from '../record.js';
 import { Annotations } from './annotations.js';
 import { BttNumbers } from './btt.js';
 import { findingsOf, makeRules } from './diagnose/rules.js';
 import { IoTableBuilder, type BuiltIoTable } from './io-table.js';
 import { OpenIos } from './open-ios.js';
 import { Pairing } from './pairing.js';
-import type { PairingCounts } from './pairing-listener.js';
+import type { PairingCounts, PairingListener } from './pairing-listener.js';
 import { Statistics } from './statistics.js';
 
 export interface AnalysisProgress {
@@ -39,6 +39,49 @@ export interface TraceAnalysis {
   readonly dropped: number;
 }
 
+/** One listener for all that counts: called by their names they are compiled into one. */
+class Everything implements PairingListener {
+  constructor(private readonly statistics: Statistics, private readonly btt: BttNumbers, private readonly rules: ReturnType<typeof makeRules>) {}
+
+  requestOpened(slot: number, time: number): void {
+    this.statistics.requestOpened(slot, time);
+    this.btt.requestOpened(slot, time);
+    this.rules.requestOpened(slot, time);
+  }
+
+  requestMerged(slot: number): void {
+    this.btt.requestMerged(slot);
+  }
+
+  requestIssued(slot: number, time: number, sector: number, bytes: number): void {
+    this.statistics.requestIssued(slot, time);
+    this.btt.requestIssued(slot, time, sector, bytes);
+    this.rules.requestIssued(slot, time, sector, bytes);
+  }
+
+  requestRequeued(slot: number, time: number): void {
+    this.statistics.requestRequeued(slot, time);
+    this.btt.requestRequeued(slot, time);
+    this.rules.requestRequeued(slot, time);
+  }
+
+  requestCompleted(slot: number, time: number, sector: number, bytes: number, wasIssued: boolean): void {
+    this.statistics.requestCompleted(slot, time, sector, bytes, wasIssued);
+    this.btt.requestCompleted(slot, time, sector, bytes, wasIssued);
+    this.rules.requestCompleted(slot, time, sector, bytes, wasIssued);
+  }
+
+  requestClosed(slot: number): void {
+    this.statistics.requestClosed(slot);
+    this.btt.requestClosed(slot);
+    this.rules.requestClosed(slot);
+  }
+
+  otherRecord(batch: RecordBatch, at: number): void {
+    this.btt.otherRecord(batch, at);
+  }
+}
+
 /** Analyses a trace in memory that does not grow with it. */
 export async function analyseTrace(reader: TraceReader, options: AnalysisOptions = {}): Promise<TraceAnalysis> {
   const ios = new OpenIos();
@@ -46,7 +89,7 @@ export async function analyseTrace(reader: TraceReader, options: AnalysisOptions
   const rules = makeRules({ ios, annotations });
   const statistics = new Statistics(ios);
   const btt = new BttNumbers(ios);
-  const pairing = new Pairing(ios, [statistics, btt, ...rules], annotations);
+  const pairing = new Pairing(ios, [new Everything(statistics, btt, rules)], annotations);
   await readAll(reader, pairing, options);
   const { counts, endNs, records } = pairing;
   return {
@@ -70,7 +113,7 @@ export async function diagnoseTable(reader: TraceReader, options: AnalysisOption
   const annotations = new Annotations();
   const rules = makeRules({ ios, annotations });
   const builder = new IoTableBuilder(ios);
-  const pairing = new Pairing(ios, [builder, ...rules], annotations);
+  const pairing = new Pairing(ios, [builder, rules], annotations);
   await readAll(reader, pairing, options);
   return { table: builder.finish(pairing, reader.processes), findings: findingsOf(rules) };
 }

@@ -1,6 +1,7 @@
 import type { Finding } from '../../finding.js';
 import { Keyed, MAX_DEVICES } from '../keyed.js';
-import type { Rule, RuleContext } from './rule.js';
+import type { PairingListener } from '../pairing-listener.js';
+import type { RuleContext } from './rule.js';
 
 class Device {
   requests = 0;
@@ -9,7 +10,7 @@ class Device {
 }
 
 /** Which device works for which: what a layer does wrong, the one below does too, and it is told once. */
-export class Ancestry implements Rule {
+export class Ancestry implements PairingListener {
   private readonly devices = new Keyed(MAX_DEVICES, () => new Device());
 
   constructor(private readonly context: RuleContext) {}
@@ -21,10 +22,6 @@ export class Ancestry implements Rule {
     if (ios.parent[slot] === -1) return;
     device.children++;
     device.parent = ios.parentDevice[slot]!;
-  }
-
-  findings(): Finding[] {
-    return [];
   }
 
   /** Without those that another finding of the same rule explains. */
