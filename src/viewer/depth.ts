@@ -19,104 +19,84 @@ export interface Depth {
 /** Steps are told one by one up to this many for each column. */
 const STEPS_PER_COLUMN = 4;
 
-export function binDepth({ groups, devices, processes, begins, ends }: IoIndex, query: BinQuery): Depth {
-  const pass = compileFilter({ groups, devices, processes }, query.filter);
-  const { from, to } = query;
-  const [upTimes, upGroups, downTimes, downGroups] = [begins.times, begins.groups, ends.times, ends.groups];
-  const lastUp = firstAtOrAfter(upTimes, upTimes.length, to);
-  const lastDown = firstAtOrAfter(downTimes, downTimes.length, to);
-  let up = firstAtOrAfter(upTimes, upTimes.length, from);
-  let down = firstAtOrAfter(downTimes, downTimes.length, from);
-  const bins = new DepthBins(query, Math.max(0, counted(upGroups, up, pass) - counted(downGroups, down, pass)));
-  while (up < lastUp || down < lastDown) {
-    const upAt = up < lastUp ? upTimes[up]! : Infinity;
-    const downAt = down < lastDown ? downTimes[down]! : Infinity;
-    const at = upAt <= downAt ? upAt : downAt;
-    // steps at one time are one, so one request right after another is a depth of 1
-    let change = 0;
-    for (; up < lastUp && upTimes[up] === at; up++) change += pass[upGroups[up]!]!;
-    for (; down < lastDown && downTimes[down] === at; down++) change -= pass[downGroups[down]!]!;
-    if (change !== 0) bins.step(at, change);
-  }
-  return bins.finish();
-}
-
-function counted(groups: Uint32Array, until: number, pass: Uint8Array): number {
-  let count = 0;
-  for (let place = 0; place < until; place++) count += pass[groups[place]!]!;
-  return count;
-}
-
-class DepthBins {
-  private readonly least: Uint32Array;
-  private readonly most: Uint32Array;
-  private readonly area: Float64Array;
-  private readonly width: number;
-  private readonly stepTimes: Float64Array;
-  private readonly stepDepths: Uint32Array;
-  private steps = 1;
-  private column = 0;
-  private columnStart: number;
-  private since: number;
-
-  constructor(private readonly query: BinQuery, private depth: number) {
-    const { columns, from, to } = query;
-    this.least = new Uint32Array(columns);
-    this.most = new Uint32Array(columns);
-    this.area = new Float64Array(columns);
-    this.width = (to - from) / columns;
-    this.stepTimes = new Float64Array(STEPS_PER_COLUMN * columns + 1).fill(from, 0, 1);
-    this.stepDepths = new Uint32Array(STEPS_PER_COLUMN * columns + 1).fill(depth, 0, 1);
-    this.columnStart = from;
-    this.since = from;
-    this.least[0] = this.most[0] = depth;
-  }
-
-  step(at: number, change: number): void {
-    this.advance(at);
-    // a recording that lost records may complete what never began
-    const depth = Math.max(0, this.depth + change);
-    this.depth = depth;
+export function binDepth(index: IoIndex, query: BinQuery): Depth {
+  const { times, groups } = index.depthSteps;
+  const { columns, from, to } = query;
+  const changes = changesOf(compileFilter(index, query.filter));
+  const offset = (changes.length - 1) / 2;
+  let place = firstAtOrAfter(times, times.length, from);
+  let depth = 0;
+  for (let before = 0; before < place; before++) depth += changes[groups[before]! + offset]!;
+  // a recording that lost records may complete what never began
+  depth = Math.max(0, depth);
+  const width = (to - from) / columns;
+  const bins = { min: new Uint32Array(columns), max: new Uint32Array(columns), mean: new Float64Array(columns) };
+  const steps = new Steps(STEPS_PER_COLUMN * columns, from, depth);
+  let [since, peak, total] = [from, 0, 0];
+  for (let column = 0; column < columns; column++) {
+    const edge = column === columns - 1 ? to : from + (column + 1) * width;
+    const last = firstAtOrAfter(times, times.length, edge);
     // a step exactly at the edge leaves nothing of the former depth in the column
-    const fresh = at === this.columnStart;
-    if (fresh || depth < this.least[this.column]!) this.least[this.column] = depth;
-    if (fresh || depth > this.most[this.column]!) this.most[this.column] = depth;
-    if (this.steps < this.stepTimes.length) {
-      this.stepTimes[this.steps] = at;
-      this.stepDepths[this.steps] = depth;
+    let fresh = place < last && times[place] === since;
+    let least = depth;
+    let most = depth;
+    let area = 0;
+    while (place < last) {
+      const at = times[place]!;
+      const before = depth;
+      // steps at one time are one, so one request right after another is a depth of 1
+      for (; place < last && times[place] === at; place++) depth += changes[groups[place]! + offset]!;
+      if (depth < 0) depth = 0;
+      if (fresh) least = most = depth;
+      fresh = false;
+      if (depth === before) continue;
+      area += before * (at - since);
+      since = at;
+      if (depth < least) least = depth;
+      if (depth > most) most = depth;
+      steps.add(at, depth);
     }
-    this.steps++;
+    area += depth * (edge - since);
+    since = edge;
+    bins.min[column] = least;
+    bins.max[column] = most;
+    bins.mean[column] = area / width;
+    if (most > peak) peak = most;
+    total += area;
+  }
+  return { ...bins, peak, average: total / (to - from), steps: steps.all };
+}
+
+/** By a step's group, from the lowest below 0: what the step changes. */
+function changesOf(pass: Uint8Array): Int8Array {
+  const changes = new Int8Array(2 * pass.length + 1);
+  for (let group = 0; group < pass.length; group++) {
+    changes[pass.length + 1 + group] = pass[group]!;
+    changes[pass.length - 1 - group] = -pass[group]!;
+  }
+  return changes;
+}
+
+/** The steps, as long as they are few. */
+class Steps {
+  private readonly times: Float64Array;
+  private readonly depths: Uint32Array;
+  private count = 1;
+
+  constructor(private readonly most: number, from: number, depth: number) {
+    this.times = new Float64Array(most + 1).fill(from, 0, 1);
+    this.depths = new Uint32Array(most + 1).fill(depth, 0, 1);
   }
 
-  finish(): Depth {
-    const { from, to } = this.query;
-    this.advance(to);
-    const { steps, width } = this;
-    let peak = 0;
-    let total = 0;
-    for (let column = 0; column < this.area.length; column++) {
-      peak = Math.max(peak, this.most[column]!);
-      total += this.area[column]!;
+  add(at: number, depth: number): void {
+    if (this.count <= this.most) {
+      this.times[this.count] = at;
+      this.depths[this.count] = depth;
     }
-    const few = steps <= this.stepTimes.length;
-    return {
-      min: this.least, max: this.most, mean: this.area.map((area) => area / width), peak, average: total / (to - from),
-      steps: few ? { time: this.stepTimes.slice(0, steps), depth: this.stepDepths.slice(0, steps) } : null,
-    };
+    this.count++;
   }
 
-  private advance(at: number): void {
-    const { columns, from } = this.query;
-    while (this.column < columns - 1) {
-      const edge = from + (this.column + 1) * this.width;
-      if (at < edge) break;
-      this.area[this.column] = this.area[this.column]! + this.depth * (edge - this.since);
-      this.since = edge;
-      this.columnStart = edge;
-      this.column++;
-      this.least[this.column] = this.most[this.column] = this.depth;
-    }
-    this.area[this.column] = this.area[this.column]! + this.depth * (at - this.since);
-    this.since = at;
+  get all(): Depth['steps'] {
+    return this.count > this.most + 1 ? null : { time: this.times.slice(0, this.count), depth: this.depths.slice(0, this.count) };
   }
 }

@@ -34,6 +34,13 @@ export interface Moments {
   readonly groups: Uint32Array;
 }
 
+/** When the device got each request and when it was done with it, in order of time. */
+export interface DepthSteps {
+  readonly times: Float64Array;
+  /** One more than the request's group; below 0 where it ended. */
+  readonly groups: Int32Array;
+}
+
 /** What was completed. */
 export interface Endings extends Moments {
   readonly bytes: Uint32Array;
@@ -61,9 +68,9 @@ export interface IoIndex {
   readonly processes: readonly TracedProcess[];
   /** From here on, and until `completed`, the device has the request: `issued`; NaN where it never had it. */
   readonly begun: Float64Array;
-  /** Requests in order of `begun`, and these in order of `completed`. */
-  readonly begins: Moments;
+  /** Requests that have begun, in order of `completed`. */
   readonly ends: Endings;
+  readonly depthSteps: DepthSteps;
 }
 
 /** What comes after shares the last. */
@@ -79,9 +86,22 @@ export function indexTable(table: IoTable): IoIndex {
   const { processes, process } = processesOf(table);
   const begun = begins(table);
   const { group, groups } = groupsOf(count, { op, device, process });
+  const ends = endings(table, begun, group);
   return {
-    table, at, op, device, process, group, groups, devices, processes, begun, begins: moments(begun, begun, group), ends: endings(table, begun, group),
+    table, at, op, device, process, group, groups, devices, processes, begun, ends, depthSteps: depthSteps(moments(begun, begun, group), ends),
   };
+}
+
+function depthSteps(begins: Moments, ends: Moments): DepthSteps {
+  const times = new Float64Array(begins.times.length + ends.times.length);
+  const groups = new Int32Array(times.length);
+  let [up, down] = [0, 0];
+  for (let place = 0; place < times.length; place++) {
+    const goesUp = down === ends.times.length || (up < begins.times.length && begins.times[up]! <= ends.times[down]!);
+    times[place] = goesUp ? begins.times[up]! : ends.times[down]!;
+    groups[place] = goesUp ? begins.groups[up++]! + 1 : -1 - ends.groups[down++]!;
+  }
+  return { times, groups };
 }
 
 /** Of the rows whose `begun` is known. */
