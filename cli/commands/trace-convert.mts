@@ -25,7 +25,7 @@ export const command = defineCommand({
   run: async ({ file, out, to = BY_EXTENSION[extname(out)], device }, context) => {
     if (to === undefined) throw new UsageError(`the ending of '${out}' does not tell what to make: --to ${TRACE_FORMS.join('|')}`);
     const devices = device.map(parseDevice);
-    const reader = await openTrace(file);
+    const reader = await openTrace(file, { signal: context.signal });
     const target = out === '-' ? null : await openOutput(out);
     try {
       await convertTrace(reader, { to, devices, write: target === null ? (bytes) => context.out.bytes(bytes) : writeTo(target, out) });

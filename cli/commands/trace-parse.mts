@@ -49,7 +49,7 @@ export const command = defineCommand({
       const toStdout = (bytes: Uint8Array): Promise<void> => context.out.bytes(bytes);
       let tail = '';
       const { findings, foreign, unknown, driverData } = await blkparse({
-        inputs, directory: inputDirectory, options, writeDump: dump === null ? null : writeTo(dump, dumpBinary!),
+        inputs, directory: inputDirectory, options, signal: context.signal, writeDump: dump === null ? null : writeTo(dump, dumpBinary!),
         write: noTextOutput ? null : text === null ? toStdout : writeTo(text, output!),
         opened: async (files) => {
           const lines = Buffer.from(files.map((name) => `Input file ${name} added\n`).join(''));

@@ -27,6 +27,8 @@ export interface BlkparseRequest {
   readonly write: Write | null;
   /** Takes the merged dump; null for none. */
   readonly writeDump: Write | null;
+  /** Ends the trace where reading is: the summary is of what came before. */
+  readonly signal?: AbortSignal;
   /** Called before any text with the files that are read, by blkparse's names for them; none for a stream. */
   readonly opened?: (files: readonly string[]) => Promise<void>;
 }
@@ -62,7 +64,7 @@ export async function blkparse(request: BlkparseRequest): Promise<BlkparseResult
     const stream = await openStream(request.inputs);
     const log = await fioLog(request.inputs);
     const bufferBytes = (): number => Math.min(MAX_BUFFER_BYTES, Math.floor(BUFFER_BYTES / Math.max(1, opened.length)));
-    const intakeOf = (source: ByteSource): Intake => new Intake(source, new RecordDecoder(bufferBytes(), session.base, new Map(), findings));
+    const intakeOf = (source: ByteSource): Intake => new Intake(source, new RecordDecoder(bufferBytes(), session.base, new Map(), findings), { signal: request.signal });
     if (log !== null) await showLog(session, log, request.inputs[0]!);
     else if (stream !== null) {
       const intake = intakeOf(stream);

@@ -56,6 +56,7 @@ export class ChunkSource implements ByteSource {
   readonly #chunks: AsyncIterator<Uint8Array>;
   #rest: Uint8Array = new Uint8Array(0);
   #ended = false;
+  #waiting = false;
 
   constructor(name: string, chunks: AsyncIterable<Uint8Array>) {
     this.#name = name;
@@ -65,12 +66,15 @@ export class ChunkSource implements ByteSource {
   async read(into: Uint8Array): Promise<number> {
     while (this.#rest.length === 0) {
       if (this.#ended) return 0;
+      this.#waiting = true;
       try {
         const { done, value } = await this.#chunks.next();
         if (done === true) this.#ended = true;
         else this.#rest = value;
       } catch (error) {
         throw wrapHostError(error, `cannot read the trace from ${this.#name}`);
+      } finally {
+        this.#waiting = false;
       }
     }
     const taken = this.#rest.subarray(0, into.length);
@@ -83,7 +87,9 @@ export class ChunkSource implements ByteSource {
     this.#rest = new Uint8Array(0);
     if (this.#ended) return;
     this.#ended = true;
-    await this.#chunks.return?.();
+    const closed = this.#chunks.return?.();
+    // one that is waited for may never come
+    if (!this.#waiting) await closed;
   }
 }
 

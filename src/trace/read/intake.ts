@@ -14,12 +14,15 @@ export class Intake {
   /** All bytes are in the decoder. */
   ended = false;
   readonly #source: ByteSource;
+  readonly #signal: AbortSignal | undefined;
   #reading: Promise<number> | null = null;
 
-  constructor(source: ByteSource, decoder: RecordDecoder, clock: Clock = systemClock) {
+  /** A signal ends the source: what was read counts. */
+  constructor(source: ByteSource, decoder: RecordDecoder, { clock = systemClock, signal }: { readonly clock?: Clock | undefined; readonly signal?: AbortSignal | undefined }) {
     this.#source = source;
     this.decoder = decoder;
     this.clock = clock;
+    this.#signal = signal;
   }
 
   get live(): boolean { return this.#source.live; }
@@ -31,9 +34,13 @@ export class Intake {
 
   /** Reads once. False: the source is live and was silent; with `patient` it is waited for. */
   async fill(patient: boolean): Promise<boolean> {
+    if (this.#isStopped()) {
+      this.ended = true;
+      return true;
+    }
     this.#reading ??= this.#source.read(this.decoder.space());
-    const got = patient || !this.live ? await this.#reading : await this.#unlessSilent(this.#reading);
-    if (got === null) return false;
+    const got = this.live ? await this.#unlessSilent(this.#reading, patient) : await this.#reading;
+    if (got === null) return this.#isStopped() ? this.fill(patient) : false;
     this.#reading = null;
     this.ended = got === 0;
     this.decoder.filled(got);
@@ -41,11 +48,20 @@ export class Intake {
     return true;
   }
 
-  async #unlessSilent(reading: Promise<number>): Promise<number | null> {
+  #isStopped(): boolean {
+    return this.#signal?.aborted === true;
+  }
+
+  /** Null where nothing came: for a while, or (`patient`) until the signal. */
+  async #unlessSilent(reading: Promise<number>, patient: boolean): Promise<number | null> {
     const wake = new AbortController();
+    const stop = (): void => wake.abort();
+    this.#signal?.addEventListener('abort', stop);
+    const silence = patient ? aborted(wake.signal) : this.clock.sleep(LIVE_DELAY_MS, wake.signal);
     try {
-      return await Promise.race([reading, this.clock.sleep(LIVE_DELAY_MS, wake.signal).then(() => null)]);
+      return await Promise.race([reading, silence.then(() => null)]);
     } finally {
+      this.#signal?.removeEventListener('abort', stop);
       wake.abort();
     }
   }
@@ -53,4 +69,8 @@ export class Intake {
   close(): Promise<void> {
     return this.#source.close();
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }

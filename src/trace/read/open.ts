@@ -14,6 +14,8 @@ import { OrderedStream } from './ordered.js';
 export interface OpenTraceOptions {
   /** For pipes: when to stop waiting for more. Default: the system's. */
   readonly clock?: Clock;
+  /** Ends the trace where reading is. */
+  readonly signal?: AbortSignal;
 }
 
 /** Of records and of bytes, over all files; what is held in memory follows from them. */
@@ -82,14 +84,14 @@ async function fromFiles(name: string, paths: readonly string[], options: OpenTr
   }
 }
 
-function merged(name: string, sources: readonly ByteSource[], { clock }: OpenTraceOptions): MergedTrace {
+function merged(name: string, sources: readonly ByteSource[], { clock, signal }: OpenTraceOptions): MergedTrace {
   const base: TimeBase = { high: null };
   const names = new Map<number, string>();
   const findings = { skippedBytes: 0, skips: 0, outOfOrder: 0 };
   const capacity = Math.max(MIN_RECORDS, Math.min(MAX_RECORDS, Math.floor(TOTAL_RECORDS / sources.length)));
   const bufferBytes = Math.min(MAX_BUFFER_BYTES, Math.floor(TOTAL_BUFFER_BYTES / sources.length));
   const streams = sources.map((source) => (
-    new OrderedStream(new Intake(source, new RecordDecoder(bufferBytes, base, names, findings), clock), { capacity, hold: Math.min(HOLD, Math.floor(capacity / 4)) })));
+    new OrderedStream(new Intake(source, new RecordDecoder(bufferBytes, base, names, findings), { clock, signal }), { capacity, hold: Math.min(HOLD, Math.floor(capacity / 4)) })));
   const total = sources.reduce<number | null>((sum, { size }) => (sum === null || size === null ? null : sum + size), 0);
   return new MergedTrace({ name, streams, base, findings, processes: names, total, capacity });
 }

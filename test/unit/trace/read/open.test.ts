@@ -177,3 +177,17 @@ test('a live stream is told before its next record comes', async () => {
   }
   expect(counts).toEqual([2, 1]);
 });
+
+test('a signal ends a stream that says nothing more', async () => {
+  const stop = new AbortController();
+  async function* silent(): AsyncGenerator<Uint8Array> {
+    yield encodeRecords([{ time: 5, sequence: 1, ...READ_Q }, { time: 6, sequence: 2, ...READ_Q }]);
+    await new Promise(() => undefined);
+  }
+  let records = 0;
+  for await (const batch of await openTrace(silent(), { signal: stop.signal })) {
+    records += batch.count;
+    stop.abort();
+  }
+  expect(records).toBe(2);
+});
