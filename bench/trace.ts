@@ -13,10 +13,11 @@ import { met, type Target } from './lib/series.js';
 import type { TraceBench, TraceRow, TraceSetup } from './lib/trace-bench.js';
 import { writeCapture } from './lib/trace-capture.js';
 import { benchParse } from './lib/trace-parse.js';
+import { benchRecord } from './lib/trace-record.js';
 import { benchReport } from './lib/trace-report.js';
 import { benchWeb } from './lib/trace-web.js';
 
-const BENCHES: Readonly<Record<string, TraceBench>> = { parse: benchParse, report: benchReport, web: benchWeb };
+const BENCHES: Readonly<Record<string, TraceBench>> = { record: benchRecord, parse: benchParse, report: benchReport, web: benchWeb };
 
 function printRow({ what, series }: TraceRow): void {
   const best = series[0]!.best;

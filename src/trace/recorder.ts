@@ -46,6 +46,7 @@ const START_NS = 1e9;
 const WORD = 2 ** 32;
 /** The longest whole number of sectors that the format can tell. */
 const MOST_BYTES = WORD - SECTOR_BYTES;
+const MOST_SECTORS = MOST_BYTES / SECTOR_BYTES;
 const FUA = 1;
 
 /** Which of a node's four numbers; a filter has two layers at most. */
@@ -89,13 +90,14 @@ export class TraceRecorder implements TraceSink {
   readonly #tasks = new Set<number>();
   #groupCount = 0;
   #lastTask: TraceTask | null = null;
-  /** ns of the next record, as two words. */
-  #high = 0;
-  #low = START_NS;
+  /** ns of the next record: the lower word and the upper one. */
+  readonly #time = Uint32Array.of(START_NS, 0);
   #events = 0;
   #notifications = 0;
   #dropped = 0;
   #droppedTold = 0;
+  /** As it was when the request before was queued. */
+  #droppedBefore = 0;
 
   /** Begins to record into `name`.blktrace.0 and so on, which are made or emptied. Throws where the first cannot be. */
   constructor(name: string, { process: comm = 'quiesce', ringBytes = 8 * 1024 * 1024, now = preciseMs, onFailure }: TraceRecorderOptions = {}) {
@@ -156,16 +158,17 @@ export class TraceRecorder implements TraceSink {
     const high = Math.floor(ns / WORD);
     const low = ns - high * WORD;
     // Tools take the same time twice for a step back: each record is at least 1 ns later than the one before
-    if (high < this.#high || (high === this.#high && low <= this.#low)) return;
-    this.#high = high;
-    this.#low = low;
+    const time = this.#time;
+    if (high < time[1]! || (high === time[1] && low <= time[0]!)) return;
+    time[0] = low;
+    time[1] = high;
   }
 
   queue(device: number, request: TracedRequest, from: number, fromOffset: number): void {
     const { op, offset, bytes, cause } = request;
     const lane = this.#laneOf(device);
     this.#introduce(lane, request.task);
-    if (cause !== '' || offset % SECTOR_BYTES !== 0 || bytes % SECTOR_BYTES !== 0 || op === 'write-zeroes' || bytes > MOST_BYTES) this.#explain(lane, request);
+    if (cause !== '' || !isWhole(offset) || !isWhole(bytes) || op === 'write-zeroes' || bytes > MOST_BYTES) this.#explain(lane, request);
     if (from !== -1) this.#remap(lane, request, from, fromOffset);
     this.#put(Action.QUEUE, BIO[op] + QUEUE, lane, request, 0);
   }
@@ -256,9 +259,9 @@ export class TraceRecorder implements TraceSink {
     words[index + 1] = file.sequence;
     this.#stamp(words, index);
     words[index + 4] = first;
-    words[index + 5] = first / WORD;
-    words[index + 6] = Math.min(sectors * SECTOR_BYTES, MOST_BYTES);
-    words[index + 7] = (category + more) * UPPER + action;
+    words[index + 5] = first < WORD ? 0 : first / WORD;
+    words[index + 6] = sectors < MOST_SECTORS ? sectors * SECTOR_BYTES : MOST_BYTES;
+    words[index + 7] = ((category + more) << 16) | action;
     words[index + 8] = task === null ? this.#pid : FIRST_TASK_PID + task.number;
     words[index + 9] = device;
     words[index + 10] = cpu;
@@ -266,17 +269,18 @@ export class TraceRecorder implements TraceSink {
   }
 
   #stamp(words: Uint32Array, index: number): void {
-    words[index + 2] = this.#low;
-    words[index + 3] = this.#high;
-    this.#low++;
-    if (this.#low < WORD) return;
-    this.#low = 0;
-    this.#high++;
+    const time = this.#time;
+    words[index + 2] = time[0]!;
+    words[index + 3] = time[1]!;
+    time[0]!++;
+    if (time[0] === 0) time[1]!++;
   }
 
   /** Names what is new: what was lost before, and who asks. */
   #introduce(lane: Lane, task: TraceTask | null): void {
-    if (this.#droppedTold !== this.#dropped) this.#tellDropped(lane);
+    // once there is room again: to try for each that is dropped would cost more than they did
+    if (this.#droppedTold !== this.#dropped && this.#dropped === this.#droppedBefore) this.#tellDropped(lane);
+    this.#droppedBefore = this.#dropped;
     if (task === null || task === this.#lastTask) return;
     this.#lastTask = task;
     if (this.#tasks.has(task.number)) return;
@@ -374,6 +378,12 @@ function swapped(word: number): number {
 
 /** Two words, the upper byte first. */
 function bigEndian(words: Uint32Array, index: number, value: number): void {
-  words[index] = swapped(Math.floor(value / WORD));
-  words[index + 1] = swapped(value % WORD);
+  const high = value < WORD ? 0 : Math.floor(value / WORD);
+  words[index] = high === 0 ? 0 : swapped(high);
+  words[index + 1] = swapped(value - high * WORD);
+}
+
+/** Whole sectors? (A remainder of numbers that are no small integers takes as long as all the rest of an event.) */
+function isWhole(value: number): boolean {
+  return Math.floor(value / SECTOR_BYTES) * SECTOR_BYTES === value;
 }

@@ -1,0 +1,63 @@
+/** What recording costs: the CPU time that the NBD server takes for a 4 KiB read of a qcow2 image in memory, 32 of them in flight, with all layers recorded and without. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { kill, launcher, runOk, start } from '../../test/support/run.js';
+import { Series } from './series.js';
+import type { TraceFigures, TraceSetup } from './trace-bench.js';
+
+const READS = 40_000;
+/** As many rounds as others have, and so many times more: the differences are small. */
+const ROUNDS = 3;
+const TICKS_PER_SECOND = 100;
+const MOST_MORE = 1.05;
+
+interface Server {
+  readonly name: string;
+  readonly pid: number;
+  readonly socket: string;
+  readonly stop: () => Promise<void>;
+}
+
+async function serve(name: string, image: string, directory: string, trace: readonly string[]): Promise<Server> {
+  const socket = join(directory, `${name.replaceAll(' ', '-')}.sock`);
+  const child = start(launcher, ['nbd', 'serve', image, '--read-only', '--persistent', '--socket', socket, ...trace]);
+  await new Promise<void>((resolve, reject) => {
+    child.stdout!.once('data', () => resolve());
+    child.once('exit', () => reject(new Error(`${name}: the server did not start`)));
+  });
+  return { name, pid: child.pid!, socket, stop: () => kill(child, 'SIGTERM') };
+}
+
+/** Seconds of all threads, of the kernel too. */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /, '').split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+async function load({ pid, socket }: Server): Promise<number> {
+  const before = cpuSeconds(pid);
+  await runOk('fio', ['--name=r', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, '--rw=randread', '--bs=4k', '--iodepth=32', '--size=256m', `--number_ios=${READS}`, '--minimal']);
+  return cpuSeconds(pid) - before;
+}
+
+export async function benchRecord({ directory, rounds }: TraceSetup): Promise<TraceFigures> {
+  const image = join(directory, 'recorded.qcow2');
+  await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', image, '256M']);
+  await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -P 1 0 256M', image]);
+  const servers = [await serve('recorded', image, directory, ['--trace', join(directory, 'recorded')]), await serve('not recorded', image, directory, [])];
+  const series = servers.map(({ name }) => new Series(name));
+  try {
+    for (let round = 0; round <= ROUNDS * rounds; round++) {
+      for (const [index, server] of servers.entries()) {
+        const seconds = await load(server);
+        if (round > 0) series[index]!.add(seconds, READS); // the first one warms up
+      }
+    }
+  } finally {
+    for (const server of servers) await server.stop();
+  }
+  return {
+    rows: [{ what: '4K reads in a second of CPU', series }],
+    targets: [{ what: 'CPU of a 4K read, recorded / not recorded', value: series[1]!.best / series[0]!.best, bound: MOST_MORE, unit: 'x', atMost: true }],
+  };
+}
