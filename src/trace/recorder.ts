@@ -96,6 +96,10 @@ export class TraceRecorder implements TraceSink {
   #notifications = 0;
   #dropped = 0;
   #droppedTold = 0;
+  #described: TracedRequest | null = null;
+  /** Of the request described: sector (lower word, upper word), bytes, pid; and its own categories. */
+  readonly #same = new Uint32Array(4);
+  #more = 0;
   /** As it was when the request before was queued. */
   #droppedBefore = 0;
 
@@ -251,21 +255,33 @@ export class TraceRecorder implements TraceSink {
 
   #header({ device, cpu, file }: Lane, index: number, action: number, category: number, request: TracedRequest, errno: number, pduBytes: number): void {
     const { words } = file;
-    const { offset, bytes, flags, task } = request;
-    const first = Math.floor(offset / SECTOR_BYTES);
-    const sectors = Math.ceil((offset + bytes) / SECTOR_BYTES) - first;
-    const more = ((flags & FUA) !== 0 && request.op !== 'read' ? Category.FUA : 0) + (request.ioClass === 'metadata' ? META : 0);
+    if (request !== this.#described) this.#describe(request);
+    const same = this.#same;
     words[index] = MAGIC + VERSION;
     words[index + 1] = file.sequence;
     this.#stamp(words, index);
-    words[index + 4] = first;
-    words[index + 5] = first < WORD ? 0 : first / WORD;
-    words[index + 6] = sectors < MOST_SECTORS ? sectors * SECTOR_BYTES : MOST_BYTES;
-    words[index + 7] = ((category + more) << 16) | action;
-    words[index + 8] = task === null ? this.#pid : FIRST_TASK_PID + task.number;
+    words[index + 4] = same[0]!;
+    words[index + 5] = same[1]!;
+    words[index + 6] = same[2]!;
+    words[index + 7] = ((category + this.#more) << 16) | action;
+    words[index + 8] = same[3]!;
     words[index + 9] = device;
     words[index + 10] = cpu;
-    words[index + 11] = (errno === 0 ? 0 : UPPER - errno) + pduBytes * UPPER;
+    words[index + 11] = errno === 0 && pduBytes === 0 ? 0 : (errno === 0 ? 0 : UPPER - errno) + pduBytes * UPPER;
+  }
+
+  /** What all records of a request have in common; most come right after one another. */
+  #describe(request: TracedRequest): void {
+    const { op, offset, bytes, flags, ioClass, task } = request;
+    const first = Math.floor(offset / SECTOR_BYTES);
+    const sectors = Math.ceil((offset + bytes) / SECTOR_BYTES) - first;
+    const same = this.#same;
+    same[0] = first;
+    same[1] = first < WORD ? 0 : first / WORD;
+    same[2] = sectors < MOST_SECTORS ? sectors * SECTOR_BYTES : MOST_BYTES;
+    same[3] = task === null ? this.#pid : FIRST_TASK_PID + task.number;
+    this.#more = ((flags & FUA) !== 0 && op !== 'read' ? Category.FUA : 0) + (ioClass === 'metadata' ? META : 0);
+    this.#described = request;
   }
 
   #stamp(words: Uint32Array, index: number): void {
