@@ -43,9 +43,10 @@ export const command = defineCommand({
     if (skips > 0) warn(`${skippedBytes} bytes in ${skips} place${skips === 1 ? ' are' : 's are'} no records, and were skipped`);
     if (outOfOrder > 0) warn(`${outOfOrder} records were out of order`);
     const broken = brokenLimits(analysis, limits, fails);
+    // first: whoever reads the text may stop before its end
+    if (html !== undefined) await writeTracePage(html, await loadTrace(file, { signal }));
     if (json) out.json(reportJson(analysis, broken));
     else printReport(analysis, broken, out);
-    if (html !== undefined) await writeTracePage(html, await loadTrace(file, { signal }));
     return broken.length > 0 ? NOT_KEPT : 0;
   },
 });
