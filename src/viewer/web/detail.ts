@@ -49,10 +49,16 @@ function kindText({ letters }: RequestFacts): string {
   return `${kind} (${letters})`;
 }
 
+/** Not every trace has every step. */
+function stretchText(from: string, to: string): string {
+  if (to === 'C' && from !== 'D') return 'until it was complete';
+  return to === 'D' && from !== 'I' ? 'waits to be issued' : STRETCHES[from]?.text ?? '';
+}
+
 function stretches({ times }: RequestFacts): HTMLElement {
   return h('table', {}, h('tbody', {}, ...times.slice(0, -1).map(([letter, time], place) => {
     const [next, until] = times[place + 1]!;
-    return h('tr', {}, h('td', {}, `${letter} → ${next}`), h('td', {}, STRETCHES[letter]?.text ?? ''), h('td', { class: 'number' }, spanText(until - time)));
+    return h('tr', {}, h('td', {}, `${letter} → ${next}`), h('td', {}, stretchText(letter, next)), h('td', { class: 'number' }, spanText(until - time)));
   })));
 }
 
