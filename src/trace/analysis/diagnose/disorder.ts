@@ -101,7 +101,7 @@ export class Disorder extends DeviceRule<Device> {
 }
 
 function streamOf(device: Device, pid: number, write: boolean): Stream {
-  const key = (pid * 2 + Number(write)) % (2 ** 33);
+  const key = pid * 2 + (write ? 1 : 0);
   let stream = device.streams.get(key);
   if (stream === undefined) {
     // the one that has been there longest makes room: a process that lives on comes back with an empty window

@@ -45,7 +45,8 @@ export class MetadataAmplification implements Rule {
     const sectors = ios.bytes[slot]! / 512;
     device.writes++;
     device.bytes += ios.bytes[slot]!;
-    if (this.context.annotations.layers.get(ios.device[slot]!) === 'metadata') {
+    const { layers } = this.context.annotations;
+    if (layers.size > 0 && layers.get(ios.device[slot]!) === 'metadata') {
       device.evidence.add(ios.id[slot]!, time, this.context.annotations.causes[ios.cause[slot]!] || 'metadata');
       device.evidence.cover(time, time, sector, sectors);
       return;

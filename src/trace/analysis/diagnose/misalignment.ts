@@ -40,15 +40,16 @@ export class Misalignment extends DeviceRule<Device> {
     device.sizes.add(bytes);
     if (sector === device.lastEnd - 1) device.overlaps++;
     device.lastEnd = sector + bytes / 512;
-    for (let at = 0; at < ALIGNMENTS.length; at++) {
-      const alignment = ALIGNMENTS[at]!;
-      if ((sector * 512) % alignment === 0 && bytes % alignment === 0) device.kept[at]!++;
-      else if (alignment === BLOCK) {
-        device.misaligned++;
-        device.evidence.add(ios.id[slot]!, time, `begins ${size((sector * 512) % BLOCK)} and ends ${size((sector * 512 + bytes) % BLOCK)} after a multiple of 4 KiB`);
-        device.evidence.cover(time, time, sector, bytes / 512);
-      }
+    const sectors = bytes / 512;
+    // what keeps none keeps no larger one
+    let at = 0;
+    while (at < ALIGNMENTS.length && sector % (ALIGNMENTS[at]! / 512) === 0 && sectors % (ALIGNMENTS[at]! / 512) === 0) device.kept[at++]!++;
+    if (at > ALIGNMENTS.indexOf(BLOCK)) return;
+    device.misaligned++;
+    if (!device.evidence.full) {
+      device.evidence.add(ios.id[slot]!, time, `begins ${size((sector * 512) % BLOCK)} and ends ${size((sector * 512 + bytes) % BLOCK)} after a multiple of 4 KiB`);
     }
+    device.evidence.cover(time, time, sector, sectors);
   }
 
   protected judge(device: Device, id: number): Finding | null {

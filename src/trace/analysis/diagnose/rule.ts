@@ -20,15 +20,16 @@ const MAX_EVIDENCE = 8;
 /** Rows that show it, the first ones met, and the range of all. */
 export class Evidence {
   readonly rows: EvidenceRow[] = [];
-  count = 0;
   private fromNs = Infinity;
   private toNs = -Infinity;
   private fromSector = Infinity;
   private toSector = 0;
 
+  /** Whether there are as many rows as are shown; more need not be worded. */
+  get full(): boolean { return this.rows.length >= MAX_EVIDENCE; }
+
   add(id: number, timeNs: number, what: string): void {
-    this.count++;
-    if (this.rows.length < MAX_EVIDENCE) this.rows.push({ id, timeNs, what });
+    if (!this.full) this.rows.push({ id, timeNs, what });
   }
 
   /** Times where they are known. */

@@ -1,5 +1,4 @@
 import type { Finding } from '../../finding.js';
-import { Histogram } from '../histogram.js';
 import { DeviceRule, duration, Evidence, isData, percent, type RuleContext } from './rule.js';
 
 const MIN_REQUESTS = 200;
@@ -39,7 +38,6 @@ class Device {
   wantedNs = 0;
   wantedArea = 0;
   wantedChangedNs = 0;
-  readonly latency = new Histogram();
   readonly evidence = new Evidence();
 }
 
@@ -87,8 +85,7 @@ export class Saturation extends DeviceRule<Device> {
     const wait = ios.issued[slot]! - queued;
     device.waitNs += wait;
     device.tookNs += completed - queued;
-    device.latency.add(completed - queued);
-    if (wait > (completed - queued) * MIN_WAIT) device.evidence.add(ios.id[slot]!, queued, `waited ${duration(wait)} to be taken`);
+    if (!device.evidence.full && wait > (completed - queued) * MIN_WAIT) device.evidence.add(ios.id[slot]!, queued, `waited ${duration(wait)} to be taken`);
     device.evidence.cover(queued, completed, ios.sector[slot]!, ios.bytes[slot]! / 512);
   }
 
@@ -122,7 +119,7 @@ export class Saturation extends DeviceRule<Device> {
     return {
       rule: 'saturated', severity: 'warning', device: id, title: 'Saturated device',
       sentence: `The device was busy ${percent(Math.min(1, busy))} of the time with ${wanted.toFixed(1)} requests wanting it on average; ${wait >= MIN_WAIT
-        ? `they spent ${percent(wait)} of their ${duration(device.latency.quantile(0.5))} waiting to be taken.`
+        ? `they spent ${percent(wait)} of their ${duration(device.tookNs / device.requests)} waiting to be taken.`
         : `at several times the depth it served ${gain.toFixed(2)} times as many.`}`,
       cure: 'Ask it for less (cache, merge, compress, fewer copies) or give it a faster one; more requests at once only wait longer.',
       evidence: device.evidence.rows, region: device.evidence.region,
