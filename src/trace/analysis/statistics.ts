@@ -113,6 +113,8 @@ export interface LayerLink {
 /** Statistics of a trace in memory that does not grow with it. */
 export class Statistics implements PairingListener {
   readonly devices = new Keyed(MAX_DEVICES, () => new DeviceStatistics());
+  /** By slot: who queued the request in it. */
+  private readonly processOf: ProcessStatistics[] = [];
   private readonly linkTable = new Map<number, LayerLink>();
 
   constructor(private readonly ios: OpenIos) {}
@@ -129,6 +131,7 @@ export class Statistics implements PairingListener {
     const bytes = ios.bytes[slot]!;
     const category = ios.category[slot]!;
     const process = device.processes.get(ios.pid[slot]!);
+    this.processOf[slot] = process;
     if (ios.parent[slot] !== -1) this.link(ios.parentDevice[slot]!, ios.device[slot]!, bytes);
     if (bytes === 0) {
       process.flushes++;
@@ -195,8 +198,9 @@ export class Statistics implements PairingListener {
       add(spans.i2d, inserted, issued);
     }
     const write = (ios.category[slot]! & Category.WRITE) !== 0;
-    const process = device.processes.get(ios.pid[slot]!);
-    if (!Number.isNaN(queued)) add((write ? process.writes : process.reads).q2c, queued, completed);
+    if (Number.isNaN(queued)) return;
+    const process = this.processOf[slot]!;
+    add((write ? process.writes : process.reads).q2c, queued, completed);
   }
 
   private link(upper: number, lower: number, bytes: number): void {
