@@ -142,6 +142,17 @@ export class NodeTrace implements TracedNode {
     return DONE;
   }
 
+  /** It has to be handed over again, and is. */
+  requeued(request: BlockRequest): void {
+    this.sink.tick();
+    this.sink.requeue(this.#own, request);
+  }
+
+  issuedAgain(request: BlockRequest): void {
+    this.sink.tick();
+    this.sink.issue(this.#own, request);
+  }
+
   /** It has ended; `atOnce`: in the stretch in which it came. Told once. */
   complete(request: BlockRequest, error: unknown, atOnce = false): void {
     const { lane } = request;

@@ -77,6 +77,7 @@ export class ClientConnection implements ReplyHandler {
     const slot = this.#free.pop() ?? this.#slots.length;
     this.#slots[slot] = request;
     this.#inFlight++;
+    request.sent();
     this.#writeHeader(request.command, request.flags, this.#uses[slot] ??= 1, slot, request.offset, request.bytes);
     if (request.command !== Command.WRITE) return;
     if (request.pipe?.inKernel === true) this.#socket.sendPipe(request.pipe);

@@ -17,6 +17,12 @@ const VERBS: Readonly<Record<number, string>> = {
 /** A server that answers a read in more scattered pieces than this is not one to wait for. */
 const MAX_SCATTERED = 4096;
 
+/** Hears when a request that was not answered has to be sent again, and when it is. */
+export interface ResendWatch {
+  requeued(): void;
+  issued(): void;
+}
+
 export class NbdRequest {
   readonly command: number;
   /** CommandFlag bits. */
@@ -27,6 +33,8 @@ export class NbdRequest {
   readonly buffer: Uint8Array | null;
   /** Where the payload is or goes instead, as long as it is `inKernel`. */
   readonly pipe: PipeBuffer | null;
+  watch: ResendWatch | null = null;
+  #again = false;
   resolve: () => void = () => {};
   reject: (error: unknown) => void = () => {};
   /** The first error that the server told. */
@@ -50,8 +58,16 @@ export class NbdRequest {
   /** False where its payload cannot be had once more. */
   get repeatable(): boolean { return this.command !== Command.WRITE || this.pipe?.inKernel !== true; }
 
+  /** It goes to the server, now or once more. */
+  sent(): void {
+    if (this.#again) this.watch?.issued();
+    this.#again = false;
+  }
+
   /** Before it is sent again. */
   reset(): void {
+    this.#again = true;
+    this.watch?.requeued();
     if (this.command === Command.READ) this.pipe?.restart();
     this.error = null;
     this.extents = null;

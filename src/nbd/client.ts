@@ -7,7 +7,7 @@ import { alignDown, GiB, TWO_32 } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
 import type { PipeBuffer } from '../base/pipe-buffer.js';
 import { ClientPool, type PoolOptions } from './client-pool.js';
-import { NbdRequest, type NbdExtent } from './client-request.js';
+import { NbdRequest, type NbdExtent, type ResendWatch } from './client-request.js';
 import type { Negotiated } from './handshake-client.js';
 import { Command, CommandFlag, TransmissionFlag } from './protocol.js';
 
@@ -23,6 +23,13 @@ export type NbdClientOptions = Omit<PoolOptions, 'contexts' | 'tls' | 'exportNam
   readonly contexts?: readonly string[] | undefined;
   readonly tls?: PoolOptions['tls'] | undefined;
 };
+
+export interface WriteOptions {
+  readonly fua?: boolean | undefined;
+  readonly pipe?: PipeBuffer | undefined;
+  /** Of a request that the server takes in one piece. */
+  readonly watch?: ResendWatch | null | undefined;
+}
 
 export interface ZeroOptions {
   readonly fua?: boolean | undefined;
@@ -66,14 +73,15 @@ export class NbdClient {
   forgiveLoss(): void { this.#pool.forgiveLoss(); }
 
   /** Fills `buffer` from `offset`; or `pipe`, which has begun with that buffer. */
-  read(offset: number, buffer: Uint8Array, pipe?: PipeBuffer): Promise<void> {
-    return this.#payload(Command.READ, 0, offset, buffer, pipe);
+  read(offset: number, buffer: Uint8Array, pipe?: PipeBuffer, watch?: ResendWatch | null): Promise<void> {
+    return this.#payload(Command.READ, 0, offset, buffer, pipe, watch);
   }
 
   /** With `fua` it is on stable storage when it resolves; NOT_SUPPORTED where the server cannot. */
-  write(offset: number, buffer: Uint8Array, options: { readonly fua?: boolean | undefined; readonly pipe?: PipeBuffer | undefined } = {}): Promise<void> {
-    if (options.fua !== true) return this.#payload(Command.WRITE, 0, offset, buffer, options.pipe);
-    return this.canFua ? this.#payload(Command.WRITE, CommandFlag.FUA, offset, buffer, options.pipe) : Promise.reject(this.#cannot('force unit access'));
+  write(offset: number, buffer: Uint8Array, options: WriteOptions = {}): Promise<void> {
+    const { fua, pipe, watch } = options;
+    if (fua !== true) return this.#payload(Command.WRITE, 0, offset, buffer, pipe, watch);
+    return this.canFua ? this.#payload(Command.WRITE, CommandFlag.FUA, offset, buffer, pipe, watch) : Promise.reject(this.#cannot('force unit access'));
   }
 
   /** All that was written before is on stable storage when it resolves; at once where the server has nothing to flush. */
@@ -131,11 +139,15 @@ export class NbdClient {
     return CommandFlag.FUA;
   }
 
-  #payload(command: number, flags: number, offset: number, buffer: Uint8Array, pipe?: PipeBuffer): Promise<void> {
+  #payload(command: number, flags: number, offset: number, buffer: Uint8Array, pipe?: PipeBuffer, watch: ResendWatch | null = null): Promise<void> {
     const bytes = buffer.byteLength;
     const most = this.info.maximumBlock;
     if (bytes === 0) return Promise.resolve();
-    if (bytes <= most) return this.#pool.submit(new NbdRequest(command, flags, offset, bytes, buffer, pipe));
+    if (bytes <= most) {
+      const request = new NbdRequest(command, flags, offset, bytes, buffer, pipe);
+      request.watch = watch;
+      return this.#pool.submit(request);
+    }
     assert(pipe === undefined, 'more in a pipe than the server takes');
     const parts: NbdRequest[] = [];
     for (let at = 0; at < bytes; at += most) {

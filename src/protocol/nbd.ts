@@ -4,6 +4,7 @@ import { BlockError } from '../base/errors.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
 import { RequestFlag, type BlockRequest } from '../block/request.js';
 import { BASE_ALLOCATION, NbdClient, type NbdExtent } from '../nbd/client.js';
+import type { ResendWatch } from '../nbd/client-request.js';
 import { addressText, type NbdAddress } from '../nbd/client-socket.js';
 import { Allocation } from '../nbd/protocol.js';
 import type { TlsCredentials } from '../nbd/tls.js';
@@ -79,9 +80,9 @@ export class NbdDriver implements BlockDriver {
   submit(request: BlockRequest): Promise<void> {
     switch (request.op) {
       case 'read':
-        return this.client.read(request.offset, request.buffer!, request.pipe);
+        return this.client.read(request.offset, request.buffer!, request.pipe, resends(request));
       case 'write':
-        return this.client.write(request.offset, request.buffer!, { pipe: request.pipe });
+        return this.client.write(request.offset, request.buffer!, { pipe: request.pipe, watch: resends(request) });
       case 'write-zeroes':
         return this.#writeZeroes(request);
       case 'discard':
@@ -153,4 +154,10 @@ function limitsOf({ info }: NbdClient, context: string): BlockLimits {
  */
 function kindOf({ flags }: NbdExtent, context: string): BlockStatus['kind'] {
   return context === BASE_ALLOCATION && (flags & Allocation.ZERO) !== 0 ? 'zero' : 'data';
+}
+
+/** For a trace; null where nobody listens. */
+function resends(request: BlockRequest): ResendWatch | null {
+  const node = request.lane?.node;
+  return node === undefined ? null : { requeued: () => node.requeued(request), issued: () => node.issuedAgain(request) };
 }
