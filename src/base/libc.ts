@@ -36,7 +36,6 @@ interface Libc {
   readonly poll: KoffiFunc<(fds: Buffer, count: number, timeoutMs: number) => number>;
   readonly syncFileRange: KoffiFunc<(fd: number, offset: number, bytes: number, flags: number) => number>;
   readonly setsockopt: KoffiFunc<(fd: number, level: number, option: number, value: Buffer, bytes: number) => number>;
-  readonly cachestat: KoffiFunc<(number: number, fd: number, range: Buffer, into: Buffer, flags: number) => number>;
   readonly memmove: KoffiFunc<(to: Uint8Array, from: Uint8Array, bytes: number) => number | bigint>;
   errno(): number;
   readonly library: LibraryHandle;
@@ -83,7 +82,6 @@ function load(): Libc {
     poll: libc.func('int poll(void *fds, unsigned long count, int timeoutMs)'),
     syncFileRange: libc.func('int sync_file_range(int fd, int64_t offset, int64_t bytes, unsigned int flags)'),
     setsockopt: libc.func('int setsockopt(int fd, int level, int option, void *value, uint32_t bytes)'),
-    cachestat: libc.func('long syscall(long number, int fd, void *range, void *into, unsigned int flags)'),
     memmove: libc.func('uint64_t memmove(void *to, void *from, size_t bytes)'),
     errno: () => koffi.errno(),
     library: libc,
@@ -263,20 +261,6 @@ export function zeroRange(fd: number, offset: number, bytes: number): Promise<vo
 /** Allocates what the range lacks and leaves its content alone; extends the file where the range ends past it, if asked. */
 export function preallocate(fd: number, offset: number, bytes: number, options: { extend: boolean }): Promise<void> {
   return fallocate(fd, options.extend ? 0 : FALLOC_KEEP_SIZE, offset, bytes);
-}
-
-/** The same number on all processors. Linux 6.5 has it. */
-const CACHESTAT = 451;
-const HOST_PAGE = 4096;
-
-/** Whether the page cache holds all of the range, so that nobody waits for the disk; false where the host does not tell. */
-export function isCached(fd: number, offset: number, bytes: number): boolean {
-  const range = Buffer.alloc(16);
-  range.writeBigUInt64LE(BigInt(offset), 0);
-  range.writeBigUInt64LE(BigInt(bytes), 8);
-  const found = Buffer.alloc(40);
-  if (libc().cachestat(CACHESTAT, fd, range, found, 0) !== 0) return false;
-  return Number(found.readBigUInt64LE(0)) >= Math.ceil((offset + bytes) / HOST_PAGE) - Math.floor(offset / HOST_PAGE);
 }
 
 const SYNC_FILE_RANGE_WRITE = 2;

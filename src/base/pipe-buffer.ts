@@ -28,6 +28,7 @@ export const MOST_PIPED_PAGES = PIPE_BYTES;
 export const LEAST_PIPED_PAGES = 256 * KiB;
 const SPLICE_FLAGS = 3; // SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 const PEEK_FLAGS = 0x42; // MSG_PEEK | MSG_DONTWAIT
+const PAGE_BYTES = 4096;
 const SAMPLE = 64;
 const TAKEN = 4096;
 const NO_BYTES = new Uint8Array(0);
@@ -82,11 +83,22 @@ export class PipePool {
 
   /** Begun with `memory`, and without a look at zeros; undefined where the host has none. To be given back when nobody uses it any more. */
   take(memory: Uint8Array): PipeBuffer | undefined {
-    if (this.#none || this.#closed) return undefined;
-    const pipe = this.#free.pop() ?? PipeBuffer.open();
-    this.#none = pipe === null;
-    pipe?.begin(memory, 0);
-    return pipe ?? undefined;
+    const kept = this.#free.pop();
+    try {
+      kept?.begin(memory, 0);
+      if (kept !== undefined) return kept;
+    } catch {
+      kept?.close(); // what is in it cannot be taken out
+    }
+    const made = this.#none || this.#closed ? null : PipeBuffer.open();
+    this.#none = made === null;
+    made?.begin(memory, 0);
+    return made ?? undefined;
+  }
+
+  /** Those that nobody has: a user has only so much memory for pipes. */
+  closeFree(): void {
+    for (const pipe of this.#free.splice(0)) pipe.close();
   }
 
   give(pipe: PipeBuffer): void {
@@ -96,7 +108,7 @@ export class PipePool {
 
   close(): void {
     this.#closed = true;
-    for (const pipe of this.#free.splice(0)) pipe.close();
+    this.closeFree();
   }
 }
 
@@ -144,6 +156,11 @@ export class PipeBuffer {
 
   /** True where nothing of the content is in memory. */
   get inKernel(): boolean { return !this.#spilled; }
+  /** A file's pages take a place each, also those of which only a part is wanted. */
+  hasPlaceFor(offset: number, bytes: number): boolean {
+    return bytes === this.#memory.byteLength && Math.ceil((offset + bytes) / PAGE_BYTES) - Math.floor(offset / PAGE_BYTES) <= MOST_PIPED_PAGES / PAGE_BYTES;
+  }
+
   /** Zeros are to be found: a file's pages, which nobody looks at on their way, do not come into it. */
   get seeksZeros(): boolean { return this.#unit !== Infinity; }
   /** Bytes that have come, in order. */
@@ -239,10 +256,13 @@ export class PipeBuffer {
   }
 
   /** Puts it into a file from `offset` on. What the file did not take goes to its place in memory, and is returned; null where it took all. */
-  async pushFile(fd: number, offset: number): Promise<Uint8Array | null> {
+  async pushFile(fd: number, offset: number, refused: (error: unknown) => void = () => {}): Promise<Uint8Array | null> {
     while (this.#inside > 0) {
       const at = this.#filled - this.#inside;
-      const moved = await this.#spliceLater(fd, null, offset + at, this.#inside).catch(() => 0); // the write from memory tells the error
+      const moved = await this.#spliceLater(fd, null, offset + at, this.#inside).catch((error: unknown) => {
+        refused(error); // the write from memory tells what else it is
+        return 0;
+      });
       if (moved === 0) return this.#rest();
       this.#inside -= moved;
     }

@@ -91,6 +91,8 @@ export class ClientConnection implements ReplyHandler {
   }
 
   finish(cookieLow: number, request: NbdRequest): void {
+    // its pipe would go to the next one, and this one's payload with it
+    if (request.command === Command.WRITE && request.pipe?.inKernel === true && request.pipe.left > 0) throw earlyReply(this.name);
     this.#slots[cookieLow] = null;
     this.#uses[cookieLow] = (this.#uses[cookieLow]! + 1) % TWO_32;
     this.#free.push(cookieLow);
@@ -132,6 +134,10 @@ export class ClientConnection implements ReplyHandler {
 
 function cancelled(name: string): BlockError {
   return new BlockError('CANCELLED', `the connection to '${name}' was given up`, { node: name });
+}
+
+function earlyReply(name: string): BlockError {
+  return new BlockError('PROTOCOL', `'${name}' broke the NBD protocol: a write was answered before its data was sent`, { node: name, errno: 'EINVAL' });
 }
 
 function strayBytes(name: string): BlockError {

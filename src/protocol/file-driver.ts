@@ -5,7 +5,7 @@ import { alignDown, alignUp, formatRange } from '../base/bytes.js';
 import { DONE, rejected } from '../base/done.js';
 import { BlockError, errnoOf, errnoText, wrapHostError } from '../base/errors.js';
 import { Growth } from '../base/growth.js';
-import { capabilities, deviceDiscard, isCached, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
+import { capabilities, deviceDiscard, punchHole, replaceDescriptor, seekData, seekHole, zeroRange } from '../base/libc.js';
 import { MOST_PIPED_PAGES, type PipeBuffer } from '../base/pipe-buffer.js';
 import { spendTurn } from '../base/turn-budget.js';
 import type { RingUser } from '../base/uring.js';
@@ -64,6 +64,10 @@ interface Reopened {
 }
 
 type SpaceCall = 'punch' | 'zero' | 'device discard';
+
+/** Splices that will never work. */
+const NO_SPLICE: readonly (string | undefined)[] = ['EINVAL', 'ENOSYS', 'EOPNOTSUPP', 'ENOTSUP'];
+const LOOK_BYTES = 128 * 1024;
 
 /** The file system or device lacks the call; it will lack it the next time too. */
 const UNSUPPORTED: readonly (string | undefined)[] = ['EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'ENODEV', 'ENOTTY'];
@@ -154,19 +158,34 @@ export class FileDriver implements BlockDriver {
 
   #read(request: BlockRequest): Promise<void> {
     const { pipe } = request;
-    if (pipe?.seeksZeros === true) pipe.spill();
+    if (pipe?.inKernel === true && (pipe.seeksZeros || !pipe.hasPlaceFor(request.offset, request.bytes))) pipe.spill();
     return pipe?.inKernel === true ? this.#readPipe(request, pipe) : this.#readMemory(request);
   }
 
   async #readPipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
     // what is in memory already costs less to take than to have taken
-    const now = (this.#inMemory || isCached(this.#fd, request.offset, request.bytes)) && pipe.pullFileNow(this.#fd, request.offset);
-    if (now) return;
+    if (this.#isAtHand(request) && pipe.pullFileNow(this.#fd, request.offset)) return;
     pipe.restart();
-    const pulled = await pipe.pullFile(this.#fd, request.offset).catch(() => { this.#refusesPipes = true; });
+    const pulled = await pipe.pullFile(this.#fd, request.offset).catch((error: unknown) => this.#refusedPipe(error));
     if (pulled === true) return;
-    pipe.spill();
+    try {
+      pipe.spill();
+    } catch (error) {
+      throw this.#failedRequest(request, error);
+    }
     await this.#readMemory(request); // which tells the error, too
+  }
+
+  /** Looks at a byte here and there: whoever takes pages waits for those that are still being read. */
+  #isAtHand({ offset, bytes, buffer }: BlockRequest): boolean {
+    if (this.#inMemory || this.#quick === null) return this.#inMemory;
+    const one = buffer!.subarray(0, 1);
+    for (let at = bytes - 1; at >= 0; at -= LOOK_BYTES) if (!this.#quick.read(one, offset + at)) return false;
+    return true;
+  }
+
+  #refusedPipe(error: unknown): void {
+    if (NO_SPLICE.includes(errnoOf(error))) this.#refusesPipes = true;
   }
 
   #readMemory(request: BlockRequest): Promise<void> {
@@ -197,8 +216,9 @@ export class FileDriver implements BlockDriver {
   }
 
   async #writePipe(request: BlockRequest, pipe: PipeBuffer): Promise<void> {
+    assert(pipe.left === request.bytes, 'a pipe with other content than the request');
     if (this.#inMemory && spendTurn(request.bytes)) pipe.pushFileNow(this.#fd, request.offset);
-    const rest = await pipe.pushFile(this.#fd, request.offset);
+    const rest = await pipe.pushFile(this.#fd, request.offset, (error) => this.#refusedPipe(error)).catch((error: unknown) => { throw this.#failedRequest(request, error); });
     if (rest !== null) await writeFully(this.#fd, rest, request.offset + request.bytes - rest.byteLength, null, (error) => this.#failedRequest(request, error));
     if (this.writeOut?.wanted === true) this.writeOut.wrote(request.offset, request.bytes);
   }

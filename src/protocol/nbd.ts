@@ -1,6 +1,7 @@
 /** The driver `nbd`: an export of an NBD server as a node, with QEMU's options and QEMU's reading of block sizes. */
 import { alignDown, alignUp } from '../base/bytes.js';
 import { BlockError } from '../base/errors.js';
+import type { PipeBuffer } from '../base/pipe-buffer.js';
 import type { BlockDriver, BlockLimits, BlockStatus } from '../block/driver.js';
 import { RequestFlag, type BlockRequest } from '../block/request.js';
 import { BASE_ALLOCATION, NbdClient, type NbdExtent } from '../nbd/client.js';
@@ -80,9 +81,9 @@ export class NbdDriver implements BlockDriver {
   submit(request: BlockRequest): Promise<void> {
     switch (request.op) {
       case 'read':
-        return this.client.read(request.offset, request.buffer!, request.pipe, resends(request));
+        return this.client.read(request.offset, request.buffer!, inKernel(request), resends(request));
       case 'write':
-        return this.client.write(request.offset, request.buffer!, { pipe: request.pipe, watch: resends(request) });
+        return this.client.write(request.offset, request.buffer!, { pipe: inKernel(request), watch: resends(request) });
       case 'write-zeroes':
         return this.#writeZeroes(request);
       case 'discard':
@@ -154,6 +155,11 @@ function limitsOf({ info }: NbdClient, context: string): BlockLimits {
  */
 function kindOf({ flags }: NbdExtent, context: string): BlockStatus['kind'] {
   return context === BASE_ALLOCATION && (flags & Allocation.ZERO) !== 0 ? 'zero' : 'data';
+}
+
+/** A pipe that went over to memory is no business of the client's any more: it belongs to a whole of which this may be a part. */
+function inKernel({ pipe }: BlockRequest): PipeBuffer | undefined {
+  return pipe?.inKernel === true ? pipe : undefined;
 }
 
 /** For a trace; null where nobody listens. */

@@ -85,7 +85,7 @@ export class TraceRecorder implements TraceSink {
   readonly #starts = new Map<string, Uint8Array>();
   readonly #scratch = new Uint8Array(256);
   /** Where the four numbers of a node begin; `taken` are those that a format has. */
-  readonly #groups = new Map<TracedNode, number>();
+  readonly #groups = new WeakMap<TracedNode, number>();
   readonly #taken = new Set<number>();
   readonly #tasks = new Set<number>();
   #groupCount = 0;

@@ -4,7 +4,7 @@
  */
 import { BufferPool, type Lease } from '../../base/buffer-pool.js';
 import { alignDown, alignUp, GiB, MiB } from '../../base/bytes.js';
-import { LEAST_PIPED_PAGES, PipePool } from '../../base/pipe-buffer.js';
+import { LEAST_PIPED_PAGES, PipePool, type PipeBuffer } from '../../base/pipe-buffer.js';
 import type { RangeHold } from '../../base/range-lock.js';
 import { RequestFlag } from '../../block/request.js';
 import { Courtesy } from './courtesy.js';
@@ -193,6 +193,7 @@ export class Copier {
     this.#bufferedBytes -= buffered;
     events.log?.emit('mirror_iteration_done', state, offset, bytes, copied ? 0 : -1);
     state.backgroundBytes -= bytes;
+    if (this.#inFlight === 0) this.#pipes.closeFree();
     if (copied) state.finished(bytes, zero && this.#options.cheapZeroes);
     state.claims.release(hold);
     this.#ended();
@@ -218,8 +219,9 @@ export class Copier {
     }
     let operation: 'read' | 'write' = 'read';
     const beganMs = this.#nowMs;
-    const pipe = bytes >= LEAST_PIPED_PAGES && bytes <= this.#mostPiped ? this.#pipes.take(lease.buffer) : undefined;
+    let pipe: PipeBuffer | undefined;
     try {
+      if (bytes >= LEAST_PIPED_PAGES && bytes <= this.#mostPiped) pipe = this.#pipes.take(lease.buffer);
       await source.read(offset, lease.buffer, 'background', pipe);
       operation = 'write';
       await target.send('write', offset, bytes, lease.buffer, 0, pipe);
