@@ -1,3 +1,3 @@
 import { crashSuite } from './crash-suite.js';
 
-crashSuite(10000, 1500);
+crashSuite(10000, 750);

@@ -1,3 +1,3 @@
 import { crashSuite } from './crash-suite.js';
 
-crashSuite(20000, 1500);
+crashSuite(20000, 750);

@@ -1,3 +1,3 @@
 import { crashSuite } from './crash-suite.js';
 
-crashSuite(30000, 1500);
+crashSuite(30000, 750);

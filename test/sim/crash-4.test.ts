@@ -1,3 +1,3 @@
 import { crashSuite } from './crash-suite.js';
 
-crashSuite(40000, 1500);
+crashSuite(40000, 750);
