@@ -36,7 +36,7 @@ const REFUSALS: readonly JobStep[] = [
 const RUNNING: readonly JobStep[] = [
   ...OPEN, ['nbd-server-start', { addr: { type: 'unix', data: { path: '@/nbd.sock' } } }],
   ['block-export-add', { id: 'e0', type: 'nbd', 'node-name': 'top', writable: true }],
-  mirror({ sync: 'top', speed: 65_536, granularity: 65_536, 'buf-size': 65_536, 'filter-node-name': 'f' }), { ms: 300 }, ['query-jobs'], NODES, ['query-named-block-nodes'], GRAPH,
+  mirror({ sync: 'top', speed: 8192, granularity: 65_536, 'buf-size': 65_536, 'filter-node-name': 'f' }), { asleep: 'j', moved: 65_536 }, ['query-jobs'], NODES, ['query-named-block-nodes'], GRAPH,
   ['query-blockstats', { 'query-nodes': true }],
   ['block-job-complete', { device: 'j' }], mirror(), mirror({ 'job-id': 'k', device: 'f' }), mirror({ 'job-id': 'k', device: 'small', target: 'top' }),
   ...['top', 'dst', 'f'].flatMap((name): JobStep[] => [['blockdev-del', { 'node-name': name }], ['block_resize', { 'node-name': name, size: 1_048_576 }]]),
@@ -57,7 +57,7 @@ const cancelled = (cancel: JobStep): readonly JobStep[] =>
 
 const CANCELS: readonly JobStep[] = [
   ...OPEN, ...cancelled(['block-job-cancel', { device: 'j' }]), ...cancelled(['block-job-cancel', { device: 'j', force: true }]), ...cancelled(['job-cancel', { id: 'j' }]),
-  mirror({ speed: 1 }), { ms: 400 }, ['block-job-cancel', { device: 'j' }], GONE, ['query-jobs'], NODES,
+  mirror({ speed: 1 }), { asleep: 'j', moved: 65_536 }, ['block-job-cancel', { device: 'j' }], GONE, ['query-jobs'], NODES,
 ];
 
 const REPLACES: readonly JobStep[] = [
