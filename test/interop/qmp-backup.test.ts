@@ -50,7 +50,7 @@ const REFUSALS: readonly JobStep[] = [
 ];
 
 const RUNNING: readonly JobStep[] = [
-  backup(), END, NODES, backup({ speed: 1, 'auto-dismiss': false, 'filter-node-name': 'filter' }), { ms: 300 }, ...JOBS, NODES, GRAPH,
+  backup(), END, NODES, backup({ speed: 1, 'auto-dismiss': false, 'filter-node-name': 'filter' }), { asleep: 'j', moved: 1 }, ...JOBS, NODES, GRAPH,
   ['block-job-pause', { device: 'j' }], ['block-job-pause', { device: 'j' }], ...JOBS, ['block-job-cancel', { device: 'j' }], ['block-job-resume', { device: 'j' }],
   ['block-job-resume', { device: 'j' }], ['block-job-set-speed', { device: 'j', speed: -1 }], ['block-job-complete', { device: 'j' }], ['block-job-finalize', { id: 'j' }],
   ['block-job-dismiss', { id: 'j' }], ['job-cancel', { id: 'j' }], ...JOBS, NODES, ['job-dismiss', { id: 'j' }],
@@ -60,7 +60,7 @@ const RUNNING: readonly JobStep[] = [
 
 const BITMAPS: readonly JobStep[] = [
   bitmap('b'), bitmap('d', { disabled: true }), bitmap('p', { persistent: true, granularity: 131_072 }),
-  backup({ bitmap: 'b', 'bitmap-mode': 'always', speed: 1, 'auto-dismiss': false }), { ms: 300 }, NODES, ['block-dirty-bitmap-clear', { node: 's', name: 'b' }],
+  backup({ bitmap: 'b', 'bitmap-mode': 'always', speed: 1, 'auto-dismiss': false }), { asleep: 'j', moved: 1 }, NODES, ['block-dirty-bitmap-clear', { node: 's', name: 'b' }],
   ['block-dirty-bitmap-remove', { node: 's', name: 'b' }], ['block-dirty-bitmap-merge', { node: 's', target: 'd', bitmaps: ['b'] }], ['block-dirty-bitmap-disable', { node: 's', name: 'b' }],
   ['job-cancel', { id: 'j' }], NODES, ['job-dismiss', { id: 'j' }],
   backup({ sync: 'bitmap', bitmap: 'b', 'bitmap-mode': 'never' }), END, NODES, backup({ sync: 'incremental', bitmap: 'b' }), END, NODES,

@@ -23,7 +23,7 @@ const REFUSALS: readonly JobStep[] = [
 
 /** While it runs, and while it cannot go on for its speed. */
 const RUNNING: readonly JobStep[] = [
-  commit({ ...mid, speed: 1, 'filter-node-name': 'filter' }), { ms: 300 }, ...JOBS, NODES, GRAPH,
+  commit({ ...mid, speed: 1, 'filter-node-name': 'filter' }), { asleep: 'j', moved: 1 }, ...JOBS, NODES, GRAPH,
   commit({ ...mid, 'job-id': 'k' }), ['block-stream', { 'job-id': 'k', device: 'top' }], ['block-stream', { 'job-id': 'k', device: 'mid' }],
   ...['mid', 'top', 'base', 'filter'].map((name): JobStep => ['blockdev-del', { 'node-name': name }]),
   ['block_resize', { 'node-name': 'top', size: 8 * 2 ** 20 }], ['block_resize', { 'node-name': 'base', size: 8 * 2 ** 20 }],
@@ -39,7 +39,7 @@ const PENDING: readonly JobStep[] = [
 ];
 
 const PAUSED: readonly JobStep[] = [
-  commit({ ...mid, speed: 1 }), { ms: 300 }, ['job-pause', { id: 'j' }], ...JOBS, ['job-pause', { id: 'j' }], ['block-job-cancel', { device: 'j' }],
+  commit({ ...mid, speed: 1 }), { asleep: 'j', moved: 1 }, ['job-pause', { id: 'j' }], ...JOBS, ['job-pause', { id: 'j' }], ['block-job-cancel', { device: 'j' }],
   ['job-resume', { id: 'j' }], { ms: 200 }, ['job-resume', { id: 'j' }], ['block-job-cancel', { device: 'j' }], { ms: 100 }, NODES, GRAPH,
 ];
 

@@ -23,7 +23,7 @@ const REFUSALS: readonly JobStep[] = [
 ];
 
 const RUNNING: readonly JobStep[] = [
-  stream({ 'base-node': 'base', speed: 1, 'filter-node-name': 'filter' }), { ms: 300 }, ...JOBS, GRAPH,
+  stream({ 'base-node': 'base', speed: 1, 'filter-node-name': 'filter' }), { asleep: 'j', moved: 1 }, ...JOBS, GRAPH,
   ...['mid', 'top', 'base', 'filter'].map((name): JobStep => ['blockdev-del', { 'node-name': name }]), stream({ 'job-id': 'k', device: 'mid' }), ['job-complete', { id: 'j' }],
   ['job-finalize', { id: 'j' }], ['block-commit', { 'job-id': 'k', device: 'top', 'base-node': 'base' }],
   ['block-job-set-speed', { device: 'j', speed: 0 }], { until: '"null"' }, NODES, GRAPH, ['blockdev-del', { 'node-name': 'mid' }], NODES,
