@@ -123,7 +123,7 @@ const GEOMETRIES: readonly Geometry[] = [
 peers('qemu-img', 'qemu-io')('internal snapshots', () => {
   test.each(GEOMETRIES)('of ours, with %j', async (geometry) => {
     const machine = await makeMachine('us', geometry, Math.max(2 * MiB, 5 * geometry.clusterSize) + 512);
-    await runSequence(machine, ['us'], new Random(geometry.clusterSize), 12);
+    await runSequence(machine, ['us'], new Random(geometry.clusterSize), 9);
   }, 120_000);
 
   test.each(GEOMETRIES)('by QEMU and us in turn, with %j', async (geometry) => {

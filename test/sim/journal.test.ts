@@ -4,7 +4,7 @@ import { runJournal } from './journal-run.js';
 
 test('what the journal calls equal is equal, and a completed copy has no difference', async () => {
   const only = process.env['SEED'];
-  const [first, runs] = only === undefined ? [1, Number(process.env['RUNS'] ?? 20)] : [Number(only), 1];
+  const [first, runs] = only === undefined ? [1, Number(process.env['RUNS'] ?? 12)] : [Number(only), 1];
   const seen = { cuts: 0, resumed: 0, foreign: 0 };
   for (let seed = first; seed < first + runs; seed++) {
     const run = await runJournal(seed).catch((error: unknown) => { throw new Error(`SEED=${seed}: ${String(error)}`, { cause: error }); });

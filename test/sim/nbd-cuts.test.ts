@@ -19,7 +19,7 @@ import { fileBytes, memoryOf } from '../support/storage.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
-const SEEDS = Number(process.env['SEEDS'] ?? 25);
+const SEEDS = Number(process.env['SEEDS'] ?? 14);
 const WRITERS = 3;
 const KiB = 1024;
 const ZONE = 64 * KiB;

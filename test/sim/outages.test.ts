@@ -10,7 +10,7 @@ import type { BlockRequest } from '../../src/block/request.js';
 import type { SimDisk } from '../support/sim-disk.js';
 import { FAULT_SETTINGS, FaultBase, runFaulty } from './fault-run.js';
 
-const SEEDS = Number(process.env['SEEDS'] ?? 20);
+const SEEDS = Number(process.env['SEEDS'] ?? 12);
 
 /** Within a run of requests, writes fail with a chance; some of them have reached the disk all the same. */
 class Outage implements BlockDriver {
