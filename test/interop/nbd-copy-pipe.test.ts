@@ -44,6 +44,18 @@ peers('qemu-nbd')('between two qemu-nbd', () => {
     expect(results[0]).toEqual(results[1]);
     expect(statSync(tmp('pipe')).blocks).toBe(statSync(tmp('memory')).blocks);
   });
+
+  test('large runs of zeros are found after much data, and small ones from then on', async () => {
+    const content = Buffer.alloc(56 * MiB, 7);
+    content.fill(0, 40 * MiB, 48 * MiB).fill(0, 49 * MiB, 49 * MiB + 128 * KiB);
+    writeFileSync(tmp('source'), content);
+    await start('qemu-nbd', qemuNbdArgs(tmp('from'), tmp('source'), '-r'), tmp('from'));
+    writeFileSync(tmp('target'), Buffer.alloc(content.byteLength, 0xaa));
+    await start('qemu-nbd', qemuNbdArgs(tmp('to'), tmp('target'), '--discard=unmap'), tmp('to'));
+    const { copied, zeroed } = await copyImage(uri('from'), uri('to'), { requests: 1 });
+    expect([copied, zeroed]).toEqual([48 * MiB - 128 * KiB, 8 * MiB + 128 * KiB]);
+    expect(Buffer.compare(readFileSync(tmp('target')), content)).toBe(0);
+  });
 });
 
 peers('nbdkit', 'qemu-nbd')('from and to nbdkit', () => {
