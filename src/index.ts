@@ -130,7 +130,7 @@ export { openTrace, type OpenTraceOptions } from './trace/read/open.js';
 export { deviceOf } from './trace/record.js';
 export type { ReadFindings, RecordBatch, TraceReader } from './trace/record.js';
 export type { TraceSink } from './trace/sink.js';
-export type { IoTable, TracedIo } from './trace/traced-io.js';
+export type { IoTable } from './trace/traced-io.js';
 export { traceNewNodes } from './block/node-trace.js';
 export { EventLog, events, matchingEvents } from './trace/events.js';
 export { TraceRecorder, type TraceRecorderOptions, type TraceSummary } from './trace/recorder.js';

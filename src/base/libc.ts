@@ -121,7 +121,8 @@ export function hostLibrary(): Pick<Libc, 'library' | 'view' | 'errno'> {
   return libc();
 }
 
-const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+/** One of the two names of EAGAIN, as Node has it. */
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).filter(([name]) => name !== 'EWOULDBLOCK').map(([name, value]) => [value, name]));
 
 export function errnoName(errno: number): string {
   return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
@@ -217,25 +218,31 @@ const SLOW_CALLS = 8;
 let slowRunning = 0;
 const slowWaiters: (() => void)[] = [];
 
-/** Runs a call on the thread pool, so that a long one does not stop the event loop. */
-async function slowly(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<void> {
+/** Runs a call on the thread pool, so that a long one does not stop the event loop. Resolves to its result; rejects with the errno's name as `code`. */
+export async function slowly(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<number> {
   while (slowRunning >= SLOW_CALLS) await new Promise<void>((resume) => slowWaiters.push(resume));
   slowRunning++;
   try {
-    while (!await attempt(name, start)) { /* a signal interrupted the call before it did anything: once more */ }
+    for (;;) {
+      const result = await attempt(name, start);
+      if (result !== INTERRUPTED) return result;
+    }
   } finally {
     slowRunning--;
     slowWaiters.shift()?.();
   }
 }
 
-function attempt(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<boolean> {
+/** A signal interrupted the call before it did anything. */
+const INTERRUPTED = -1;
+
+function attempt(name: string, start: (done: (error: Error | null, result: number) => void) => void): Promise<number> {
   return new Promise((resolve, reject) => start((error, result) => {
     // koffi brings the call's own errno over from its thread, for this callback only
     const errno = libc().errno();
     if (error !== null) reject(error);
-    else if (result >= 0) resolve(true);
-    else if (errno === constants.errno.EINTR) resolve(false);
+    else if (result >= 0) resolve(result);
+    else if (errno === constants.errno.EINTR) resolve(INTERRUPTED);
     else reject(new HostError(name, errno));
   }));
 }
@@ -244,8 +251,8 @@ const FALLOC_KEEP_SIZE = 0x01;
 const FALLOC_PUNCH_HOLE = 0x02;
 const FALLOC_ZERO_RANGE = 0x10;
 
-function fallocate(fd: number, mode: number, offset: number, bytes: number): Promise<void> {
-  return slowly('fallocate', (done) => libc().fallocate.async(fd, mode, offset, bytes, done));
+async function fallocate(fd: number, mode: number, offset: number, bytes: number): Promise<void> {
+  await slowly('fallocate', (done) => libc().fallocate.async(fd, mode, offset, bytes, done));
 }
 
 /** Deallocates the range, which then reads as zeros. Never changes the file's length. */
@@ -266,8 +273,8 @@ export function preallocate(fd: number, offset: number, bytes: number, options: 
 const SYNC_FILE_RANGE_WRITE = 2;
 
 /** What the range has in the page cache is on its way to the disk when it resolves. Tells nothing of whether it will get there. */
-export function startWriteOut(fd: number, offset: number, bytes: number): Promise<void> {
-  return slowly('sync_file_range', (done) => libc().syncFileRange.async(fd, offset, bytes, SYNC_FILE_RANGE_WRITE, done));
+export async function startWriteOut(fd: number, offset: number, bytes: number): Promise<void> {
+  await slowly('sync_file_range', (done) => libc().syncFileRange.async(fd, offset, bytes, SYNC_FILE_RANGE_WRITE, done));
 }
 
 // -- reads and writes that never wait -----------------------------------------------------------------------------------
@@ -330,11 +337,11 @@ export function deviceIsReadOnly(fd: number): boolean {
 }
 
 /** Tells the device that the range is not needed; what it reads as afterwards is the device's choice. */
-export function deviceDiscard(fd: number, offset: number, bytes: number): Promise<void> {
+export async function deviceDiscard(fd: number, offset: number, bytes: number): Promise<void> {
   const range = Buffer.alloc(16);
   range.writeBigUInt64LE(BigInt(offset), 0);
   range.writeBigUInt64LE(BigInt(bytes), 8);
-  return slowly('ioctl(BLKDISCARD)', (done) => libc().ioctl.async(fd, BLKDISCARD, range, done));
+  await slowly('ioctl(BLKDISCARD)', (done) => libc().ioctl.async(fd, BLKDISCARD, range, done));
 }
 
 const AT_EMPTY_PATH = 0x1000;

@@ -6,12 +6,11 @@
  * What came out of a file is the page cache's own memory: who writes there while it is in the pipe changes what is in the pipe.
  */
 import { closeSync, readSync, writeSync } from 'node:fs';
-import { constants } from 'node:os';
 import type { KoffiFunc } from 'koffi';
 import { assert } from './assert.js';
 import { isZero, KiB, MiB } from './bytes.js';
 import { errnoOf } from './errors.js';
-import { capabilities, errnoName, hostLibrary } from './libc.js';
+import { capabilities, hostLibrary, slowly } from './libc.js';
 
 const PIPE_FLAGS = 0o2004000; // O_CLOEXEC | O_NONBLOCK
 const F_SETPIPE_SZ = 1031;
@@ -41,11 +40,6 @@ interface Calls {
 }
 
 let calls: Calls | null = null;
-
-/** koffi keeps few stacks for asynchronous calls: the rest waits here. */
-const MOST_SPLICING = 8;
-let splicing = 0;
-const waiting: (() => void)[] = [];
 
 function hostCalls(): Calls {
   const { library } = hostLibrary();
@@ -280,24 +274,14 @@ export class PipeBuffer {
   /** In the thread pool: from a place in the file into the pipe, or the other way. 0 at the end of the file, or of the pipe's room. */
   async #spliceLater(fd: number, from: number | null, to: number | null, bytes: number): Promise<number> {
     const offset = position(from ?? to ?? 0);
-    while (splicing >= MOST_SPLICING) await new Promise<void>((resume) => waiting.push(resume));
-    splicing++;
+    const { splice } = this.#calls;
     try {
-      return await new Promise<number>((resolve, reject) => {
-        const done = (error: Error | null, moved: number): void => {
-          const errno = hostLibrary().errno();
-          if (error !== null) reject(error);
-          else if (moved >= 0) resolve(moved);
-          else if (errno === constants.errno.EAGAIN) resolve(0);
-          else reject(Object.assign(new Error(`splice: ${errnoName(errno)}`), { code: errnoName(errno) }));
-        };
-        const { async } = this.#calls.splice;
-        if (to === null) async(fd, offset, this.#writer, null, bytes, SPLICE_FLAGS, done);
-        else async(this.#reader, null, fd, offset, bytes, SPLICE_FLAGS, done);
-      });
-    } finally {
-      splicing--;
-      waiting.shift()?.();
+      return await slowly('splice', (done) => to === null
+        ? splice.async(fd, offset, this.#writer, null, bytes, SPLICE_FLAGS, done)
+        : splice.async(this.#reader, null, fd, offset, bytes, SPLICE_FLAGS, done));
+    } catch (error) {
+      if (errnoOf(error) === 'EAGAIN') return 0;
+      throw error;
     }
   }
 

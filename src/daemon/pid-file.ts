@@ -51,7 +51,7 @@ function open(path: string): number | null {
   } catch (error) {
     closeSync(fd);
     const errno = errnoOf(error);
-    if (errno === 'EAGAIN' || errno === 'EWOULDBLOCK' || errno === 'EACCES') throw new BlockError('LOCKED', 'Cannot lock pid file: Resource temporarily unavailable', { errno });
+    if (errno === 'EAGAIN' || errno === 'EACCES') throw new BlockError('LOCKED', 'Cannot lock pid file: Resource temporarily unavailable', { errno });
     throw wrapHostError(error, 'Cannot lock pid file');
   }
   closeSync(fd);

@@ -191,10 +191,6 @@ export class TraceRecorder implements TraceSink {
     this.#put(Action.COMPLETE, REQUEST[request.op] + COMPLETE, this.#laneOf(device), request, errno);
   }
 
-  merge(device: number, request: TracedRequest): void {
-    this.#put(Action.BACK_MERGE, BIO[request.op] + QUEUE, this.#laneOf(device), request, 0);
-  }
-
   requeue(device: number, request: TracedRequest): void {
     this.#put(Action.REQUEUE, REQUEST[request.op] + REQUEUE, this.#laneOf(device), request, 0);
   }

@@ -55,8 +55,6 @@ export interface TraceSink {
   complete(device: number, request: TracedRequest, errno: number): void;
   /** It goes on in parts; the next one begins at byte `at`. */
   split(device: number, request: TracedRequest, at: number): void;
-  /** It became part of another one. */
-  merge(device: number, request: TracedRequest): void;
   /** It goes back into the queue, and will be issued again. */
   requeue(device: number, request: TracedRequest): void;
 }
