@@ -112,6 +112,7 @@ peers('qemu-img', 'qemu-io', 'nbdinfo')('with clients', () => {
     await qmp.execute('object-add', { 'qom-type': 'secret', id: 's', data: 'hidden' });
     await expect(qmp.execute('blockdev-del', { 'node-name': 'none' })).rejects.toThrow('none');
     await run('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', '-c', 'write 0 4k', '-c', 'write 0 4k', `nbd+unix:///bad?socket=${tmp('nbd.sock')}`]);
+    await waitFor('the client is gone', () => messages(daemon).includes('client gone'));
     await qmp.execute('block-export-del', { id: 'b' });
     qmp.close();
     await waitFor('the monitor is gone', () => messages(daemon).includes('monitor gone'));
