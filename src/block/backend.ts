@@ -63,7 +63,7 @@ export class BlockBackend implements NodeUser {
       if (wait !== null) await wait;
       request.signal?.throwIfAborted();
     } catch (error) {
-      this.#node.trace?.complete(request, error);
+      request.lane?.node.complete(request, error); // where it was queued, whatever node is below by now
       throw error;
     }
     while (this.#node.draining) await this.#node.resumed();

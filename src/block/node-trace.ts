@@ -19,6 +19,13 @@ export interface TraceLane {
   readonly node: NodeTrace;
   readonly via: number;
   readonly from: number;
+  /** The node it waited at, where it was queued too, until the graph put this one in its place. */
+  readonly before: Predecessor | null;
+}
+
+interface Predecessor {
+  readonly node: NodeTrace;
+  readonly before: Predecessor | null;
 }
 
 /** The lanes of an edge; made again where the graph has put another node at one of its ends. */
@@ -65,7 +72,7 @@ export class NodeTrace implements TracedNode {
   readonly #file: number;
   readonly #own: number;
   #door: TraceLane | null = null;
-  readonly #partLane: TraceLane = { node: this, via: NONE, from: NONE };
+  readonly #partLane: TraceLane = { node: this, via: NONE, from: NONE, before: null };
 
   constructor(
     sink: TraceSink, node: { readonly driver: BlockDriver; readonly nodeName: string; readonly name: string }, goesWhole: (request: BlockRequest) => boolean,
@@ -85,7 +92,7 @@ export class NodeTrace implements TracedNode {
 
   /** It comes from a user, at a door. */
   enter(request: BlockRequest, task: TraceTask | null): void {
-    this.#door ??= { node: this, via: this.#kind === 'format' ? NONE : this.#device('disk'), from: NONE };
+    this.#door ??= { node: this, via: this.#kind === 'format' ? NONE : this.#device('disk'), from: NONE, before: null };
     this.#come(this.#door, request, task);
   }
 
@@ -103,7 +110,9 @@ export class NodeTrace implements TracedNode {
 
   /** It is here: told, where neither a door nor an edge did. */
   arrive(request: BlockRequest): void {
-    if (request.lane === null || request.lane.node !== this) this.#come(this.#partLane, request, null);
+    const { lane } = request;
+    if (lane === null || lane.node.sink !== this.sink) this.#come(this.#partLane, request, null);
+    else if (lane.node !== this) this.#takeOver(lane, request);
   }
 
   waits(request: BlockRequest): void {
@@ -161,7 +170,18 @@ export class NodeTrace implements TracedNode {
     const errno = error === null ? 0 : errnoNumber(error);
     if (!atOnce || this.#kind === 'protocol') this.sink.tick();
     if (request.stage !== IN_PARTS) this.sink.complete(this.#own, request, errno);
+    for (let { before } = lane; before !== null; { before } = before) this.sink.complete(before.node.#own, request, errno);
     if (lane.via !== NONE) this.sink.complete(lane.via, request, errno);
+  }
+
+  /** It waited at another node, in whose place this one is now. It goes on from there for the same layer above, and ends at both. */
+  #takeOver({ node, via, from, before }: TraceLane, request: BlockRequest): void {
+    this.sink.tick();
+    node.#issueWhole(request);
+    const told = request.stage !== IN_PARTS;
+    const fromUser = via === NONE && from === NONE;
+    request.lane = { node: this, via: fromUser && told ? node.#own : via, from, before: fromUser || !told ? before : { node, before } };
+    this.#queueOwn(request.lane, request, request.parent === null ? NONE : from, request.parent?.offset ?? 0);
   }
 
   async #completePart(running: Promise<void>, request: BlockRequest): Promise<void> {
@@ -190,11 +210,16 @@ export class NodeTrace implements TracedNode {
   #queue(lane: TraceLane, request: BlockRequest, from: number, parentOffset: number): void {
     const { sink } = this;
     request.lane = lane;
-    latest = request;
     if (lane.via !== NONE) {
       sink.queue(lane.via, request, from, parentOffset);
       sink.issue(lane.via, request);
     }
+    this.#queueOwn(lane, request, from, parentOffset);
+  }
+
+  #queueOwn(lane: TraceLane, request: BlockRequest, from: number, parentOffset: number): void {
+    const { sink } = this;
+    latest = request;
     if (!this.#goesWhole(request)) {
       request.stage = IN_PARTS;
       return;
@@ -245,7 +270,7 @@ export class NodeTrace implements TracedNode {
 
   #laneFrom(above: NodeTrace | null, child: BlockChild, layer: 'data' | 'metadata'): TraceLane {
     const via = above !== null && above.#hasTables && child.edge === 'file' ? above.#device(layer) : NONE;
-    return { node: this, via, from: above === null ? NONE : above.#own };
+    return { node: this, via, from: above === null ? NONE : above.#own, before: null };
   }
 
   #device(layer: TraceLayer): number {
