@@ -1,8 +1,10 @@
 /** Traces that go on, for viewers: a pipe, files that grow, a daemon. */
+import { once } from 'node:events';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { followTrace, LiveTrace, openTrace } from '../src/index.js';
+import { followTrace, LiveTrace, openTrace, wrapHostError } from '../src/index.js';
 import { DaemonClient } from './daemon-client.mjs';
 
 export interface LiveSource {
@@ -30,27 +32,40 @@ interface TraceState {
   readonly files?: readonly string[];
 }
 
-/** The trace that the daemon records already, or one that it records for as long as somebody looks. Its monitor is left to others meanwhile. */
+/**
+ * The trace that the daemon records already, or one that it records for as long as somebody looks: it is connected to us, so that it hears of
+ * our end even where we are killed. Its monitor is left to others meanwhile.
+ */
 async function openDaemon(socket: string, signal: AbortSignal): Promise<LiveSource> {
   const { recording, files = [] } = await ask<TraceState>(socket, 'x-quiesce-query-trace', {}, signal);
   const [first] = recording ? files : [];
   const name = first?.replace(/\.blktrace\.\d+$/, '');
   if (name !== undefined) return { trace: await following(name, signal), close: async () => undefined };
   const folder = await mkdtemp(join(tmpdir(), 'quiesce-trace-'));
+  const watcher = createServer();
   let started = false;
   const close = async (): Promise<void> => {
     // a daemon that is gone records nothing any more
     if (started) await ask(socket, 'x-quiesce-trace-stop').catch(() => undefined);
+    watcher.close();
     await rm(folder, { recursive: true, force: true });
   };
   try {
-    await ask(socket, 'x-quiesce-trace-start', { file: join(folder, 'trace') }, signal);
+    await listen(watcher, join(folder, 'watcher'));
+    await ask(socket, 'x-quiesce-trace-start', { file: join(folder, 'trace'), watcher: join(folder, 'watcher') }, signal);
     started = true;
     return { trace: await following(join(folder, 'trace'), signal), close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+/** Who connects stays connected until either side ends. */
+async function listen(server: Server, path: string): Promise<void> {
+  server.on('connection', (socket) => socket.on('error', () => socket.destroy()).unref().resume());
+  server.unref().listen(path);
+  await once(server, 'listening').catch((error: unknown) => { throw wrapHostError(error, `Could not listen at '${path}'`); });
 }
 
 /** A daemon without I/O has no file yet. */

@@ -1,5 +1,7 @@
 /** QMP: recording the I/O of all nodes, those that are there and those that come. */
-import { BlockError } from '../base/errors.js';
+import { rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { BlockError, wrapHostError } from '../base/errors.js';
 import type { CommandTable } from '../qmp/server.js';
 import type { JsonDict } from '../qobject/value.js';
 import { TraceRecorder, type TraceSummary } from '../trace/recorder.js';
@@ -8,6 +10,8 @@ import type { StorageDaemon } from './daemon.js';
 export class DaemonTrace {
   readonly #daemon: StorageDaemon;
   #recorder: TraceRecorder | null = null;
+  /** The connection to whom the trace is recorded for; null where nobody is named. */
+  #watched: Socket | null = null;
   /** Of the trace that ended last. */
   #last: TraceSummary | null = null;
 
@@ -25,24 +29,45 @@ export class DaemonTrace {
 
   /** At the end of the daemon, when its nodes have closed. */
   async close(): Promise<void> {
-    if (this.#recorder !== null) await this.#recorder.stop();
+    if (this.#recorder !== null) await this.#end(this.#recorder);
   }
 
-  #start({ file, 'ring-size': ringBytes }: JsonDict): undefined {
+  async #start({ file, 'ring-size': ringBytes, watcher }: JsonDict): Promise<void> {
     if (this.#recorder !== null) throw new BlockError('BUSY', `a trace is being recorded already, into '${this.#recorder.name}'`);
-    this.#recorder = new TraceRecorder(file as string, {
-      process: 'quiesce daemon', ringBytes: ringBytes as number | undefined, onFailure: (error) => this.#daemon.tellTraceFailure(error),
-    });
+    const watched = watcher === undefined ? null : await connectTo(watcher as string);
+    try {
+      this.#recorder = new TraceRecorder(file as string, {
+        process: 'quiesce daemon', ringBytes: ringBytes as number | undefined, onFailure: (error) => this.#daemon.tellTraceFailure(error),
+      });
+    } catch (error) {
+      watched?.destroy();
+      throw error;
+    }
     this.#daemon.graph.traceTo(this.#recorder);
+    if (watched !== null) this.#watch(watched, this.#recorder);
+  }
+
+  /** When the watcher goes, in whatever way, the recording ends, and what was recorded for it alone is removed. */
+  #watch(socket: Socket, recorder: TraceRecorder): void {
+    this.#watched = socket;
+    socket.resume();
+    socket.once('close', () => {
+      if (this.#recorder !== recorder) return;
+      void this.#end(recorder).then(({ files }) => { for (const file of files) rmSync(file, { force: true }); });
+    });
+  }
+
+  async #end(recorder: TraceRecorder): Promise<TraceSummary> {
+    this.#recorder = null;
+    this.#daemon.graph.traceTo(null);
+    this.#watched?.destroy();
+    this.#watched = null;
+    return this.#last = await recorder.stop();
   }
 
   async #stop(): Promise<JsonDict> {
-    const recorder = this.#recorder;
-    if (recorder === null) throw new BlockError('NOT_FOUND', 'no trace is being recorded');
-    this.#recorder = null;
-    this.#daemon.graph.traceTo(null);
-    this.#last = await recorder.stop();
-    return told(false, this.#last);
+    if (this.#recorder === null) throw new BlockError('NOT_FOUND', 'no trace is being recorded');
+    return told(false, await this.#end(this.#recorder));
   }
 
   #query(): JsonDict {
@@ -53,4 +78,13 @@ export class DaemonTrace {
 
 function told(recording: boolean, { files, events, dropped, bytes, failure }: TraceSummary): JsonDict {
   return { recording: recording && failure === null, files, events, dropped, bytes, ...failure === null ? {} : { error: failure.message } };
+}
+
+/** A Unix socket; its errors from then on are its end. */
+function connectTo(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path });
+    socket.on('error', (error) => reject(wrapHostError(error, `Could not connect to the watcher '${path}'`)));
+    socket.once('connect', () => resolve(socket));
+  });
 }

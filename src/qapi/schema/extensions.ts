@@ -11,7 +11,7 @@ command x-quiesce-snapshot-create {
   node-name: str, also?: [str], name: str, replace?: bool, vm-state-size?: size, take-vm-state?: bool, vm-clock-nsec?: uint64,
   icount?: uint64
 } -> XQuiesceSnapshot
-command x-quiesce-trace-start { file: str, ring-size?: size }
+command x-quiesce-trace-start { file: str, ring-size?: size, watcher?: str }
 command x-quiesce-trace-stop -> XQuiesceTrace
 command x-quiesce-query-trace -> XQuiesceTrace
 struct XQuiesceTrace { recording: bool, files?: [str], events?: int, dropped?: int, bytes?: int, error?: str }
