@@ -38,7 +38,6 @@ export class FoundingLoop {
   readonly #random = new Random(11);
   readonly #model: Buffer;
   readonly #running: Promise<unknown>;
-  readonly #pauseMs: number;
   #stopped = false;
   writes = 0;
   /** Milliseconds that the slowest write took since this was set to 0. */
@@ -46,18 +45,16 @@ export class FoundingLoop {
   /** When each guest's last write began. */
   readonly #beganMs: number[];
 
-  private constructor(client: NbdClient, guests: number, pauseMs: number) {
+  private constructor(client: NbdClient, guests: number) {
     this.#client = client;
-    this.#pauseMs = pauseMs;
     this.#model = Buffer.alloc(client.size, FILL);
     this.#beganMs = new Array<number>(guests).fill(performance.now());
     this.#running = Promise.all(this.#beganMs.map((_, guest) => this.#run(guest)));
     this.#running.catch(() => undefined); // told by `stop`
   }
 
-  /** `pauseMs`: of a guest, between its writes. */
-  static async start(socket: string, guests = 4, pauseMs = 0): Promise<FoundingLoop> {
-    return new FoundingLoop(await NbdClient.open({ address: { type: 'unix', path: socket }, exportName: 'disk' }), guests, pauseMs);
+  static async start(socket: string, guests = 4): Promise<FoundingLoop> {
+    return new FoundingLoop(await NbdClient.open({ address: { type: 'unix', path: socket }, exportName: 'disk' }), guests);
   }
 
   /** For how long the oldest write under way has been. */
@@ -74,7 +71,6 @@ export class FoundingLoop {
       this.slowestMs = Math.max(this.slowestMs, performance.now() - beganMs);
       data.copy(this.#model, at);
       this.writes++;
-      if (this.#pauseMs > 0) await sleep(this.#pauseMs);
     }
   }
 
@@ -88,6 +84,53 @@ export class FoundingLoop {
     await this.#client.close();
     expect(content.equals(this.#model)).toBe(true);
     return this.#model;
+  }
+}
+
+/** What one small write makes dirty. */
+const GRANULE = 64 * 1024;
+/** Of the granules that the mirror copies, so many does the guest make dirty again: more than half, less than all. */
+const FOLLOWED = 0.75;
+/** Granules that it makes up for at most, after it did not get to run. */
+const MOST_BEHIND = 16;
+
+/** A guest that goes behind a mirror's copying and makes dirty again what was copied, at a part of its speed, whatever that is: so its rate in the mirror's eyes does not hang on the machine's. */
+export class FollowingGuest {
+  readonly #client: NbdClient;
+  readonly #lab: ConvergeLab;
+  readonly #running: Promise<void>;
+  #stopped = false;
+
+  private constructor(lab: ConvergeLab, client: NbdClient) {
+    this.#lab = lab;
+    this.#client = client;
+    this.#running = this.#run();
+    this.#running.catch(() => undefined); // told by `stop`
+  }
+
+  /** Follows the next job of the lab's daemon. */
+  static async start(lab: ConvergeLab): Promise<FollowingGuest> {
+    return new FollowingGuest(lab, await NbdClient.open({ address: { type: 'unix', path: lab.nbd }, exportName: 'disk' }));
+  }
+
+  async #run(): Promise<void> {
+    const granules = this.#client.size / GRANULE;
+    let next = 0;
+    while (!this.#stopped) {
+      const [job] = await this.#lab.qmp.execute('query-block-jobs') as JobTold[];
+      const due = Math.floor((job?.offset ?? 0) / GRANULE * FOLLOWED);
+      next = Math.max(next, due - MOST_BEHIND);
+      const writes: Promise<void>[] = [];
+      for (; next < due; next++) writes.push(this.#client.write(next % granules * GRANULE, Buffer.alloc(BLOCK, next % 255)));
+      await Promise.all(writes);
+      await sleep(10);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+    await this.#client.close();
   }
 }
 
