@@ -7,13 +7,11 @@ import type { BlockDriver } from '../block/driver.js';
 import { BlockNode } from '../block/node.js';
 import { resolveBackingName, type BackingPolicy } from './backing-name.js';
 import { FORMATS, probeFormat, PROBE_BYTES, type FormatName } from './formats.js';
-import { createQcow2 } from '../format/qcow2/create.js';
 import type { Qcow2CreateOptions } from '../format/qcow2/options.js';
-import { openQcow2, preallocateQcow2 } from '../format/qcow2/qcow2.js';
 import { RawDriver } from '../format/raw.js';
 import { CACHE_MODES, type CacheModeName } from '../protocol/cache-mode.js';
-import { openFileDriver } from '../protocol/file.js';
 import { isNbdName } from '../nbd/name.js';
+import type { FileOptions } from '../protocol/file.js';
 import { MemoryDriver } from '../protocol/memory.js';
 import type { TraceSink } from '../trace/sink.js';
 import { isTreeName } from './tree-name.js';
@@ -70,7 +68,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     return openNamedTree(filename, options, readOnly);
   }
   const mode = CACHE_MODES[options.cache ?? 'writeback'];
-  const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections, signal: options.signal }) : await openFileDriver(filename, {
+  const driver = isNbdName(filename) ? await openExport(filename, { readOnly, connections: options.connections, signal: options.signal }) : await openFile(filename, {
     readOnly, direct: mode.direct, locking: options.locking ?? 'auto', forceShare: options.forceShare ?? false,
   });
   const file = new BlockNode({ name: filename, driver, readOnly, noFlush: mode.noFlush, trace: options.trace });
@@ -78,6 +76,7 @@ async function openAt(filename: string, options: OpenImageOptions, chain: readon
     const format = options.format ?? await probe(file);
     const common = { readOnly, writethrough: mode.writethrough, trace: options.trace };
     if (format === 'raw') return new BlockNode({ name: `${filename} (raw)`, driver: rawDriver(file, options.format === undefined && !readOnly), ...common });
+    const { openQcow2 } = await import('../format/qcow2/qcow2.js');
     const qcow2 = await openQcow2(file, {
       ...options, readOnly,
       openBacking: options.noBacking === true ? undefined : (name, backingFormat) => openBacking(filename, name, backingFormat, options, chain),
@@ -95,10 +94,15 @@ function rawDriver(file: BlockNode, guessed: boolean): RawDriver {
   return driver;
 }
 
-/** Loads what speaks NBD only now: most programs open files. */
+/** Loads only now what this image needs: a copy between servers has no file, and most programs no server. */
 async function openExport(name: string, options: { readonly readOnly: boolean; readonly connections?: number | undefined; readonly signal?: AbortSignal | undefined }): Promise<BlockDriver> {
   const { openNbdName } = await import('../protocol/nbd.js');
   return openNbdName(name, options);
+}
+
+async function openFile(name: string, options: FileOptions): Promise<BlockDriver> {
+  const { openFileDriver } = await import('../protocol/file.js');
+  return openFileDriver(name, options);
 }
 
 async function probe(file: BlockNode): Promise<FormatName> {
@@ -130,9 +134,11 @@ export async function createImage(filename: string, options: CreateImageOptions)
   if (options.backingUnchecked === true && options.backingFile !== undefined && await isSameFile(resolveBackingName(filename, options.backingFile, 'allow'), filename)) {
     throw ownBacking(filename);
   }
+  const { createQcow2 } = await import('../format/qcow2/create.js');
+  const { preallocateQcow2 } = await import('../format/qcow2/qcow2.js');
   // Refuses bad options before anything is touched
   if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver(), trace: null }), { ...options, size });
-  const driver = await openFileDriver(filename, { create: true });
+  const driver = await openFile(filename, { create: true });
   const file = new BlockNode({ name: filename, driver });
   try {
     if (options.format === 'raw') await file.driver.resize?.(size, options.preallocation);
