@@ -19,6 +19,12 @@ export const command = defineCommand({
   options: {
     daemon: { type: 'string', value: 'SOCK', help: 'QMP socket of the storage daemon that has the source open' },
     qmp: { type: 'string', value: 'SOCK', help: 'QMP socket of the QEMU (a machine or qemu-storage-daemon) that has the source open' },
+    sync: {
+      type: 'string', choices: ['full', 'top', 'none', 'bitmap', 'incremental'], value: 'MODE',
+      help: 'what is copied, beside what is written meanwhile: all; what the first image of a chain holds, into an overlay of the image below it; nothing (until Ctrl-C, ' +
+        'unless there is --pivot); or what a bitmap says, which with incremental starts anew at the end. Default: full, or incremental with --bitmap',
+    },
+    bitmap: { type: 'string', value: 'NAME', help: 'a bitmap of the source (image bitmap add): brings a copy up to date that is there. Not with --qmp' },
     pivot: { type: 'boolean', help: 'with --daemon or --qmp: at the end the users of the source go on with the target' },
     'copy-mode': {
       type: 'string', choices: ['auto', 'background', 'write-blocking'], default: 'auto', value: 'MODE',
@@ -44,11 +50,13 @@ export const command = defineCommand({
     { line: 'quiesce mirror --daemon /run/quiesce.qmp disk0 /mnt/new/disk.qcow2 --pivot --verify', does: 'move a disk that a guest is writing to another place' },
     { line: 'quiesce mirror --daemon /run/quiesce.qmp disk0 nbd://backup/disk --deadline 600', does: 'copy it to a server, within ten minutes' },
     { line: 'quiesce mirror --qmp /run/vm.qmp virtio0 /mnt/new/disk.qcow2 --pivot', does: "move a running QEMU's disk" },
+    { line: 'quiesce mirror disk.qcow2 copy.qcow2 --existing --bitmap daily', does: 'bring that copy up to date' },
     { line: 'quiesce mirror --daemon /run/quiesce.qmp disk0 /mnt/new/disk.qcow2 --forecast', does: 'how long would that take?' },
   ],
   run: async (args, context) => {
     const { daemon, qmp, deadline, maxGuestLatency, throttleBelow, minGuestRate } = args;
     refuseMixed(args, context);
+    refuseSync(args);
     const convergence: ConvergenceOptions = { deadlineMs: deadline === undefined ? undefined : deadline * 1000, maxGuestLatencyMs: maxGuestLatency, throttleBelow, minGuestRate };
     const remote = daemon ?? qmp;
     if (args.forecast) return tellForecast({ ...args, daemon: remote, convergence }, context);
@@ -60,6 +68,8 @@ export const command = defineCommand({
 interface MirrorArgs {
   readonly source: string;
   readonly target: string;
+  readonly sync: 'full' | 'top' | 'none' | 'bitmap' | 'incremental' | undefined;
+  readonly bitmap: string | undefined;
   readonly pivot: boolean;
   readonly copyMode: 'auto' | 'background' | 'write-blocking';
   readonly speed: number | undefined;
@@ -81,7 +91,16 @@ function refuseMixed({ daemon, qmp, copyMode, verify, forecast }: { daemon: stri
     refuseGiven(context, ['source-format', 'cache', 'backing'], FOR_FILES);
   }
   if (copyMode !== 'auto') refuseGiven(context, STEERING, (plural) => `${plural ? 'go' : 'goes'} with --copy-mode auto`);
-  if (forecast) refuseGiven(context, ['pivot', 'verify', 'existing', 'copy-mode', 'cache', 'backing', 'target-format'], (plural) => `${plural ? 'do' : 'does'} not go with --forecast: nothing is copied`);
+  if (forecast) refuseGiven(context, ['pivot', 'verify', 'existing', 'copy-mode', 'sync', 'bitmap', 'cache', 'backing', 'target-format'], (plural) => `${plural ? 'do' : 'does'} not go with --forecast: nothing is copied`);
+}
+
+function refuseSync({ daemon, qmp, sync, bitmap, verify }: Pick<MirrorArgs, 'sync' | 'bitmap' | 'verify'> & { readonly daemon: string | undefined; readonly qmp: string | undefined }): void {
+  const byBitmap = sync === 'bitmap' || sync === 'incremental';
+  if (byBitmap && bitmap === undefined) throw new UsageError(`--sync ${sync} needs --bitmap, which says what is to be copied`);
+  if (bitmap !== undefined && sync !== undefined && !byBitmap) throw new UsageError(`--bitmap does not go with --sync ${sync}, but with bitmap and incremental`);
+  if (bitmap !== undefined && qmp !== undefined) throw new UsageError("--bitmap does not go with --qmp: QEMU's mirrors do not copy by bitmaps");
+  if (sync === 'none' && daemon === undefined && qmp === undefined) throw new UsageError('--sync none goes with --daemon or --qmp: nobody else writes to a file that is mirrored');
+  if (verify && (sync === 'top' || sync === 'none')) throw new UsageError(`--verify does not go with --sync ${sync}: the target is not to be equal to the source`);
 }
 
 interface Told {
@@ -110,22 +129,22 @@ async function tell(json: boolean, { out, progress }: CommandContext): Promise<T
 }
 
 async function mirrorFiles(args: MirrorArgs, told: Told, { signal }: CommandContext): Promise<void> {
-  const { source, target, existing, verify, sourceFormat, targetFormat, speed, cache, backing } = args;
+  const { source, target, sync, bitmap, existing, verify, sourceFormat, targetFormat, speed, cache, backing } = args;
   refuseSame(source, target);
   const { onProgress, onEvent, end } = told;
   const mirrored = await mirrorImage(source, target, {
-    speed, verify, sourceFormat, targetFormat, createTarget: !existing, cache, backing, signal, onProgress, onEvent,
+    sync: sync === 'none' ? undefined : sync, bitmap, speed, verify, sourceFormat, targetFormat, createTarget: !existing, cache, backing, signal, onProgress, onEvent,
   }).catch(hintExisting);
-  end({ source, target, ...mirrored, verified: verify }, (took) =>
+  end({ source, target, ...bitmap === undefined ? {} : { bitmap }, ...mirrored, verified: verify }, (took) =>
     `'${target}' is a copy of '${source}': ${formatSize(mirrored.bytes)}, ${formatSize(mirrored.written)} of it written, in ${took}${verify ? '; both are equal' : ''}`);
 }
 
 async function mirrorLive(qmp: string, args: MirrorArgs & { readonly convergence: ConvergenceOptions }, told: Told, { signal, warn }: CommandContext): Promise<void> {
-  const { source, target, pivot, copyMode, convergence, speed, verify, existing, targetFormat } = args;
+  const { source, target, sync, bitmap, pivot, copyMode, convergence, speed, verify, existing, targetFormat } = args;
   const { onProgress, onEvent, end } = told;
   const { written } = await mirrorOverQmp({
-    qmp, source, target, targetFormat, createTarget: !existing, pivot, copyMode, convergence, speed, verify, signal, onProgress, onEvent, onWarning: warn,
+    qmp, source, target, sync, bitmap, targetFormat, createTarget: !existing, pivot, copyMode, convergence, speed, verify, signal, onProgress, onEvent, onWarning: warn,
   }).catch(hintExisting);
-  end({ source, target, written, pivoted: pivot, verified: verify }, (took) =>
-    `'${target}' ${pivot ? `has taken the place of '${source}'` : `is what '${source}' was`}: ${formatSize(written)} copied in ${took}${verify ? '; both were equal' : ''}`);
+  end({ source, target, ...bitmap === undefined ? {} : { bitmap }, written, pivoted: pivot, verified: verify }, (took) =>
+    `'${target}' ${pivot ? `has taken the place of '${source}'` : sync === 'none' ? `has what was written to '${source}' meanwhile` : `is what '${source}' was`}: ${formatSize(written)} copied in ${took}${verify ? '; both were equal' : ''}`);
 }

@@ -8,16 +8,25 @@ import { BlockGraph } from '../../block/graph.js';
 import type { BlockNode } from '../../block/node.js';
 import type { BackingPolicy } from '../../image/backing-name.js';
 import { formatByName, type FormatName } from '../../image/formats.js';
+import { nextImage } from '../../image/chain.js';
+import { nodeFilename } from '../../image/filename.js';
 import { openByName } from '../../image/open-name.js';
 import { createImage } from '../../image/open.js';
 import { CACHE_MODES, type CacheModeName } from '../../protocol/cache-mode.js';
 import { isFileName } from '../../image/tree-name.js';
 import { isNbdName } from '../../nbd/name.js';
 import { ownJobs } from '../chain-files.js';
+import type { MirrorSync } from './begin.js';
 import { startMirror, type Mirror, type MirrorOptions } from './mirror.js';
 import { progressOf, type MirrorProgress } from './progress.js';
+import { onTopOf, refuseToMake } from './sync-target.js';
 
-export interface MirrorImageOptions extends Pick<MirrorOptions, 'speed' | 'granularity' | 'bufSize' | 'operations' | 'verify'> {
+export interface MirrorImageOptions extends Pick<MirrorOptions, 'speed' | 'granularity' | 'bufSize' | 'operations' | 'verify' | 'bitmap'> {
+  /**
+   * Default `full`, or `incremental` with a bitmap that the source keeps. With `top` a target that is made is an overlay of
+   * what the source is one of; those by a bitmap bring a target up to date that is there.
+   */
+  readonly sync?: Exclude<MirrorSync, 'none'> | undefined;
   /** Default: probed. */
   readonly sourceFormat?: FormatName | undefined;
   /** Default: qcow2 for a name that ends so, else raw. */
@@ -48,15 +57,17 @@ export async function mirrorImage(source: string, target: string, options: Mirro
   const { clock = systemClock, targetFormat = isNbdName(target) ? 'raw' : formatByName(target), createTarget = true } = options;
   const graph = new BlockGraph();
   const jobs = ownJobs(options);
+  const { sync = options.bitmap === undefined ? 'full' : 'incremental' } = options;
   let made = false;
   try {
-    const from = await open(graph, source, options.sourceFormat ?? null, true, options);
+    const from = await open(graph, source, options.sourceFormat ?? null, sync !== 'incremental', options);
     if (createTarget && isFileName(target)) {
-      await makeTarget(target, targetFormat, from.length());
+      await makeTarget(target, targetFormat, from, sync);
       made = true;
     }
-    const to = await open(graph, target, targetFormat, false, options);
-    const mirror = await startMirror(graph, jobs, { ...options, jobId: 'mirror', source: from, target: to, sync: 'full' });
+    // the image below one that was just made is open already
+    const to = await open(graph, target, targetFormat, false, made ? { ...options, backing: 'allow' } : options);
+    const mirror = await startMirror(graph, jobs, { ...options, jobId: 'mirror', source: from, target: to, sync });
     await finish(mirror, clock, options);
     const { written } = mirror.figures();
     const bytes = from.length();
@@ -79,9 +90,11 @@ async function open(graph: BlockGraph, name: string, format: FormatName | null, 
   return (await openByName(graph, name, format, how, { backing: backing ?? 'same-dir' })).node;
 }
 
-async function makeTarget(target: string, format: FormatName, size: number): Promise<void> {
+async function makeTarget(target: string, format: FormatName, source: BlockNode, sync: MirrorSync): Promise<void> {
   if (await stat(target).then(() => true, () => false)) throw new BlockError('EXISTS', `'${target}' is there already`, { node: target, errno: 'EEXIST' });
-  await createImage(target, { format, size });
+  refuseToMake(target, sync);
+  const below = sync === 'top' ? nextImage(source) : null;
+  await createImage(target, { format, size: source.length(), ...below === null ? {} : onTopOf(nodeFilename(below), below.driver.formatName) });
 }
 
 /** A mirror that is ready and cancelled softly has a target that is what the source was then. */

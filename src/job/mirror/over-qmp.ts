@@ -14,13 +14,15 @@ import { isFileName } from '../../image/tree-name.js';
 import { isNbdName } from '../../nbd/name.js';
 import { parseNbdName } from '../../nbd/uri.js';
 import { QmpClient, QmpError } from '../../qmp/client.js';
-import { expectList, type JsonObject } from '../../qmp/wire.js';
+import { expectList, isObject, type JsonObject } from '../../qmp/wire.js';
 import { giveToPeer } from '../snapshot-qemu.js';
+import type { MirrorSync } from './begin.js';
 import type { ControllerOptions } from './controller.js';
 import { readProgress, type MirrorProgress } from './progress.js';
 import { findDevice } from './qemu-throttle.js';
 import { steerOurs, steerQemu, type Steering } from './steering.js';
 import type { CopyMode } from './state.js';
+import { onTopOf, refuseToMake } from './sync-target.js';
 
 export interface MirrorOverQmpRequest {
   /** The QMP socket of who has the source open. */
@@ -29,6 +31,13 @@ export interface MirrorOverQmpRequest {
   readonly source: string;
   /** A node, the name of an NBD export without TLS, or a file. */
   readonly target: string;
+  /**
+   * Default `full`, or `incremental` with a bitmap. With `top` a target that is made is an overlay of what the source is one of;
+   * `none` without `pivot` goes on until `signal` ends it, in order: the target then has all that was written since the start.
+   */
+  readonly sync?: MirrorSync | undefined;
+  /** Of the source, for sync modes `bitmap` and `incremental`. Of our daemons only. */
+  readonly bitmap?: string | undefined;
   /** Of a target that is no node. Default: qcow2 for a name that ends so, else raw. */
   readonly targetFormat?: FormatName | undefined;
   /** Make a target that is a file (default), and refuse where there is one; false writes into what is there, which must be as large. */
@@ -99,6 +108,7 @@ class MirrorOverQmp {
   readonly #request: MirrorOverQmpRequest;
   readonly #clock: Clock;
   readonly #jobId: string;
+  readonly #sync: MirrorSync;
   #steering: Steering | null = null;
   /** Made for this mirror. */
   #file: string | null = null;
@@ -115,6 +125,7 @@ class MirrorOverQmp {
     this.#request = request;
     this.#clock = request.clock ?? systemClock;
     this.#jobId = request.jobId ?? `mirror-${process.pid}`;
+    this.#sync = request.sync ?? (request.bitmap === undefined ? 'full' : 'incremental');
   }
 
   async run(): Promise<MirroredOverQmp> {
@@ -167,6 +178,7 @@ class MirrorOverQmp {
     const commands = new Set(expectList('query-commands', await this.#qmp.execute('query-commands')).map(({ name }) => name));
     if (commands.has('x-quiesce-snapshot-create')) return steerOurs(copyMode, convergence, verify);
     if (verify) throw new BlockError('NOT_SUPPORTED', 'QEMU cannot compare the disks of a mirror, and nobody else can while it has them open');
+    if (this.#sync === 'bitmap' || this.#sync === 'incremental') throw new BlockError('NOT_SUPPORTED', "QEMU's mirrors do not copy by a bitmap, but with sync modes full, top and none");
     const parts = { qmp: this.#qmp, jobId: this.#jobId, canChange: commands.has('block-job-change'), clock: this.#clock, onEvent, onWarning };
     return steerQemu(parts, { node, device, copyMode, convergence });
   }
@@ -178,7 +190,7 @@ class MirrorOverQmp {
       if (this.#request.targetFormat !== undefined || !createTarget) throw new BlockError('INVALID_ARGUMENT', `'${target}' is a node, and no file to be made or opened in a format`);
       return target;
     }
-    if (isFileName(target) && createTarget) await this.#createFile(resolve(target), targetFormat, Number((source['image'] as JsonObject)['virtual-size']));
+    if (isFileName(target) && createTarget) await this.#createFile(resolve(target), targetFormat, source);
     const name = `target-${process.pid}`;
     const file = isNbdName(target) ? exportOptions(target) : { driver: 'file', filename: resolve(target) };
     const tree = treeInName(target) ?? { driver: targetFormat, discard: 'unmap', file: { ...file, discard: 'unmap' } };
@@ -187,16 +199,27 @@ class MirrorOverQmp {
     return name;
   }
 
-  async #createFile(name: string, format: FormatName, size: number): Promise<void> {
+  async #createFile(name: string, format: FormatName, source: JsonObject): Promise<void> {
     if (await stat(name).then(() => true, () => false)) throw new BlockError('EXISTS', `'${this.#request.target}' is there already`, { node: name, errno: 'EEXIST' });
+    refuseToMake(this.#request.target, this.#sync);
     this.#file = name;
-    await createImage(name, { format, size });
+    const { 'virtual-size': size } = source['image'] as JsonObject;
+    const below = this.#sync === 'top' ? await this.#imageBelow(source) : null;
+    await createImage(name, { format, size: Number(size), ...below === null ? {} : onTopOf(String(below['filename']), String(below['format'])) });
     await giveToPeer(this.#qmp.path, [name]);
+  }
+
+  /** What the node reads where it holds nothing itself. */
+  async #imageBelow(source: JsonObject): Promise<JsonObject | null> {
+    const nodes = expectList('query-named-block-nodes', await this.#qmp.execute('query-named-block-nodes'));
+    const image = nodes.find((one) => one['node-name'] === source['node-name'])?.['image'];
+    const below = isObject(image) ? image['backing-image'] : undefined;
+    return isObject(below) ? below : null;
   }
 
   /** Resolves with how much was copied, when it has completed. */
   async #mirror(source: string, target: string): Promise<number> {
-    const { speed, signal } = this.#request;
+    const { speed, bitmap, signal } = this.#request;
     this.#qmp.subscribe(({ name, data }) => {
       if (data['device'] !== this.#jobId && data['id'] !== this.#jobId) return;
       this.#request.onEvent?.(name, data);
@@ -207,7 +230,8 @@ class MirrorOverQmp {
     });
     signal?.throwIfAborted();
     await this.#qmp.execute('blockdev-mirror', {
-      'job-id': this.#jobId, device: source, target, sync: 'full', ...speed === undefined ? {} : { speed }, ...this.#steering!.args,
+      'job-id': this.#jobId, device: source, target, sync: this.#sync, ...bitmap === undefined ? {} : { 'x-quiesce-bitmap': bitmap },
+      ...speed === undefined ? {} : { speed }, ...this.#steering!.args,
     }).catch((error: unknown) => {
       if (!(error instanceof QmpError)) this.#outcome = 'unknown';
       throw error;
@@ -220,13 +244,16 @@ class MirrorOverQmp {
 
   async #watch(): Promise<void> {
     const { signal, pivot = false } = this.#request;
+    // nothing is to be copied: it is there for what is written while it runs
+    const lasts = this.#sync === 'none' && !pivot;
     let asked: 'no' | 'end' | 'cancel' = 'no';
     while (this.#end === null) {
       this.#wake = new AbortController();
       if (signal?.aborted === true && asked !== 'cancel') {
         asked = 'cancel';
-        await this.#attempt('block-job-cancel', { device: this.#jobId, force: true });
-      } else if (this.#ready && asked === 'no') {
+        const inOrder = lasts && this.#ready && await this.#attempt('block-job-cancel', { device: this.#jobId });
+        if (!inOrder) await this.#attempt('block-job-cancel', { device: this.#jobId, force: true });
+      } else if (this.#ready && asked === 'no' && !lasts) {
         asked = await this.#attempt(pivot ? 'block-job-complete' : 'block-job-cancel', { device: this.#jobId }) ? 'end' : 'no';
       }
       const job = expectList('query-block-jobs', await this.#qmp.execute('query-block-jobs')).find(({ device }) => device === this.#jobId);
