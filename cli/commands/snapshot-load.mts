@@ -9,7 +9,8 @@ export const READ_DEPTH = { type: 'number', min: 1, max: 64, default: 1, help: '
 
 export const command = defineCommand({
   description: 'Reverts the disks to a snapshot and streams its RAM state out. The receiver is connected and the state is checked before ' +
-    'anything changes, and the images are closed before the last byte goes out, so that the machine can open them.',
+    'anything changes, and the images are closed before the last byte goes out, so that the machine can open them. Several disks ' +
+    'go back all or none, also where the run is killed: the next snapshot command on them takes back what was half done.',
   positionals: { image: { help: 'the qcow2 image that holds the RAM state' }, tag: { help: 'name (or id) of the snapshot' } },
   options: {
     'vm-state': {

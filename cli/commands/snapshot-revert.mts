@@ -3,7 +3,8 @@ import { ALSO, BACKING, TRACING } from '../common-options.mjs';
 import { defineCommand } from '../command.mjs';
 
 export const command = defineCommand({
-  description: 'Makes the disks what they were at a snapshot. Its RAM state is not touched; changes since the last snapshot are lost.',
+  description: 'Makes the disks what they were at a snapshot. Its RAM state is not touched; changes since the last snapshot are lost. Of several disks ' +
+    'all go back or none, also where the run is killed: the next snapshot command on them takes back what was half done.',
   positionals: { image: { help: 'the qcow2 image' }, tag: { help: 'name (or id) of the snapshot' } },
   options: { backing: BACKING, also: ALSO, ...TRACING },
   examples: [

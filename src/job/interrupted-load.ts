@@ -4,6 +4,7 @@
  */
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
+import { lookUpSnapshot } from '../block/snapshot-lookup.js';
 import { ImageSet } from './image-set.js';
 import { fileOf, findNote, isSame, removeDurably, removeNotes, writeDurably, type FoundNote, type Note } from './set-notes.js';
 
@@ -85,7 +86,7 @@ async function othersChanged(note: Note, filename: string): Promise<boolean> {
 async function stateOf({ filename, node, table }: Restorable, note: Note): Promise<State> {
   const undo = undoOf(table, note);
   if (undo === undefined || (await findNote(filename))?.note.restored === true || await node.drained(() => table.isActive(undo.id))) return 'before';
-  const loaded = table.list().find(({ name }) => name === note.loads);
+  const loaded = lookUpSnapshot(table.list(), note.loads!);
   return loaded !== undefined && await node.drained(() => table.isActive(loaded.id)) ? 'loaded' : 'changed';
 }
 

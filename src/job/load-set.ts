@@ -3,15 +3,16 @@ import { randomUUID } from 'node:crypto';
 import type { Clock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import type { CreateSnapshot } from '../block/driver.js';
+import { lookUpSnapshot } from '../block/snapshot-lookup.js';
 import { beginNotes, type SnapshotTarget } from './snapshot-set.js';
 
 /**
- * On drained nodes, which all have a snapshot of the name. What the disks were before is kept in a snapshot of each until
+ * On drained nodes, which all have a snapshot of that name, or id. What the disks were before is kept in a snapshot of each until
  * all have gone back; notes beside the images tell of it, and `interrupted-load.ts` what to do after a crash.
  */
 export async function loadSet(targets: readonly SnapshotTarget[], tag: string, clock: Clock): Promise<void> {
-  const apply = ({ node, table }: SnapshotTarget): Promise<void> =>
-    inWords(`Could not load snapshot '${tag}' on '${node.nodeName}': `, () => table.apply(table.list().find(({ name }) => name === tag)!.id));
+  const apply = (target: SnapshotTarget): Promise<void> =>
+    inWords(`Could not load snapshot '${tag}' on '${calledBy(target)}': `, () => target.table.apply(lookUpSnapshot(target.table.list(), tag)!.id));
   if (targets.length === 1) return apply(targets[0]!);
   const undo: CreateSnapshot = { name: `quiesce-undo-${randomUUID()}`, vmStateSize: 0, ...moment(clock) };
   const notes = await beginNotes(targets, undo, tag);
@@ -35,9 +36,13 @@ export async function loadSet(targets: readonly SnapshotTarget[], tag: string, c
     throw error;
   }
   for (const { target, id } of before) {
-    await inWords(`snapshot '${tag}' was loaded; a snapshot made for going back stays on '${target.node.nodeName}': `, () => target.table.delete(id));
+    await inWords(`snapshot '${tag}' was loaded; a snapshot made for going back stays on '${calledBy(target)}': `, () => target.table.delete(id));
   }
   await notes?.withdraw();
+}
+
+function calledBy({ node, filename }: SnapshotTarget): string {
+  return filename === undefined ? node.nodeName : node.name;
 }
 
 /** The wall clock, also in the place of a machine's clock, as where QEMU makes a snapshot without a machine. */

@@ -151,7 +151,7 @@ function stateFirst(graph: BlockGraph, targets: readonly Target[], vmstate: stri
 }
 
 function named({ table }: SnapshotTarget, tag: string): SnapshotInfo | undefined {
-  return table.list().find(({ name }) => name === tag);
+  return table.list().findLast(({ name }) => name === tag);
 }
 
 /** Takes the RAM state of a machine that migrates to the socket; when it has all of it, the machine stands still. */

@@ -10,6 +10,8 @@ import { fileOf, SetNotes } from './set-notes.js';
 export interface SnapshotTarget {
   readonly node: BlockNode;
   readonly table: SnapshotTable;
+  /** Of an image that was opened by its name. */
+  readonly filename?: string | undefined;
 }
 
 interface CreatedSet {
@@ -56,7 +58,7 @@ export async function beginNotes(
   targets: readonly SnapshotTarget[], { name, dateSeconds, dateNanoseconds }: CreateSnapshot, loads?: string,
 ): Promise<SetNotes | null> {
   if (targets.length === 1) return null;
-  const files = targets.map(({ node }) => fileOf(node)).filter((file) => file !== null);
+  const files = targets.map(({ node, filename }) => filename ?? fileOf(node)).filter((file) => file !== null);
   if (files.length < targets.length) return null;
   const [half] = await halfMadeSnapshots(files);
   if (half !== undefined) {

@@ -1,10 +1,13 @@
 /** Snapshots that exist: load, extract, revert, list, delete. */
+import { systemClock } from '../base/clock.js';
 import { BlockError, messageOf } from '../base/errors.js';
 import type { SnapshotInfo, VmStateSource } from '../block/driver.js';
 import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateOutput, sendState, type VmStateOutput } from '../vmstate/sinks.js';
+import { drained } from '../block/drain.js';
 import { removeHalfMadeSets } from './half-made.js';
 import { findSnapshot, ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
+import { loadSet } from './load-set.js';
 import type { OnProgress } from './snapshot-create.js';
 
 export interface UseSnapshotRequest {
@@ -34,20 +37,15 @@ export interface SendStateRequest extends UseSnapshotRequest {
  */
 export async function loadSnapshot(request: SendStateRequest): Promise<SnapshotInfo> {
   await refuseImageAsState(request.vmState, [request.image, ...request.also ?? []]);
-  await recover(request);
-  const set = await ImageSet.open([request.image, ...request.also ?? []], request);
-  try {
-    for (const { snapshots } of set.images) snapshots.checkApply?.();
-    const targets = set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
+  return withSet(request, async (set) => {
+    const snapshot = checkRevert(set, request.tag);
     const source = await openState(set.primary, request.tag);
     await send(source, request, async () => {
-      await inTurn(targets, request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id));
+      await revertAll(set, request);
       await set.close();
     });
-    return targets[0]!.snapshot;
-  } finally {
-    await set.close();
-  }
+    return snapshot;
+  });
 }
 
 /** The RAM state alone; the image is only read, with `forceShare` even beside the machine that uses it. */
@@ -62,13 +60,30 @@ export async function extractSnapshot(request: SendStateRequest & { readonly for
   }
 }
 
-/** Makes the snapshot's disks the active ones; its RAM state stays where it is. */
+/** Makes the snapshot's disks the active ones, all or none; its RAM state stays where it is. */
 export async function revertSnapshot(request: UseSnapshotRequest): Promise<void> {
-  await changeAll(request, 'reverted', ({ image, snapshot }) => image.snapshots.apply(snapshot.id), ({ snapshots }) => snapshots.checkApply?.());
+  await withSet(request, async (set) => {
+    checkRevert(set, request.tag);
+    await revertAll(set, request);
+  });
 }
 
+/** Where one fails, the error names those that have lost it already: running it again goes on. */
 export async function deleteSnapshot(request: UseSnapshotRequest): Promise<void> {
-  await changeAll(request, 'changed', ({ image, snapshot }) => image.snapshots.delete(snapshot.id));
+  await withSet(request, async ({ images }) => {
+    const targets = images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) }));
+    const changed: string[] = [];
+    for (const { image, snapshot } of targets) {
+      try {
+        request.signal?.throwIfAborted();
+        await image.node.drained(() => image.snapshots.delete(snapshot.id));
+      } catch (error) {
+        if (changed.length === 0) throw error;
+        throw new BlockError(error instanceof BlockError ? error.code : 'IO', `${messageOf(error)}; already changed: ${changed.join(', ')}`, { cause: error });
+      }
+      changed.push(`'${image.filename}'`);
+    }
+  });
 }
 
 export async function listSnapshots(image: string, options: SetOptions = {}): Promise<readonly SnapshotInfo[]> {
@@ -84,38 +99,30 @@ async function recover(request: UseSnapshotRequest): Promise<void> {
   await removeHalfMadeSets([request.image, ...request.also ?? []], request, request.onWarning ?? (() => {}));
 }
 
-interface Target {
-  readonly image: OpenedImage;
-  readonly snapshot: SnapshotInfo;
-}
-
-/** Every image must have the snapshot, and pass the check, before the first one changes. */
-async function changeAll(
-  request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>, check?: (image: OpenedImage) => void,
-): Promise<void> {
+async function withSet<T>(request: UseSnapshotRequest, work: (set: ImageSet) => Promise<T>): Promise<T> {
   await recover(request);
   const set = await ImageSet.open([request.image, ...request.also ?? []], request);
-  try {
-    for (const image of set.images) check?.(image);
-    await inTurn(set.images.map((image) => ({ image, snapshot: findSnapshot(image, request.tag) })), request, done, change);
-  } finally {
-    await set.close();
-  }
+  const done = await work(set).catch(async (error: unknown) => {
+    await set.close().catch(() => undefined); // what went wrong first says more
+    throw error;
+  });
+  await set.close();
+  return done;
 }
 
-/** One image after the other; where one fails, the error names those that have changed already: running it again goes on. */
-async function inTurn(targets: readonly Target[], request: UseSnapshotRequest, done: string, change: (target: Target) => Promise<void>): Promise<void> {
-  const changed: string[] = [];
-  for (const target of targets) {
-    try {
-      request.signal?.throwIfAborted();
-      await target.image.node.drained(() => change(target));
-    } catch (error) {
-      if (changed.length === 0) throw error;
-      throw new BlockError(error instanceof BlockError ? error.code : 'IO', `${messageOf(error)}; already ${done}: ${changed.join(', ')}`, { cause: error });
-    }
-    changed.push(`'${target.image.filename}'`);
+/** Every image has the snapshot and can go back to it. Returns that of the first. */
+function checkRevert({ images, primary }: ImageSet, tag: string): SnapshotInfo {
+  for (const image of images) {
+    image.snapshots.checkApply?.();
+    findSnapshot(image, tag);
   }
+  return findSnapshot(primary, tag);
+}
+
+async function revertAll({ images }: ImageSet, { tag, signal }: UseSnapshotRequest): Promise<void> {
+  signal?.throwIfAborted();
+  const targets = images.map(({ node, snapshots, filename }) => ({ node, table: snapshots, filename }));
+  await drained(images.map(({ node }) => node), () => loadSet(targets, tag, systemClock));
 }
 
 async function openState(image: OpenedImage, tag: string): Promise<VmStateSource> {

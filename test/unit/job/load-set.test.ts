@@ -11,7 +11,7 @@ import { openBlockdev } from '../../../src/image/blockdev.js';
 import { createImage, openImage } from '../../../src/image/open.js';
 import { loadSet } from '../../../src/job/load-set.js';
 import { createSnapshot } from '../../../src/job/snapshot-create.js';
-import { deleteSnapshot, listSnapshots } from '../../../src/job/snapshot-use.js';
+import { deleteSnapshot, listSnapshots, revertSnapshot } from '../../../src/job/snapshot-use.js';
 import type { SnapshotTarget } from '../../../src/job/snapshot-set.js';
 import { findOnPath } from '../../support/peers.js';
 import { useTmp } from '../../support/tmp.js';
@@ -22,7 +22,7 @@ const SIZE = 2 ** 18;
 const [OLD, NEW] = [0x11, 0x22];
 
 /** Images whose snapshot `t` holds the old content, and whose disks the new one. */
-async function prepare(): Promise<SnapshotTarget[]> {
+async function prepare(): Promise<void> {
   for (const name of IMAGES) {
     await createImage(tmp(name), { format: 'qcow2', size: SIZE, clusterSize: 4096 });
     const node = await openImage(tmp(name), { format: 'qcow2' });
@@ -31,7 +31,6 @@ async function prepare(): Promise<SnapshotTarget[]> {
     await node.write(SIZE / 4, Buffer.alloc(SIZE / 2, NEW));
     await node.close();
   }
-  return open();
 }
 
 const graphs: BlockGraph[] = [];
@@ -76,16 +75,26 @@ function copyOne(name: string, count: number): void {
   }
 }
 
+async function loadNodes(): Promise<void> {
+  const targets = await open();
+  await drained(targets.map(({ node }) => node), () => loadSet(targets, 't', new VirtualClock()));
+}
+
+/** As the command line does; an id names the snapshot as well. */
+async function loadFiles(): Promise<void> {
+  await revertSnapshot({ image: tmp('a'), also: [tmp('b'), tmp('c')], tag: '1' });
+}
+
 /** The steps of a load after each of which a crash leaves what is copied then. */
-async function loadWithCopies(): Promise<number> {
-  const targets = await prepare();
+async function loadWithCopies(load: () => Promise<void> = loadNodes): Promise<number> {
+  await prepare();
   let count = 0;
   const copy = (): void => {
     for (const name of files()) copyOne(name, count);
     count++;
   };
   let running = true;
-  const loading = drained(targets.map(({ node }) => node), () => loadSet(targets, 't', new VirtualClock())).finally(() => { running = false; });
+  const loading = load().finally(() => { running = false; });
   while (running) {
     copy();
     await new Promise((resolve) => { setImmediate(resolve); });
@@ -156,15 +165,47 @@ test('opened again by a daemon', async () => {
   expect(mixed).toBeGreaterThan(0); // or nothing was tried
 }, 120_000);
 
-test('met by the next snapshot command', async () => {
-  const count = await loadWithCopies();
-  for (const index of picked(count, 5)) {
-    if (!crashedAt(index)) continue;
+test('of files, met by the next snapshot command', async () => {
+  const count = await loadWithCopies(loadFiles);
+  let mixed = 0;
+  const amid = picked(count, Infinity).filter(crashedAt);
+  for (const index of amid.filter((_, at) => at % Math.ceil(amid.length / 8) === 0)) {
+    crashedAt(index);
+    if (new Set(await content()).size > 1) mixed++;
     const [image, ...also] = [...IMAGES].toReversed().map((name) => tmp(name));
     await createSnapshot({ image: image!, also, tag: 'next' });
     await deleteSnapshot({ image: image!, also, tag: 'next' });
     await expectWhole(index);
   }
+  expect(mixed).toBeGreaterThan(0);
+}, 120_000);
+
+/** Image `c`, one of whose requests fails: the one after that event has come so many times. */
+function failing(event: string, count: number): string {
+  const states = Array.from({ length: count - 1 }, (_, index) => ({ event, state: index + 1, new_state: index + 2 }));
+  return `json:${JSON.stringify({ driver: 'qcow2', file: {
+    driver: 'blkdebug', image: { driver: 'file', filename: tmp('c') }, 'set-state': states, 'inject-error': [{ event, state: count, errno: 28, once: true }],
+  } })}`;
+}
+
+test('of files, one of which fails: none is loaded, or all of them', async () => {
+  const seen = new Set<string>();
+  for (const [event, first, last] of [['cluster_alloc', 5, 8], ['flush_to_disk', 2, 7]] as const) {
+    for (let count = first; count <= last; count++) {
+      for (const name of files()) rmSync(tmp(name));
+      await prepare();
+      const error = await revertSnapshot({ image: tmp('a'), also: [tmp('b'), failing(event, count)], tag: 't' }).then(() => null, (reason: Error) => reason.message);
+      const left = notes().length > 0;
+      if (left) {
+        await createSnapshot({ image: tmp('b'), tag: 'next' });
+        await deleteSnapshot({ image: tmp('b'), tag: 'next' });
+      }
+      const state = await expectWhole(count);
+      if (state === 'before') expect(error).toMatch(/^Could not load snapshot 't' on|fails a flush/);
+      seen.add(`${error === null ? 'worked' : 'failed'}, ${state}${left ? ' after the next command' : ''}`);
+    }
+  }
+  expect([...seen].toSorted()).toEqual(['failed, before', 'failed, before after the next command', 'failed, loaded', 'failed, loaded after the next command', 'worked, loaded']);
 }, 120_000);
 
 test('what was written since stays: nobody knows any more which moment the images are to be of', async () => {
@@ -186,7 +227,8 @@ test('what was written since stays: nobody knows any more which moment the image
 }, 60_000);
 
 test('where one cannot be loaded, those before it are taken back', async () => {
-  const targets = await prepare();
+  await prepare();
+  const targets = await open();
   const { node, table } = targets[2]!;
   const failing = new Proxy(table, { get: (_table, name) => (name === 'apply' ? () => Promise.reject(new Error('no more')) : (Reflect.get(table, name) as () => unknown).bind(table)) });
   await expect(drained(targets.map((target) => target.node), () => loadSet([targets[0]!, targets[1]!, { node, table: failing }], 't', new VirtualClock()))).rejects.toThrow('no more');
