@@ -6,7 +6,8 @@
  *
  * Copies are made in memory (/dev/shm, which takes the disk out of the comparison), and below --dir through the page cache
  * and past it. `--only` keeps the measurements whose title contains the text (several: all of them), as `stream` or
- * `memory`. The best of the rounds counts, the median tells how noisy they were. `--check` fails if a target is missed.
+ * `stands still`, which takes as long as its target does (`--stall`). The best of the rounds counts, the median tells how
+ * noisy they were. `--check` fails if a target is missed.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -77,7 +78,7 @@ async function measureAll(setup: Setup, report: Report): Promise<void> {
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: {
     rounds: { type: 'string', default: '3' }, size: { type: 'string', default: '4096' }, 'disk-size': { type: 'string', default: '1024' },
-    dir: { type: 'string', default: tmpdir() }, stall: { type: 'string', default: '15' },
+    dir: { type: 'string', default: tmpdir() }, stall: { type: 'string', default: '150' },
     only: { type: 'string', multiple: true, default: [] }, check: { type: 'boolean', default: false },
     json: { type: 'string', default: join(repository, 'bench', 'results', 'jobs.json') },
   } });
