@@ -11,11 +11,12 @@ import { BlockError } from '../base/errors.js';
 import { TaskPool } from '../base/task-pool.js';
 import type { BlockChild } from '../block/child.js';
 import { DirtyBitmap } from '../block/dirty-bitmap.js';
-import { forgiveLosses, lostWrites, refuseLoss } from '../block/lost-writes.js';
+import { forgiveLosses, refuseLoss } from '../block/lost-writes.js';
 import type { BlockStatus } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { makeRequest, RequestFlag, type BlockRequest, type IoClass } from '../block/request.js';
 import { chainStatus } from '../block/status.js';
+import { UnflushedWrites, type FailedFlush } from '../block/unflushed-writes.js';
 
 const PIECE_BYTES = MiB;
 const MEMORY_BYTES = 128 * MiB;
@@ -89,10 +90,7 @@ export class BlockCopy {
   readonly #pieces = new Set<Piece>();
   #inFlightBytes = 0;
   #copied = 0;
-  /** Copied since the last flush began. */
-  #unflushed: DirtyBitmap;
-  #flushing: Promise<unknown> = Promise.resolve();
-  #losses: number;
+  readonly #unflushed: UnflushedWrites;
   #memory: BufferPool | null = null;
   /** What was sent, and how those who wait for it are let go. */
   readonly #underWay = new Map<Promise<void>, () => void>();
@@ -108,12 +106,7 @@ export class BlockCopy {
     this.clusterSize = clusterSize;
     this.length = source.length();
     this.bitmap = new DirtyBitmap({ name: '', granularity: clusterSize, size: this.length, enabled: false });
-    this.#unflushed = this.#noneOf();
-    this.#losses = lostWrites(target.node);
-  }
-
-  #noneOf(): DirtyBitmap {
-    return new DirtyBitmap({ name: '', granularity: this.clusterSize, size: this.length, enabled: false });
+    this.#unflushed = new UnflushedWrites(target.node, clusterSize, this.length);
   }
 
   /** Bytes that were copied so far; whole clusters. */
@@ -187,7 +180,7 @@ export class BlockCopy {
     this.#inFlightBytes -= bytes;
     if (how === 'copied') {
       this.#copied += bytes;
-      this.#unflushed.set(piece.start, piece.end - piece.start);
+      this.#unflushed.wrote(piece.start, piece.end - piece.start);
     }
     if (how === 'failed') this.bitmap.set(piece.start, piece.end - piece.start);
     this.#pieces.delete(piece);
@@ -259,7 +252,7 @@ export class BlockCopy {
 
   /** A bitmap of the caller's own: what is to be copied or on its way. */
   uncopied(): DirtyBitmap {
-    const bitmap = this.#noneOf();
+    const bitmap = new DirtyBitmap({ name: '', granularity: this.clusterSize, size: this.length, enabled: false });
     bitmap.merge(this.bitmap);
     for (const { start, end } of this.#pieces) bitmap.set(start, end - start);
     return bitmap;
@@ -271,34 +264,24 @@ export class BlockCopy {
    * what is `overwritten` in the source by now: then it rejects with CORRUPT.
    */
   flush(overwritten: DirtyBitmap): Promise<void> {
-    const flushed = this.#flushing.then(() => this.#flush(overwritten));
-    this.#flushing = flushed.catch(() => undefined);
-    return flushed;
+    const send = (): Promise<void> => this.#send(this.#target, makeRequest('flush', 0, 0, null, 0, 'background'));
+    return this.#unflushed.flush(send, (failure) => this.#flushFailed(failure, overwritten));
   }
 
-  async #flush(overwritten: DirtyBitmap): Promise<void> {
-    const covered = this.#unflushed;
-    this.#unflushed = this.#noneOf();
-    const failure = await attempt('write', () => this.#send(this.#target, makeRequest('flush', 0, 0, null, 0, 'background')));
-    const losses = lostWrites(this.#target.node);
-    const lost = losses !== this.#losses;
-    this.#losses = losses;
-    if (failure === null && !lost) return;
+  #flushFailed({ error: failure, lost, ranges }: FailedFlush, overwritten: DirtyBitmap): never {
     const { node } = this.#target;
-    const error = failure?.error ?? new BlockError('IO', `the server of '${node.name}' was lost with writes on it that were not flushed`, { node: node.name, errno: 'EIO' });
-    covered.merge(this.#unflushed);
-    this.#unflushed = this.#noneOf();
+    const error = failure ?? new BlockError('IO', `the server of '${node.name}' was lost with writes on it that were not flushed`, { node: node.name, errno: 'EIO' });
     if (this.#abandoned) throw error;
     if (!lost && error instanceof BlockError && error.code === 'NO_SPACE') {
-      this.#unflushed = covered; // nothing was dropped: it waits for space
+      this.#unflushed.keep(ranges); // nothing was dropped: it waits for space
       throw error;
     }
-    const refused = (lost ? refuseLoss(node) : null) ?? (intersect(covered, overwritten)
+    const refused = (lost ? refuseLoss(node) : null) ?? (intersect(ranges, overwritten)
       ? new BlockError('CORRUPT', `'${node.name}' lost a part of the copy (${error.message}), which the source does not hold any more`, { node: node.name, cause: error }) : null);
     if (refused !== null) throw new BlockError('CORRUPT', refused.message, { node: node.name, cause: error });
     forgiveLosses(node);
-    this.bitmap.merge(covered);
-    this.#copied = Math.max(0, this.#copied - covered.count);
+    this.bitmap.merge(ranges);
+    this.#copied = Math.max(0, this.#copied - ranges.count);
     throw error;
   }
 

@@ -3,9 +3,10 @@ import { BlockError } from '../../base/errors.js';
 import type { PipeBuffer } from '../../base/pipe-buffer.js';
 import type { Clock } from '../../base/clock.js';
 import type { BlockBackend } from '../../block/backend.js';
-import { DirtyBitmap } from '../../block/dirty-bitmap.js';
-import { forgiveLosses, lostWrites, refuseLoss } from '../../block/lost-writes.js';
+import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
+import { forgiveLosses, refuseLoss } from '../../block/lost-writes.js';
 import { makeRequest, type BlockOp, type BlockRequest } from '../../block/request.js';
+import { UnflushedWrites, type FailedFlush } from '../../block/unflushed-writes.js';
 
 interface Pending {
   readonly sinceMs: number;
@@ -29,10 +30,7 @@ export class MirrorTarget {
   readonly #clock: Clock;
   readonly #onLost: (lost: DirtyBitmap) => void;
   readonly #onBroken: (error: BlockError) => void;
-  /** Written since the last flush began. */
-  #unflushed: DirtyBitmap;
-  #flushing: Promise<unknown> = Promise.resolve();
-  #losses: number;
+  readonly #unflushed: UnflushedWrites;
   /** Oldest first. */
   readonly #pending = new Set<Pending>();
   /** Abandoned or not. */
@@ -48,8 +46,7 @@ export class MirrorTarget {
     this.#clock = clock;
     this.#onLost = onLost;
     this.#onBroken = onBroken;
-    this.#unflushed = new DirtyBitmap({ name: '', granularity, size });
-    this.#losses = lostWrites(door.node);
+    this.#unflushed = new UnflushedWrites(door.node, granularity, size);
   }
 
   get length(): number { return this.door.node.length(); }
@@ -79,7 +76,7 @@ export class MirrorTarget {
   /** Rejects with CANCELLED once the target is abandoned, and with BUSY where it is drained: try again later. */
   submit(request: BlockRequest): Promise<void> {
     return this.ask(() => this.door.submit(request).then(() => {
-      if (request.op !== 'flush') this.#unflushed.set(request.offset, request.bytes);
+      if (request.op !== 'flush') this.#unflushed.wrote(request.offset, request.bytes);
     }));
   }
 
@@ -112,23 +109,15 @@ export class MirrorTarget {
    * to flush may have dropped it, and the next flush knows nothing of that; a server may have been started again.
    */
   flush(): Promise<void> {
-    const flushed = this.#flushing.then(() => this.#flush());
-    this.#flushing = flushed.catch(() => undefined);
-    return flushed;
+    return this.#unflushed.flush(() => this.send('flush', 0, 0, null), (failure) => this.#flushFailed(failure));
   }
 
-  async #flush(): Promise<void> {
-    const covered = this.#unflushed;
-    this.#unflushed = new DirtyBitmap({ name: '', granularity: covered.granularity, size: covered.size });
-    const error = await this.send('flush', 0, 0, null).then(() => null, (failure: unknown) => (failure instanceof Error ? failure : new Error(String(failure))));
-    const losses = lostWrites(this.door.node);
-    const lost = losses !== this.#losses;
-    this.#losses = losses;
-    if (error === null && !lost) return;
-    this.#unflushed.merge(covered);
-    if (this.#abandoned || (!lost && isRefusedForNow(error))) throw error ?? abandonment();
-    if (this.#unflushed.count > 0) this.#onLost(this.#unflushed);
-    this.#unflushed = new DirtyBitmap({ name: '', granularity: covered.granularity, size: covered.size });
+  #flushFailed({ error, lost, ranges }: FailedFlush): never {
+    if (this.#abandoned || (!lost && isRefusedForNow(error))) {
+      this.#unflushed.keep(ranges);
+      throw error ?? abandonment();
+    }
+    if (ranges.count > 0) this.#onLost(ranges);
     const broken = lost ? refuseLoss(this.door.node) : null;
     if (broken !== null) this.#onBroken(broken);
     else forgiveLosses(this.door.node);
