@@ -71,6 +71,8 @@ export class ActiveWrites {
     const hold = await this.#claim(alignDown(offset, granularity), alignUp(offset + bytes, granularity));
     if (hold === null) return below.submit(request);
     state.writtenThrough.add(request);
+    // before it is under way: what somebody else writes there meanwhile, past this after a change of mode, makes it dirty again
+    this.#clearWhole(offset, offset + bytes);
     try {
       await below.submit(request);
     } catch (error) {
@@ -81,9 +83,25 @@ export class ActiveWrites {
       state.writtenThrough.delete(request);
     }
     state.dirtied += bytes;
-    const copied = this.#copy(request, below).finally(() => state.claims.release(hold));
+    let over = false;
+    const copied = this.#copy(request, below).finally(() => {
+      over = true;
+      state.claims.release(hold);
+    });
     // the range stays claimed until the target has answered, for what is copied later must not be overtaken by this
     await this.#unlessLetGo(copied);
+    if (over) return;
+    state.unattended++;
+    const ended = (): void => { state.unattended--; };
+    copied.then(ended, ended);
+  }
+
+  /** Granules that are written as a whole need no other copy. */
+  #clearWhole(start: number, end: number): void {
+    const { granularity, bitmap, length } = this.#state;
+    const first = alignUp(start, granularity);
+    const stop = end >= length ? length : alignDown(end, granularity);
+    if (stop > first) bitmap.clear(first, stop - first);
   }
 
   /** Null where it was let go before all who work on the range had ended. */
@@ -116,13 +134,7 @@ export class ActiveWrites {
     const rest = this.#withoutDirtyEnds(request);
     if (rest === null) return;
     const state = this.#state;
-    const { granularity, bitmap, parts } = state;
-    const restEnd = rest.offset + rest.bytes;
-    const first = alignUp(rest.offset, granularity);
-    const stop = restEnd >= state.length ? state.length : alignDown(restEnd, granularity);
-    // before anything of the source is looked at
-    if (stop > first) bitmap.clear(first, stop - first);
-    const whole = parts.wholeGranules ? await this.#wholeGranules(rest, below) : rest;
+    const whole = state.parts.wholeGranules ? await this.#wholeGranules(rest, below) : rest;
     if (whole === null) return;
     const { offset, bytes } = whole;
     state.activeBytes += bytes;

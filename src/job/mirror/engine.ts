@@ -10,7 +10,7 @@ import { events } from '../../trace/events.js';
 
 /** How long a mirror that has nothing to do looks away, as in QEMU. */
 const IDLE_MS = 100;
-/** After an error that is ignored: a target that fails everything must not keep the process busy. */
+/** After an error that is ignored, for a target that fails everything must not keep the process busy, and while it has not answered all. */
 const RETRY_MS = 20;
 /** The event loop gets its turn at least this often, where all I/O ends at once. */
 const TURN_MS = 10;
@@ -120,6 +120,10 @@ export class MirrorEngine {
   /** Nothing is dirty and nothing in flight. Returns whether this is the end. */
   async #inSync(context: JobContext): Promise<boolean> {
     const { state } = this;
+    if (state.unattended > 0) {
+      await context.sleep(RETRY_MS);
+      return false;
+    }
     if (!this.#ready) {
       if (!await this.#flush(context)) return false;
       this.#becomeReady(context);
@@ -133,7 +137,7 @@ export class MirrorEngine {
     }
     if (!await this.#verify((verifier) => verifier.some())) return false;
     const letGo = await this.#drain();
-    if (state.bitmap.count === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context) && this.state.bitmap.count === 0) {
+    if (state.bitmap.count === 0 && state.unattended === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context) && this.state.bitmap.count === 0) {
       this.#tell(context);
       // QEMU tells of a job that keeps its source drained that it is paused
       this.state.parts.blockJob.job.holdPaused();

@@ -47,6 +47,8 @@ export class MirrorState implements WriteObserver {
   /** Bytes that background copies and synchronous writes have in hand. */
   backgroundBytes = 0;
   activeBytes = 0;
+  /** Synchronous writes on their way to the target whose writers have been let go. */
+  unattended = 0;
   /** Bytes that the target took: what that tells of its speed. Zeroes that cost it nothing are left out. */
   written = 0;
   /** Clean bytes that users made dirty, and bytes that they wrote through. */

@@ -221,3 +221,52 @@ test('a switch takes hold of the next request; those past the decision still cou
   await lab.complete();
   expect(lab.equal).toBe(true);
 });
+
+/** The source has taken the first write when this resolves, but answers it only when it may. */
+function holdFirstAnswer(lab: MirrorLab): { readonly taken: Promise<void>; answer(): void } {
+  const { source } = lab.disks;
+  const [taken, held] = [gate(), gate()];
+  const submit = source.submit.bind(source);
+  let first = true;
+  source.submit = async (request) => {
+    const hold = first && request.op === 'write';
+    if (hold) first = false;
+    await submit(request);
+    if (!hold) return;
+    taken.open();
+    await held.opened;
+  };
+  return { taken: taken.opened, answer: held.open };
+}
+
+test.each([['background', 'write-blocking'], ['write-blocking', 'background']] as const)(
+  'of two writes of one range at once, on both sides of a switch from %s to %s, both disks keep the same (J-10)', async (one, other) => {
+    const lab = await activeLab({ turns: 0 });
+    lab.mirror.setCopyMode(one);
+    const held = holdFirstAnswer(lab);
+    const first = lab.door.submit(makeRequest('write', 0, 2 * G, Buffer.alloc(2 * G, 1)));
+    await held.taken;
+    lab.mirror.setCopyMode(other);
+    const second = lab.door.submit(makeRequest('write', 0, 2 * G, Buffer.alloc(2 * G, 2)));
+    await lab.turns(20);
+    held.answer();
+    await Promise.all([first, second]);
+    await lab.complete();
+    expect(lab.equal).toBe(true);
+  });
+
+test('a mirror does not end while a write that was let go is on its way to the target: it would arrive there later (J-2)', async () => {
+  const lab = await activeLab({ turns: 0 });
+  const held = gate();
+  lab.disks.target.before = ({ op }) => (op === 'write' ? held.opened : undefined);
+  const writing = lab.door.submit(makeRequest('write', 0, G, Buffer.alloc(G, 3)));
+  while (lab.disks.target.inFlight === 0) await lab.turns(1);
+  lab.mirror.setCopyMode('background');
+  await writing;
+  lab.job.complete();
+  await new Promise((resolve) => { setTimeout(resolve, 200); });
+  expect(lab.job.ran).toBe(false);
+  held.open();
+  await lab.job.ended;
+  expect(lab.equal).toBe(true);
+});
