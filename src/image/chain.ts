@@ -84,3 +84,8 @@ function realPath(name: string): string | null {
     return null;
   }
 }
+
+/** A server may not answer for as long as it likes. */
+export function usesNetwork(node: BlockNode): boolean {
+  return node.driver.formatName === 'nbd' || node.children.some((child) => usesNetwork(child.node));
+}

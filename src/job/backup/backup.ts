@@ -12,6 +12,7 @@ import { makeRequest } from '../../block/request.js';
 import { writeOutEarly } from '../../block/write-out.js';
 import { attempt, type CopyCall, type CopyFailure } from '../../filter/block-copy.js';
 import { CopyBeforeWriteFilter } from '../../filter/copy-before-write.js';
+import { usesNetwork } from '../../image/chain.js';
 import { nodeFilename } from '../../image/filename.js';
 import { insertFilter, removeFilter } from '../../image/graph-edit.js';
 import type { BlockJob, BlockJobs, OnError } from '../block-job.js';
@@ -358,10 +359,6 @@ function zeroChunkOf(target: BlockNode): number {
 /** For how long a cancelled backup waits for a server. */
 const NETWORK_GRACE_MS = 500;
 const STILL_WRITTEN = { reason: 'block device is in use by block job: backup' };
-
-function usesNetwork(node: BlockNode): boolean {
-  return node.driver.formatName === 'nbd' || node.children.some((child) => usesNetwork(child.node));
-}
 
 /** In QEMU's words. */
 function couldCreate<T>(make: () => T): T {

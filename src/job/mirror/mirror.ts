@@ -395,10 +395,14 @@ class MirrorRun implements Mirror, JobWork {
       this.#wanted?.settle(false);
       await this.blockJob?.releaseNodes(this.#graph).catch(() => undefined);
       if (this.filter.parents.size === 0) await this.filter.close();
+      // users do not wait for what is abandoned
+      if (this.#abandoned) letGo();
       await this.#letGoOfTarget();
       letGo();
     }
   }
+
+  get #abandoned(): boolean { return this.#door !== null && this.#state.parts.target.abandoned; }
 
   /** From now on nobody may take the old source for the disk, whenever the power goes. */
   async #pivotKnown(toReplace: BlockNode, target: BlockNode): Promise<void> {
@@ -422,39 +426,25 @@ class MirrorRun implements Mirror, JobWork {
   /** Gives the users of the filter another node, together with `links`; nothing of the job counts any more. */
   #unhook(instead: BlockNode, links: ReadonlyMap<NodeUser, BlockNode>, edit?: () => () => void): Promise<void> {
     const { source, target } = this.#options;
-    const ours: NodeUser[] = [...this.blockJob?.nodes ?? [], ...this.#door === null ? [] : [this.#door]];
+    const ours: NodeUser[] = [...this.blockJob?.nodes ?? [], ...this.#door === null || this.#abandoned ? [] : [this.#door]];
     return this.#graph.change([this.filter, source, target], {
       links: new Map([...linksTo(this.filter, instead), ...links]),
       uses: new Map(ours.map((user) => [user, NO_USE])), edit,
     });
   }
 
+  /** Nothing that was sent may arrive when the target is somebody else's, who would be overtaken: it is kept until the last answer. */
   async #letGoOfTarget(): Promise<void> {
     const door = this.#door;
     if (door === null) return;
-    const leaving = this.#graph.detach(door);
-    if (!this.#state.parts.target.abandoned) return leaving;
-    void leaving.catch(() => undefined);
-    void this.#cancelInFlight();
-  }
-
-  /** It may never answer what was asked of it; nobody can remove the node before that. */
-  async #cancelInFlight(): Promise<void> {
-    let { target: node } = this.#options;
-    if (node.inFlight === 0) return;
-    await this.blockJob.clock.sleep(ANSWER_GRACE_MS);
-    while (node.driver.kind === 'filter' || node.driver.formatName === 'raw') {
-      const below = node.children[0];
-      if (below === undefined) return;
-      node = below.node;
-    }
-    if (node.inFlight > 0) node.driver.cancelInFlight?.();
+    const { target } = this.#state.parts;
+    const left = target.settled().then(() => this.#graph.detach(door));
+    left.catch(() => undefined);
+    if (await target.answers()) await left;
   }
 }
 
 const SECTOR = 512;
-/** So long an abandoned target may still answer. */
-const ANSWER_GRACE_MS = 1000;
 const READ_AND_WRITES = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED | Permission.WRITE;
 const REPLACE_BLOCKER = { reason: 'block device is in use by block-job-complete' };
 

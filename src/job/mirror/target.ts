@@ -5,8 +5,14 @@ import type { Clock } from '../../base/clock.js';
 import type { BlockBackend } from '../../block/backend.js';
 import type { DirtyBitmap } from '../../block/dirty-bitmap.js';
 import { forgiveLosses, refuseLoss } from '../../block/lost-writes.js';
+import type { BlockNode } from '../../block/node.js';
 import { makeRequest, type BlockOp, type BlockRequest } from '../../block/request.js';
 import { UnflushedWrites, type FailedFlush } from '../../block/unflushed-writes.js';
+import { usesNetwork } from '../../image/chain.js';
+
+/** So long a server may still answer before it is given up, and then the job ends whatever it does. */
+const ANSWER_GRACE_MS = 500;
+const CANCEL_GRACE_MS = 200;
 
 interface Pending {
   readonly sinceMs: number;
@@ -129,6 +135,28 @@ export class MirrorTarget {
     await Promise.allSettled(this.#underWay);
   }
 
+  /**
+   * Whether all that it was sent has arrived, or never will: true when nothing is under way any more. A server that does not
+   * answer for a moment is given up; false where that changes nothing.
+   */
+  async answers(): Promise<boolean> {
+    const settled = this.settled();
+    const { node } = this.door;
+    if (usesNetwork(node) && !await this.#within(ANSWER_GRACE_MS, settled)) {
+      cancelInFlight(node);
+      return this.#within(CANCEL_GRACE_MS, settled);
+    }
+    await settled;
+    return true;
+  }
+
+  async #within(ms: number, work: Promise<void>): Promise<boolean> {
+    const done = new AbortController();
+    void work.then(() => done.abort());
+    await this.#clock.sleep(ms, done.signal);
+    return done.signal.aborted;
+  }
+
   /** What is under way fails at once for those who wait for it; memory lent to it stays lent. */
   abandon(): void {
     this.#abandoned = true;
@@ -147,6 +175,13 @@ export class MirrorTarget {
       void work.finally(() => this.#givingUp.delete(giveUp)).then(resolve, reject);
     });
   }
+}
+
+/** An image whose own structures may be in flight as well waits for its server. */
+function cancelInFlight(target: BlockNode): void {
+  let node: BlockNode | undefined = target;
+  while (node !== undefined && (node.driver.kind === 'filter' || node.driver.formatName === 'raw')) node = node.children[0]?.node;
+  if (node !== undefined && node.inFlight > 0) node.driver.cancelInFlight?.();
 }
 
 /** The target is drained, or behind; it has not failed. */

@@ -236,7 +236,7 @@ function holdFirstAnswer(lab: MirrorLab): { readonly taken: Promise<void>; answe
     taken.open();
     await held.opened;
   };
-  return { taken: taken.opened, answer: held.open };
+  return { taken: taken.opened, answer: () => held.open() };
 }
 
 test.each([['background', 'write-blocking'], ['write-blocking', 'background']] as const)(

@@ -1,6 +1,7 @@
 /** How mirrors end: completed, cancelled softly or for good, with a target that never answers, in other places than their own. */
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { CopyOnReadFilter, makeRequest, Permission } from '../../../../src/index.js';
+import { startBackup } from '../../../../src/job/backup/backup.js';
 import { LabDisk } from '../../../support/job-lab.js';
 import { gate, KiB, MirrorLab } from '../../../support/mirror-lab.js';
 
@@ -77,54 +78,97 @@ test('before it is ready, any cancel is for good', async () => {
   expect(lab.graph.nodes()).toEqual([lab.source, lab.target]);
 });
 
-for (const copyMode of ['background', 'write-blocking'] as const) {
-  test(`a forced cancel ends within a second though the target never answers, and guests go on (${copyMode})`, async () => {
+/** A disk that never answers, until the gate opens; or a server, whose requests can be given up. */
+async function silent(lab: MirrorLab, kind: 'disk' | 'server'): Promise<ReturnType<typeof gate>> {
+  const held = gate();
+  lab.disks.target.before = async () => held.opened;
+  if (kind === 'server') Object.assign(lab.disks.target, { formatName: 'nbd', cancelInFlight: () => held.open() });
+  return held;
+}
+
+describe.each(['disk', 'server'] as const)('a forced cancel though the target, a %s, does not answer', (kind) => {
+  /** Of a disk's mirror it is aborting at once, and ends with its answer; a server is given up. */
+  async function ends(lab: MirrorLab, held: ReturnType<typeof gate>): Promise<void> {
+    const began = performance.now();
+    lab.job.cancel(true);
+    if (kind === 'disk') {
+      await new Promise((resolve) => { setTimeout(resolve, 100); });
+      expect(lab.seen.at(-1)).toBe('j aborting');
+      // who wrote now could be overtaken
+      await expect(lab.guest(lab.target)).rejects.toThrow("Permission conflict on node 'target'");
+      held.open();
+    }
+    await lab.job.ended;
+    expect(performance.now() - began).toBeLessThan(1000);
+    expect(lab.seen.at(-1)).toBe('j null');
+    await lab.graph.remove('target');
+  }
+
+  test.each(['background', 'write-blocking'] as const)('guests go on at once (%s)', async (copyMode) => {
     const lab = await MirrorLab.create({ discard: 'ignore' });
     await lab.start({ copyMode });
     await lab.ready();
-    const held = gate();
-    lab.disks.target.before = async () => held.opened;
+    const held = await silent(lab, kind);
     const writing = lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 1)));
     const second = lab.door.submit(makeRequest('write', 50, 100, Buffer.alloc(100, 2)));
     await new Promise((resolve) => { setTimeout(resolve, 150); });
     expect(lab.disks.target.inFlight).toBeGreaterThan(0);
-    const began = performance.now();
-    lab.job.cancel(true);
-    await lab.job.ended;
+    const ended = ends(lab, held);
     await Promise.all([writing, second]);
-    expect(performance.now() - began).toBeLessThan(1000);
-    expect(lab.seen.at(-1)).toBe('j null');
-    expect(lab.door.node).toBe(lab.source);
-    held.open();
-    await lab.graph.remove('target'); // as soon as it has answered
+    await lab.door.submit(makeRequest('write', 0, 100, Buffer.alloc(100, 3)));
+    await ended;
+    expect(lab.door.node === lab.source).toBe(true);
   });
-}
 
-test('a forced cancel while a silent target keeps all of the memory: nothing more is claimed, nor waits for it', async () => {
-  const lab = await MirrorLab.create({ discard: 'ignore' });
-  const held = gate();
-  lab.disks.target.before = async () => held.opened;
-  await lab.start({ granularity: 4 * KiB, bufSize: 64 * KiB }); // one operation takes all of the memory
-  await lab.turns(50);
-  expect(lab.disks.target.inFlight).toBe(1);
-  expect(lab.mirror.figures().inFlight).toBe(64 * KiB);
-  lab.job.cancel(true);
-  await lab.job.ended;
-  expect(lab.count('BLOCK_JOB_CANCELLED')).toBe(1);
-  held.open();
-  await lab.graph.remove('target');
+  test('while it keeps all of the memory: nothing more is claimed, nor waits for it', async () => {
+    const lab = await MirrorLab.create({ discard: 'ignore' });
+    const held = await silent(lab, kind);
+    await lab.start({ granularity: 4 * KiB, bufSize: 64 * KiB }); // one operation takes all of the memory
+    await lab.turns(50);
+    expect(lab.disks.target.inFlight).toBe(1);
+    expect(lab.mirror.figures().inFlight).toBe(64 * KiB);
+    await ends(lab, held);
+    expect(lab.count('BLOCK_JOB_CANCELLED')).toBe(1);
+  });
 });
 
 test('a forced cancel while the target is being zeroed and does not answer', async () => {
   const lab = await MirrorLab.create();
-  const held = gate();
-  lab.disks.target.before = async () => held.opened;
+  const held = await silent(lab, 'disk');
   await lab.start();
   await lab.turns(10);
   lab.job.cancel(true);
-  await lab.job.ended;
+  await lab.turns(50);
+  expect(lab.seen.at(-1)).toBe('j aborting');
   held.open();
-  expect(lab.seen.at(-1)).toBe('j null');
+  await lab.job.ended;
+});
+
+describe('what an abandoned mirror sent arrives before anybody else writes there', () => {
+  test.each(['mirror', 'backup'] as const)('a %s', async (next) => {
+    const lab = await MirrorLab.create({ turns: 0, discard: 'ignore' });
+    const held = gate();
+    let waiting = 0;
+    lab.disks.target.before = async ({ op, offset }) => {
+      if (op === 'write' && offset === 0 && waiting++ === 0) await held.opened;
+    };
+    await lab.start();
+    while (waiting === 0) await lab.turns(1);
+    lab.job.cancel(true);
+    await lab.turns(100);
+    expect(lab.seen.at(-1)).toBe('j aborting');
+    await lab.door.submit(makeRequest('write', 0, 4096, Buffer.alloc(4096, 9)));
+    const again = async (): Promise<void> => {
+      if (next === 'backup') return (await startBackup(lab.graph, lab.jobs, { jobId: 'k', sync: 'full', source: lab.source, target: lab.target })).job.ended;
+      await lab.start({ jobId: 'k' });
+      await lab.complete();
+    };
+    await expect(again()).rejects.toThrow("Permission conflict on node 'target'");
+    held.open();
+    await lab.job.ended;
+    await again();
+    expect(lab.disks.target.content().equals(lab.disks.source.content())).toBe(true);
+  });
 });
 
 test('nobody can remove or resize what a mirror works on; afterwards they can', async () => {
