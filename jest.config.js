@@ -1,6 +1,7 @@
 /** Tests run as native ES modules; swc only strips the types, so `tsc` is a gate of its own in `npm test`. */
 export default {
   testEnvironment: 'node',
+  testSequencer: '<rootDir>/test/support/long-first.mjs',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   modulePathIgnorePatterns: ['<rootDir>/dist/'],
   moduleFileExtensions: ['ts', 'mts', 'js', 'mjs', 'cjs', 'json', 'node'],
