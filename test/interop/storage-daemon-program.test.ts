@@ -4,11 +4,15 @@ import { rm, writeFile } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { peers } from '../support/peers.js';
 import { disappears, standIn, until } from '../support/programs.js';
-import { kill, run, runOk, start, storageDaemonLauncher } from '../support/run.js';
+import { kill, run, runOk, start, storageDaemonLauncher, type RunResult } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
 const SOCKET = 'socket,id=a,path=/no/such/folder/x';
+
+/** What goes on in the background says so, to be ended. */
+const PID_FILE = 'pid';
+const BACKGROUND = ['--pidfile', PID_FILE];
 
 const LINES: readonly (readonly string[])[] = [
   ['--foo'], ['a', '--blockdev', 'driver=foo'], ['-xh'], ['--pidfile'], ['--pidfile', '/no/such/folder/x'], ['--daemonize=1'], [''], ['--blockdev'],
@@ -19,7 +23,8 @@ const LINES: readonly (readonly string[])[] = [
   ['--chardev', 'socket,id=3a,path=/x'], ['--chardev', 'foo,id=a'], ['--chardev', 'id=x'], ['--chardev', 'socket,id=a,host=localhost,server,nowait'],
   ['--nbd-server', 'foo'], ['--nbd-server', 'addr.type=unix'], ['--nbd-server', 'addr.type=unix,addr.path=/no/such/folder/a'],
   ['--export', 'type=nbd,id=a'], ['--export', 'nbd,id=a,node-name=foo'], ['--export', 'bar,id=a,node-name=foo'],
-  ...['--foo=1', '--nbd', '--e', '--d', '--p', '-T', '-Z', '-', '--export', '--monitor', '--nbd-server', '--object', '--chardev', '--version=1'].map((word) => [word]),
+  [...BACKGROUND, '--d'],
+  ...['--foo=1', '--nbd', '--e', '--p', '-T', '-Z', '-', '--export', '--monitor', '--nbd-server', '--object', '--chardev', '--version=1'].map((word) => [word]),
   ...['foo', 'file', 'driver=qcow2', 'null-co', 'null-co,node-name=', 'null-co,node-name=1a', 'null-co,node-name=a b', 'null-co,node-name=a,size=x', 'null-co,node-name=a,driver=raw', '[1]', '{}', '=a',
     'a.b=1,a=2', 'file,node-name=a', 'file,node-name=a,filename=none', 'file,node-name=a,filename=.', 'file,node-name=a,filename=q.qcow2,read-only=1', 'file,node-name=a,filename=q.qcow2,aio=native',
     'qcow2,node-name=a,file=zz', 'qcow2,node-name=a,file.driver=file,file.filename=none', 'qcow2,node-name=a,file.driver=null-co', 'qcow2,node-name=a,backing=zz,file.driver=file,file.filename=q.qcow2',
@@ -45,11 +50,23 @@ const LINES: readonly (readonly string[])[] = [
   ['--object', 'tls-creds-psk,id=a,dir=.,endpoint=server,username=x'], ['--object', 'foo,id=a'], ['--object', 'secret'], ['--object', 'secret,id=a'], ['--object', 'help'], ['--object', 'secret,help'],
 ];
 
+/** Runs a command line; where that leaves a process in the background, it is ended. */
+async function ended(program: string, args: readonly string[]): Promise<RunResult & { readonly background: boolean }> {
+  const result = await run(program, args, { cwd: tmp() });
+  const background = existsSync(tmp(PID_FILE));
+  if (background) {
+    const pid = Number(readFileSync(tmp(PID_FILE), 'utf8'));
+    process.kill(pid, 'SIGKILL');
+    await disappears(`/proc/${pid}`);
+    await rm(tmp(PID_FILE));
+  }
+  return { ...result, background };
+}
+
 peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('quiesce-storage-daemon', () => {
   test('refuses wrong command lines in the same words', async () => {
     const ours = standIn('qemu-storage-daemon', tmp('bin'));
     const differing: object[] = [];
-    const options = { timeoutMs: 30_000, cwd: tmp() };
     for (const name of ['q.qcow2', 'held.qcow2', 'none']) await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', tmp(name), '1M']);
     await runOk('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', 'none', '-F', 'qcow2', tmp('orphan.qcow2')]);
     await rm(tmp('none'));
@@ -57,7 +74,7 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('quiesce-storage-daemon', ()
     const holder = start('qemu-io', [tmp('held.qcow2')]);
     await until(async () => (await run('qemu-img', ['info', tmp('held.qcow2')])).code !== 0, 'the image is not locked');
     for (const args of LINES) {
-      const [theirs, own] = [await run('qemu-storage-daemon', args, options), await run(ours, args, options)];
+      const [theirs, own] = [await ended('qemu-storage-daemon', args), await ended(ours, args)];
       if (JSON.stringify(theirs) !== JSON.stringify(own)) differing.push({ args, theirs, own });
     }
     await kill(holder);
