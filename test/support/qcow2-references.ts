@@ -13,10 +13,42 @@ export interface ReferenceReport {
   readonly snapshotNames: readonly string[];
 }
 
-interface Owner {
-  count: number;
-  /** Kind and guest place of the first reference: all others must agree. */
-  readonly use: string;
+/** What a cluster is used for is a number, since there are thousands and nobody is told of them: below these, it is the place among the other uses. */
+const GUEST_CLUSTER = 2 ** 40;
+const L2_TABLE = 2 ** 41;
+
+/** References to clusters, in columns. A cluster in the file has its own number as its slot, one beyond the end the next free one. */
+class Owners {
+  readonly counts: number[];
+  /** Of the first reference: all others must agree. */
+  readonly uses: number[];
+  /** Whether the active disk says that it owns the cluster, and what it is used for there. */
+  readonly copied: number[];
+  readonly #inside: number;
+  readonly #beyond = new Map<number, number>();
+
+  constructor(inside: number) {
+    this.#inside = inside;
+    this.counts = new Array<number>(inside).fill(0);
+    this.uses = new Array<number>(inside).fill(0);
+    this.copied = new Array<number>(inside).fill(-1);
+  }
+
+  slot(cluster: number): number {
+    if (cluster < this.#inside) return cluster;
+    const known = this.#beyond.get(cluster);
+    if (known !== undefined) return known;
+    this.#beyond.set(cluster, this.counts.length);
+    this.uses.push(0);
+    this.copied.push(-1);
+    return this.counts.push(0) - 1;
+  }
+
+  /** All that have references, with their slots. */
+  *referenced(): Generator<readonly [cluster: number, slot: number]> {
+    for (let cluster = 0; cluster < this.#inside; cluster++) if (this.counts[cluster]! > 0) yield [cluster, cluster];
+    yield* this.#beyond;
+  }
 }
 
 interface Root {
@@ -25,9 +57,10 @@ interface Root {
   readonly entries: number;
 }
 
-const OFFSET_MASK = 0x00ff_ffff_ffff_fe00n;
-const COPIED = 1n << 63n;
-const COMPRESSED = 1n << 62n;
+/** Of the upper half of an entry. */
+const COPIED = 2 ** 31;
+const COMPRESSED = 2 ** 30;
+const OFFSET_BITS = 2 ** 24;
 
 export function readReferences(file: Uint8Array): ReferenceReport {
   return new ReferenceReader(file).report();
@@ -37,8 +70,8 @@ class ReferenceReader {
   readonly #file: Buffer;
   readonly #clusterSize: number;
   readonly #refcountBits: number;
-  readonly #owners = new Map<number, Owner>();
-  readonly #copied = new Map<number, string>();
+  readonly #owners: Owners;
+  readonly #otherUses: string[] = [];
   readonly #problems: string[] = [];
   #names: string[] = [];
 
@@ -46,6 +79,7 @@ class ReferenceReader {
     this.#file = Buffer.from(file.buffer, file.byteOffset, file.byteLength);
     this.#clusterSize = 2 ** this.#u32(20);
     this.#refcountBits = this.#u32(4) === 2 ? 16 : 2 ** this.#u32(96);
+    this.#owners = new Owners(Math.ceil(file.byteLength / this.#clusterSize));
   }
 
   report(): ReferenceReport {
@@ -74,25 +108,24 @@ class ReferenceReader {
     this.#own(root.offset, Math.ceil((root.entries * 8) / this.#clusterSize), `L1 table of ${root.name}`);
     const perTable = this.#clusterSize / 8;
     for (let l1 = 0; l1 < root.entries; l1++) {
-      const entry = this.#u64(root.offset + l1 * 8);
-      const table = Number(entry & OFFSET_MASK);
+      const at = root.offset + l1 * 8;
+      const table = this.#clusterAt(at);
       if (table === 0) continue;
       if (table + this.#clusterSize > this.#file.length) this.#problems.push(`L2 table ${l1} of ${root.name} lies beyond the end of the file`);
-      this.#own(table, 1, `L2 table ${l1}`);
-      if (active && (entry & COPIED) !== 0n) this.#copied.set(table / this.#clusterSize, `L2 table ${l1}`);
-      for (let l2 = 0; l2 < perTable; l2++) this.#walkEntry(this.#u64(table + l2 * 8), l1 * perTable + l2, active);
+      this.#ownOne(table, L2_TABLE + l1, active && this.#u64High(at) >= COPIED);
+      for (let l2 = 0; l2 < perTable; l2++) this.#walkEntry(table + l2 * 8, l1 * perTable + l2, active);
     }
   }
 
-  #walkEntry(entry: bigint, guestCluster: number, active: boolean): void {
-    if ((entry & COMPRESSED) !== 0n) {
+  #walkEntry(at: number, guestCluster: number, active: boolean): void {
+    const high = this.#u64High(at);
+    if (high % COPIED >= COMPRESSED) {
       this.#problems.push(`guest cluster ${guestCluster} is compressed, which nothing here writes`);
       return;
     }
-    const host = Number(entry & OFFSET_MASK);
+    const host = this.#clusterAt(at);
     if (host === 0) return;
-    this.#own(host, 1, `guest cluster ${guestCluster}`);
-    if (active && (entry & COPIED) !== 0n) this.#copied.set(host / this.#clusterSize, `guest cluster ${guestCluster}`);
+    this.#ownOne(host, GUEST_CLUSTER + guestCluster, active && high >= COPIED);
   }
 
   #snapshots(): Root[] {
@@ -112,35 +145,44 @@ class ReferenceReader {
   }
 
   #own(offset: number, clusters: number, use: string): void {
-    if (offset % this.#clusterSize !== 0) this.#problems.push(`${use} at ${offset} is not aligned`);
-    for (let cluster = offset / this.#clusterSize; cluster < offset / this.#clusterSize + clusters; cluster++) {
-      const owner = this.#owners.get(cluster);
-      if (owner === undefined) {
-        this.#owners.set(cluster, { count: 1, use });
-        continue;
-      }
-      owner.count++;
-      const shared = owner.use === use && (use.startsWith('guest cluster') || use.startsWith('L2 table'));
-      if (!shared) this.#problems.push(`cluster ${cluster} is used as ${owner.use} and as ${use}`);
+    for (let index = 0; index < clusters; index++) this.#ownOne(offset + index * this.#clusterSize, this.#otherUses.push(use) - 1, false);
+  }
+
+  #ownOne(offset: number, use: number, copied: boolean): void {
+    if (offset % this.#clusterSize !== 0) {
+      this.#problems.push(`${this.#useName(use)} at ${offset} is not aligned`);
+      return;
     }
+    const cluster = offset / this.#clusterSize;
+    const { counts, uses } = this.#owners;
+    const slot = this.#owners.slot(cluster);
+    if (copied) this.#owners.copied[slot] = use;
+    if (counts[slot]!++ === 0) uses[slot] = use;
+    else if (use < GUEST_CLUSTER || uses[slot] !== use) this.#problems.push(`cluster ${cluster} is used as ${this.#useName(uses[slot]!)} and as ${this.#useName(use)}`);
+  }
+
+  #useName(use: number): string {
+    if (use >= L2_TABLE) return `L2 table ${use - L2_TABLE}`;
+    return use >= GUEST_CLUSTER ? `guest cluster ${use - GUEST_CLUSTER}` : this.#otherUses[use]!;
   }
 
   #compareCopied(): void {
-    for (const [cluster, use] of this.#copied) {
-      const references = this.#owners.get(cluster)!.count;
-      if (references > 1) this.#problems.push(`${use} is marked as owned, but cluster ${cluster} has ${references} references`);
+    const { counts, copied } = this.#owners;
+    for (const [cluster, slot] of this.#owners.referenced()) {
+      if (copied[slot]! >= 0 && counts[slot]! > 1) this.#problems.push(`${this.#useName(copied[slot]!)} is marked as owned, but cluster ${cluster} has ${counts[slot]} references`);
     }
   }
 
   /** Returns the number of leaked clusters. */
   #compareRefcounts(): number {
-    for (const [cluster, { count, use }] of this.#owners) {
+    const { counts, uses } = this.#owners;
+    for (const [cluster, slot] of this.#owners.referenced()) {
       const recorded = this.#refcount(cluster);
-      if (recorded < count) this.#problems.push(`cluster ${cluster} (${use}) has refcount ${recorded} and ${count} references`);
+      if (recorded < counts[slot]!) this.#problems.push(`cluster ${cluster} (${this.#useName(uses[slot]!)}) has refcount ${recorded} and ${counts[slot]} references`);
     }
     let leaks = 0;
     for (let cluster = 0; cluster * this.#clusterSize < this.#file.length; cluster++) {
-      if (this.#refcount(cluster) > (this.#owners.get(cluster)?.count ?? 0)) leaks++;
+      if (this.#refcount(cluster) > counts[cluster]!) leaks++;
     }
     return leaks;
   }
@@ -165,11 +207,18 @@ class ReferenceReader {
     return at + 4 <= this.#file.length ? this.#file.readUInt32BE(at) : 0;
   }
 
-  #u64(at: number): bigint {
-    return at + 8 <= this.#file.length ? this.#file.readBigUInt64BE(at) : 0n;
+  #u64High(at: number): number {
+    return at + 8 <= this.#file.length ? this.#file.readUInt32BE(at) : 0;
+  }
+
+  /** Where the entry at `at` leads: its bits 9 to 55. */
+  #clusterAt(at: number): number {
+    if (at + 8 > this.#file.length) return 0;
+    const low = this.#file.readUInt32BE(at + 4);
+    return this.#file.readUInt32BE(at) % OFFSET_BITS * 2 ** 32 + low - low % 512;
   }
 
   #offset(at: number): number {
-    return Number(this.#u64(at));
+    return at + 8 <= this.#file.length ? this.#file.readUInt32BE(at) * 2 ** 32 + this.#file.readUInt32BE(at + 4) : 0;
   }
 }
