@@ -1,7 +1,8 @@
 /** The order of test files: those that are known to take long come first, so that at the end no worker waits for one that began last. */
 import { readFileSync } from 'node:fs';
-import Sequencer from '@jest/test-sequencer';
+import { createRequire } from 'node:module';
 
+const { default: Sequencer } = createRequire(import.meta.url)('@jest/test-sequencer');
 const LONG = JSON.parse(readFileSync(new URL('long-tests.json', import.meta.url), 'utf8'));
 
 export default class LongFirst extends Sequencer {
