@@ -11,7 +11,7 @@ export const BUFFER_BYTES = 256 * 1024;
 
 /** The same memory in two forms. */
 interface RecordBuffer {
-  readonly words: Uint32Array;
+  readonly words: Int32Array;
   readonly bytes: Uint8Array;
 }
 
@@ -29,7 +29,7 @@ interface OpenFile {
   position: number;
 }
 
-const NOTHING: RecordBuffer = { words: new Uint32Array(0), bytes: new Uint8Array(0) };
+const NOTHING: RecordBuffer = { words: new Int32Array(0), bytes: new Uint8Array(0) };
 
 /** One file. Recorders write into `words` (or `bytes`) where `take` says. */
 export class RecordFile {
@@ -46,6 +46,15 @@ export class RecordFile {
   constructor(name: string, files: RecordFiles) {
     this.name = name;
     this.#files = files;
+  }
+
+  /** As `take`, for a record that is an event. */
+  takeEvent(words: number): number {
+    this.sequence++;
+    const at = this.#used;
+    if (at + words > this.words.length) return this.take(words);
+    this.#used = at + words;
+    return at;
   }
 
   /** Room for so many words: their index, or -1 where there is none. */
@@ -99,12 +108,14 @@ export class RecordFiles {
     this.#name = name;
     for (let made = 0; made < buffers; made++) {
       const memory = new ArrayBuffer(BUFFER_BYTES);
-      this.#free.push({ words: new Uint32Array(memory), bytes: new Uint8Array(memory) });
+      this.#free.push({ words: new Int32Array(memory), bytes: new Uint8Array(memory) });
     }
     this.#timer = setInterval(() => this.#flush(), FLUSH_MS).unref();
   }
 
   get count(): number { return this.#open.length; }
+  /** Of all files. */
+  get records(): number { return this.#open.reduce((sum, { file }) => sum + file.sequence, 0); }
 
   /** Throws where it cannot be made. */
   add(): RecordFile {

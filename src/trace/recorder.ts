@@ -6,7 +6,7 @@
 import { preciseMs, systemClock } from '../base/clock.js';
 import type { BlockError } from '../base/errors.js';
 import { deviceMessage, droppedMessage, FIRST_TASK_PID, processMessage, requestMessageStart } from './messages.js';
-import { Action, Category, deviceOf, MAGIC, minorOf, Notify, QUIESCE_MAJOR, SECTOR_BYTES } from './record.js';
+import { Action, Category, deviceOf, MAGIC, Notify, QUIESCE_MAJOR, SECTOR_BYTES } from './record.js';
 import { BUFFER_BYTES, RecordFiles, type RecordFile } from './record-files.js';
 import type { TracedNode, TracedOp, TracedRequest, TraceLayer, TraceSink, TraceTask } from './sink.js';
 
@@ -37,8 +37,8 @@ export interface TraceSummary {
 }
 
 const HEADER_WORDS = 12;
+const HEADER = MAGIC + 7;
 const REMAP_WORDS = HEADER_WORDS + 4;
-const VERSION = 7;
 /** Devices beyond have no file of their own: they share the last one. */
 const MAX_FILES = 64;
 /** Of the first event. Tools take time 0 for the beginning again and again. */
@@ -52,22 +52,38 @@ const FUA = 1;
 /** Which of a node's four numbers; a filter has two layers at most. */
 const SLOTS: Readonly<Record<TraceLayer, number>> = { disk: 0, data: 1, filter: 1, metadata: 2, file: 3 };
 
-const { READ, WRITE, FLUSH, SYNC, FS, DISCARD, META, QUEUE, ISSUE, COMPLETE, REQUEUE, NOTIFY } = Category;
+const { READ, WRITE, FLUSH, SYNC, FS, DISCARD, META, NOTIFY } = Category;
 const UPPER = 0x1_0000;
 const SPACE = 0x20;
 
+/** Words of the actions, but for what follows from the operation. */
+const QUEUED = UPPER * Category.QUEUE + Action.QUEUE;
+const REMAPPED = UPPER * Category.QUEUE + Action.REMAP;
+const GOT_REQUEST = UPPER * Category.QUEUE + Action.GET_REQUEST;
+const INSERTED = UPPER * Category.QUEUE + Action.INSERT;
+const ISSUED = UPPER * Category.ISSUE + Action.ISSUE;
+const COMPLETED = UPPER * Category.COMPLETE + Action.COMPLETE;
+const REQUEUED = UPPER * Category.REQUEUE + Action.REQUEUE;
+
 /** Categories of the events of bios (Q, G) and of requests (I, D, C), as the kernel has them: what follows from the operation. */
-const BIO: Record<TracedOp, number> = { read: READ + SYNC, write: WRITE + SYNC, 'write-zeroes': WRITE + SYNC, discard: WRITE + SYNC + DISCARD, flush: WRITE + FLUSH + SYNC };
-const REQUEST: Record<TracedOp, number> = {
+const BIO_CATEGORY: Record<TracedOp, number> = { read: READ + SYNC, write: WRITE + SYNC, 'write-zeroes': WRITE + SYNC, discard: WRITE + SYNC + DISCARD, flush: WRITE + FLUSH + SYNC };
+const REQUEST_CATEGORY: Record<TracedOp, number> = {
   read: READ + SYNC + FS, write: WRITE + SYNC + FS, 'write-zeroes': WRITE + SYNC + FS, discard: WRITE + SYNC + DISCARD + FS, flush: READ + FLUSH + FS,
 };
 
 /** A device, once it was used. */
-interface Lane {
+class Lane {
+  /** As a word with a sign. */
   readonly device: number;
   /** Of its file, as the number of a processor. */
   readonly cpu: number;
   readonly file: RecordFile;
+
+  constructor(minor: number, cpu: number, file: RecordFile) {
+    this.device = deviceOf(QUIESCE_MAJOR, minor) | 0;
+    this.cpu = cpu;
+    this.file = file;
+  }
 }
 
 export class TraceRecorder implements TraceSink {
@@ -90,16 +106,28 @@ export class TraceRecorder implements TraceSink {
   readonly #tasks = new Set<number>();
   #groupCount = 0;
   #lastTask: TraceTask | null = null;
-  /** ns of the next record: the lower word and the upper one. */
-  readonly #time = Uint32Array.of(START_NS, 0);
-  #events = 0;
+  // Words are kept as numbers of 32 bits with a sign, in fields: from a second array the compiler takes them three times as slowly
+  /** ns of the next record. Each is 1 ns later than the one before: tools take the same time twice for a step back. */
+  #timeLow = START_NS;
+  #timeHigh = 0;
+  /** The same when the clock was read last. */
+  #tickNs = START_NS;
+  #tickLow = START_NS;
   #notifications = 0;
   #dropped = 0;
   #droppedTold = 0;
-  #described: TracedRequest | null = null;
-  /** Of the request described: sector (lower word, upper word), bytes, pid; and its own categories. */
-  readonly #same = new Uint32Array(4);
-  #more = 0;
+  /** The request that the fields below tell of: its id and flags, for a young object that an old one holds costs as much as a record. */
+  #described = 0;
+  #describedFlags = 0;
+  /** Of the request described; the last two are its categories, as a bio and as a request. */
+  #sectorLow = 0;
+  #sectorHigh = 0;
+  #bytes = 0;
+  #taskPid = 0;
+  #bio = 0;
+  #request = 0;
+  /** The sectors of the request described do not tell all of it. */
+  #inexact = false;
   /** As it was when the request before was queued. */
   #droppedBefore = 0;
 
@@ -111,14 +139,14 @@ export class TraceRecorder implements TraceSink {
     this.#now = now;
     this.#startMs = now();
     // the first device that is used gets this file
-    this.#lastLane = { lane: { device: deviceOf(QUIESCE_MAJOR, 0), cpu: 0, file: this.#files.add() }, used: false };
+    this.#lastLane = { lane: new Lane(0, 0, this.#files.add()), used: false };
     this.#timestamp();
     this.#process(this.#lastLane.lane, this.#pid, comm);
   }
 
   get summary(): TraceSummary {
     return {
-      files: Array.from({ length: this.#files.count }, (_, index) => this.#files.nameOf(index)), events: this.#events - this.#dropped,
+      files: Array.from({ length: this.#files.count }, (_, index) => this.#files.nameOf(index)), events: this.#files.records - this.#dropped,
       notifications: this.#notifications, dropped: this.#dropped, bytes: this.#files.written, failure: this.#files.failure,
     };
   }
@@ -137,19 +165,18 @@ export class TraceRecorder implements TraceSink {
     return this.summary;
   }
 
-  /** The first disk is 0 to 3: disk, data, metadata and file; the next one 4 to 7, and so on. */
+  /** Minor numbers: the first disk is 0 to 3 (disk, data, metadata and file), the next one 4 to 7, and so on. */
   device(node: TracedNode, layer: TraceLayer, file: number): number {
     const minor = this.#groupOf(node, layer, file) + SLOTS[layer];
-    const device = deviceOf(QUIESCE_MAJOR, minor);
     while (this.#lanes.length <= minor) this.#lanes.push(undefined);
-    this.#introductions[minor] = deviceMessage(device, layer, node.driver, node.nodeName, node.name);
-    return device;
+    this.#introductions[minor] = deviceMessage(deviceOf(QUIESCE_MAJOR, minor), layer, node.driver, node.nodeName, node.name);
+    return minor;
   }
 
   #groupOf(node: TracedNode, layer: TraceLayer, file: number): number {
     let group = this.#groups.get(node);
     if (group !== undefined) return group;
-    const below = layer === 'file' || layer === 'filter' || file === -1 || minorOf(file) % 4 !== 3 ? -1 : minorOf(file) - 3;
+    const below = layer === 'file' || layer === 'filter' || file === -1 || file % 4 !== SLOTS.file ? -1 : file - SLOTS.file;
     // a file may be below several formats in the course of time
     group = below >= 0 && !this.#taken.has(below) ? below : 4 * this.#groupCount++;
     if (layer !== 'file') this.#taken.add(group);
@@ -159,66 +186,74 @@ export class TraceRecorder implements TraceSink {
 
   tick(): void {
     const ns = Math.floor(START_NS + (this.#now() - this.#startMs) * 1e6);
+    if (ns <= this.#tickNs + ((this.#timeLow - this.#tickLow) | 0)) return;
     const high = Math.floor(ns / WORD);
-    const low = ns - high * WORD;
-    // Tools take the same time twice for a step back: each record is at least 1 ns later than the one before
-    const time = this.#time;
-    if (high < time[1]! || (high === time[1] && low <= time[0]!)) return;
-    time[0] = low;
-    time[1] = high;
+    const low = (ns - high * WORD) | 0;
+    this.#timeLow = low;
+    this.#timeHigh = high;
+    this.#tickNs = ns;
+    this.#tickLow = low;
   }
 
   queue(device: number, request: TracedRequest, from: number, fromOffset: number): void {
-    const { op, offset, bytes, cause } = request;
     const lane = this.#laneOf(device);
-    this.#introduce(lane, request.task);
-    if (cause !== '' || !isWhole(offset) || !isWhole(bytes) || op === 'write-zeroes' || bytes > MOST_BYTES) this.#explain(lane, request);
-    if (from !== -1) this.#remap(lane, request, from, fromOffset);
-    this.#put(Action.QUEUE, BIO[op] + QUEUE, lane, request, 0);
+    if (request.task !== this.#lastTask || this.#dropped !== this.#droppedTold) this.#introduce(lane, request.task);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    if (this.#inexact || request.cause !== '') this.#explain(lane, request);
+    if (from !== -1) this.#remap(lane, from, fromOffset);
+    this.#put(lane, this.#bio | QUEUED, 0);
   }
 
   wait(device: number, request: TracedRequest): void {
     const lane = this.#laneOf(device);
-    this.#put(Action.GET_REQUEST, BIO[request.op] + QUEUE, lane, request, 0);
-    this.#put(Action.INSERT, REQUEST[request.op] + QUEUE, lane, request, 0);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    this.#put(lane, this.#bio | GOT_REQUEST, 0);
+    this.#put(lane, this.#request | INSERTED, 0);
   }
 
   issue(device: number, request: TracedRequest): void {
-    this.#put(Action.ISSUE, REQUEST[request.op] + ISSUE, this.#laneOf(device), request, 0);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    this.#put(this.#laneOf(device), this.#request | ISSUED, 0);
   }
 
   complete(device: number, request: TracedRequest, errno: number): void {
-    this.#put(Action.COMPLETE, REQUEST[request.op] + COMPLETE, this.#laneOf(device), request, errno);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    this.#put(this.#laneOf(device), this.#request | COMPLETED, errno === 0 ? 0 : UPPER - errno);
   }
 
   requeue(device: number, request: TracedRequest): void {
-    this.#put(Action.REQUEUE, REQUEST[request.op] + REQUEUE, this.#laneOf(device), request, 0);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    this.#put(this.#laneOf(device), this.#request | REQUEUED, 0);
   }
 
   split(device: number, request: TracedRequest, at: number): void {
     const lane = this.#laneOf(device);
-    const index = this.#place(lane, HEADER_WORDS + 2);
-    if (index === -1) return;
-    this.#header(lane, index, Action.SPLIT, BIO[request.op], request, 0, 8);
+    if (request.id !== this.#described || request.flags !== this.#describedFlags) this.#describe(request);
+    const index = lane.file.takeEvent(HEADER_WORDS + 2);
+    if (index === -1) {
+      this.#dropped++;
+      return;
+    }
+    this.#header(lane, index, this.#bio | Action.SPLIT, 8 * UPPER);
     bigEndian(lane.file.words, index + HEADER_WORDS, Math.floor(at / SECTOR_BYTES));
   }
 
   #laneOf(device: number): Lane {
-    const minor = minorOf(device);
-    return this.#lanes[minor] ?? this.#newLane(minor, device);
+    return this.#lanes[device] ?? this.#newLane(device);
   }
 
-  #newLane(minor: number, device: number): Lane {
+  #newLane(minor: number): Lane {
     const last = this.#lastLane;
+    let { cpu, file } = last.lane;
     if (last.used && this.#files.count < MAX_FILES && this.#files.failure === null) {
       try {
-        last.lane = { device, cpu: this.#files.count, file: this.#files.add() };
+        file = this.#files.add();
+        cpu = this.#files.count - 1;
       } catch {
-        last.lane = { ...last.lane, device }; // it shares the file of the one before
+        // it shares the file of the one before
       }
-    } else {
-      last.lane = { ...last.lane, device };
     }
+    last.lane = new Lane(minor, cpu, file);
     last.used = true;
     this.#lanes[minor] = last.lane;
     const introduction = this.#introductions[minor];
@@ -226,44 +261,48 @@ export class TraceRecorder implements TraceSink {
     return last.lane;
   }
 
-  #put(action: number, category: number, lane: Lane, request: TracedRequest, errno: number): void {
-    const index = this.#place(lane, HEADER_WORDS);
-    if (index !== -1) this.#header(lane, index, action, category, request, errno, 0);
+  /** A record without a payload of the request described. */
+  #put(lane: Lane, action: number, tail: number): void {
+    const index = lane.file.takeEvent(HEADER_WORDS);
+    if (index === -1) this.#dropped++;
+    else this.#header(lane, index, action, tail);
   }
 
-  #remap(lane: Lane, request: TracedRequest, from: number, fromOffset: number): void {
-    const index = this.#place(lane, REMAP_WORDS);
-    if (index === -1) return;
-    this.#header(lane, index, Action.REMAP, BIO[request.op] + QUEUE, request, 0, 16);
+  #remap(lane: Lane, from: number, fromOffset: number): void {
+    const index = lane.file.takeEvent(REMAP_WORDS);
+    if (index === -1) {
+      this.#dropped++;
+      return;
+    }
+    this.#header(lane, index, this.#bio | REMAPPED, 16 * UPPER);
     const { words } = lane.file;
-    words[index + HEADER_WORDS] = swapped(from);
+    words[index + HEADER_WORDS] = swapped(deviceOf(QUIESCE_MAJOR, from));
     words[index + HEADER_WORDS + 1] = swapped(lane.device);
     bigEndian(words, index + HEADER_WORDS + 2, Math.floor(fromOffset / SECTOR_BYTES));
   }
 
-  #place({ file }: Lane, words: number): number {
-    this.#events++;
-    file.sequence++;
-    const index = file.take(words);
-    if (index === -1) this.#dropped++;
-    return index;
-  }
-
-  #header({ device, cpu, file }: Lane, index: number, action: number, category: number, request: TracedRequest, errno: number, pduBytes: number): void {
+  /** `tail`: the last word, error and length of the payload. */
+  #header({ device, cpu, file }: Lane, index: number, action: number, tail: number): void {
     const { words } = file;
-    if (request !== this.#described) this.#describe(request);
-    const same = this.#same;
-    words[index] = MAGIC + VERSION;
+    words[index] = HEADER;
     words[index + 1] = file.sequence;
-    this.#stamp(words, index);
-    words[index + 4] = same[0]!;
-    words[index + 5] = same[1]!;
-    words[index + 6] = same[2]!;
-    words[index + 7] = ((category + this.#more) << 16) | action;
-    words[index + 8] = same[3]!;
+    words[index + 2] = this.#timeLow;
+    words[index + 3] = this.#timeHigh;
+    words[index + 4] = this.#sectorLow;
+    words[index + 5] = this.#sectorHigh;
+    words[index + 6] = this.#bytes;
+    words[index + 7] = action;
+    words[index + 8] = this.#taskPid;
     words[index + 9] = device;
     words[index + 10] = cpu;
-    words[index + 11] = errno === 0 && pduBytes === 0 ? 0 : (errno === 0 ? 0 : UPPER - errno) + pduBytes * UPPER;
+    words[index + 11] = tail;
+    this.#step();
+  }
+
+  #step(): void {
+    const next = (this.#timeLow + 1) | 0;
+    this.#timeLow = next;
+    if (next === 0) this.#timeHigh++;
   }
 
   /** What all records of a request have in common; most come right after one another. */
@@ -271,21 +310,17 @@ export class TraceRecorder implements TraceSink {
     const { op, offset, bytes, flags, ioClass, task } = request;
     const first = Math.floor(offset / SECTOR_BYTES);
     const sectors = Math.ceil((offset + bytes) / SECTOR_BYTES) - first;
-    const same = this.#same;
-    same[0] = first;
-    same[1] = first < WORD ? 0 : first / WORD;
-    same[2] = sectors < MOST_SECTORS ? sectors * SECTOR_BYTES : MOST_BYTES;
-    same[3] = task === null ? this.#pid : FIRST_TASK_PID + task.number;
-    this.#more = ((flags & FUA) !== 0 && op !== 'read' ? Category.FUA : 0) + (ioClass === 'metadata' ? META : 0);
-    this.#described = request;
-  }
-
-  #stamp(words: Uint32Array, index: number): void {
-    const time = this.#time;
-    words[index + 2] = time[0]!;
-    words[index + 3] = time[1]!;
-    time[0]!++;
-    if (time[0] === 0) time[1]!++;
+    // (a remainder of numbers that are no small integers takes as long as all the rest of an event)
+    this.#inexact = first * SECTOR_BYTES !== offset || sectors * SECTOR_BYTES !== bytes || op === 'write-zeroes' || bytes > MOST_BYTES;
+    this.#sectorLow = first | 0;
+    this.#sectorHigh = first < WORD ? 0 : Math.floor(first / WORD);
+    this.#bytes = (sectors < MOST_SECTORS ? sectors * SECTOR_BYTES : MOST_BYTES) | 0;
+    this.#taskPid = task === null ? this.#pid : FIRST_TASK_PID + task.number;
+    const more = ((flags & FUA) !== 0 && op !== 'read' ? Category.FUA : 0) + (ioClass === 'metadata' ? META : 0);
+    this.#bio = (BIO_CATEGORY[op] + more) << 16;
+    this.#request = (REQUEST_CATEGORY[op] + more) << 16;
+    this.#described = request.id;
+    this.#describedFlags = flags;
   }
 
   /** Names what is new: what was lost before, and who asks. */
@@ -370,13 +405,15 @@ export class TraceRecorder implements TraceSink {
     this.#notifications++;
     const { words } = file;
     words.fill(0, index, index + HEADER_WORDS);
-    words[index] = MAGIC + VERSION;
-    this.#stamp(words, index);
+    words[index] = HEADER;
+    words[index + 2] = this.#timeLow;
+    words[index + 3] = this.#timeHigh;
     words[index + 7] = NOTIFY * UPPER + code;
     words[index + 8] = pid;
     words[index + 9] = device;
     words[index + 10] = cpu;
     words[index + 11] = pduBytes * UPPER;
+    this.#step();
     return index + HEADER_WORDS;
   }
 }
@@ -385,17 +422,12 @@ const BYTES_FIELD = new TextEncoder().encode(' bytes=');
 
 /** The same four bytes in the other order. */
 function swapped(word: number): number {
-  return ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0;
+  return (word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24);
 }
 
 /** Two words, the upper byte first. */
-function bigEndian(words: Uint32Array, index: number, value: number): void {
+function bigEndian(words: Int32Array, index: number, value: number): void {
   const high = value < WORD ? 0 : Math.floor(value / WORD);
   words[index] = high === 0 ? 0 : swapped(high);
   words[index + 1] = swapped(value - high * WORD);
-}
-
-/** Whole sectors? (A remainder of numbers that are no small integers takes as long as all the rest of an event.) */
-function isWhole(value: number): boolean {
-  return Math.floor(value / SECTOR_BYTES) * SECTOR_BYTES === value;
 }

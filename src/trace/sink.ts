@@ -19,6 +19,7 @@ export interface TracedRequest {
   readonly bytes: number;
   /** RequestFlag bits: 1 is FUA. */
   readonly flags: number;
+  /** From 1; requests with the same one differ in their flags at most. */
   readonly id: number;
   readonly ioClass: 'interactive' | 'background' | 'metadata';
   /** Why it is made, '' where the one who asks knows: `l2-alloc`, `l2`, `refcount`, `cow`, `rmw`, `mirror`, … */
@@ -41,7 +42,7 @@ export interface TracedNode {
 }
 
 export interface TraceSink {
-  /** The number that stands for a layer of a node from here on. Asked once for each; `file` is the device of the file below a format, or -1. */
+  /** A small number that stands for a layer of a node from here on. Asked once for each; `file` is the device of the file below a format, or -1. */
   device(node: TracedNode, layer: TraceLayer, file: number): number;
   /** Takes the time that the calls bear until the next tick: those of one synchronous stretch happen at once. */
   tick(): void;

@@ -114,7 +114,7 @@ test('sectors that cannot tell the range, and operations without a word, are tol
   const { events, notes } = await recorded((recorder) => {
     const disk = recorder.device(NODE, 'disk', -1);
     recorder.queue(disk, { ...READ, op: 'write', offset: 2 ** 41 + 100, bytes: 20_480, cause: 'rmw', task }, -1, 0);
-    recorder.queue(disk, { ...READ, op: 'write-zeroes', offset: 0, bytes: 2 ** 33 }, -1, 0);
+    recorder.queue(disk, { ...READ, id: 2, op: 'write-zeroes', offset: 0, bytes: 2 ** 33 }, -1, 0);
   });
   expect(events.map(({ sector, bytes, pid }) => [sector, bytes, pid])).toEqual([[2 ** 32, 41 * 512, 5_000_007], [0, 2 ** 32 - 512, process.pid]]);
   expect(notes.slice(2).map(({ pdu }) => pdu.toString('latin1').replace(/[\0 ]+$/, ''))).toEqual([
