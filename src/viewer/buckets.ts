@@ -3,7 +3,8 @@
 const PER_OCTAVE = 32;
 /** Up to 2^40 ns, 18 minutes; what is longer goes into the last. */
 export const LATENCY_BUCKETS = 40 * PER_OCTAVE;
-export const NO_LATENCY = 0xffff;
+/** What is not known is counted beside them. */
+export const NO_LATENCY = LATENCY_BUCKETS;
 /** Rows of a latency heat map to each doubling. */
 const ROWS_PER_OCTAVE = 4;
 export const BUCKETS_PER_ROW = PER_OCTAVE / ROWS_PER_OCTAVE;

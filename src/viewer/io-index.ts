@@ -39,7 +39,14 @@ export interface DepthSteps {
   readonly times: Float64Array;
   /** One more than the request's group; below 0 where it ended. */
   readonly groups: Int32Array;
+  /** Before each so many steps: how many of each group the device has, so that no window needs what lies further back. */
+  readonly every: number;
+  readonly known: Int32Array;
 }
+
+/** At least, and so many for each group, so that what is known stays small beside the steps. */
+const STEPS_BETWEEN = 16_384;
+const STEPS_PER_GROUP = 64;
 
 /** What was completed. */
 export interface Endings extends Moments {
@@ -88,20 +95,27 @@ export function indexTable(table: IoTable): IoIndex {
   const { group, groups } = groupsOf(count, { op, device, process });
   const ends = endings(table, begun, group);
   return {
-    table, at, op, device, process, group, groups, devices, processes, begun, ends, depthSteps: depthSteps(moments(begun, begun, group), ends),
+    table, at, op, device, process, group, groups, devices, processes, begun, ends, depthSteps: depthSteps(moments(begun, begun, group), ends, groups.length),
   };
 }
 
-function depthSteps(begins: Moments, ends: Moments): DepthSteps {
+function depthSteps(begins: Moments, ends: Moments, groupCount: number): DepthSteps {
   const times = new Float64Array(begins.times.length + ends.times.length);
   const groups = new Int32Array(times.length);
+  const every = Math.max(STEPS_BETWEEN, STEPS_PER_GROUP * groupCount);
+  const known = new Int32Array((Math.floor(times.length / every) + 1) * groupCount);
+  const now = new Int32Array(groupCount);
   let [up, down] = [0, 0];
   for (let place = 0; place < times.length; place++) {
+    if (place % every === 0) known.set(now, (place / every) * groupCount);
     const goesUp = down === ends.times.length || (up < begins.times.length && begins.times[up]! <= ends.times[down]!);
     times[place] = goesUp ? begins.times[up]! : ends.times[down]!;
-    groups[place] = goesUp ? begins.groups[up++]! + 1 : -1 - ends.groups[down++]!;
+    const group = goesUp ? begins.groups[up++]! : ends.groups[down++]!;
+    groups[place] = goesUp ? group + 1 : -1 - group;
+    now[group] = now[group]! + (goesUp ? 1 : -1);
   }
-  return { times, groups };
+  if (times.length % every === 0) known.set(now, (times.length / every) * groupCount);
+  return { times, groups, every, known };
 }
 
 /** Of the rows whose `begun` is known. */

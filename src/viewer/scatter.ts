@@ -3,7 +3,7 @@ import { compileFilter } from './filter.js';
 import type { IoIndex } from './io-index.js';
 import { DISCARD, FLUSH, OPS } from './operations.js';
 import { firstAtOrAfter } from './order.js';
-import type { BinQuery } from './window.js';
+import { edgesOf, type BinQuery } from './window.js';
 
 /** Colours are told apart by `colour`; discards and flushes are always marks of their own. */
 export type ColourBy = 'op' | 'process' | 'layer';
@@ -45,73 +45,95 @@ export function colouring(index: IoIndex, colour: ColourBy): Colouring {
   return { names, column: colour === 'layer' ? index.device : index.process };
 }
 
+/** Beside the classes of colour: what is no mark in the map. */
+const FLUSHED = 254;
+const PASSED_OVER = 255;
+
 /** One pass: each request adds 1 where its range begins and takes it away where it ends, and the columns are summed up once. */
 export function binScatter(index: IoIndex, query: ScatterQuery): ScatterBins {
   const { columns, rows } = query;
-  const { names, column } = colouring(index, query.colour);
-  const pass = compileFilter(index, query.filter);
-  const planes: Int32Array[] = [];
-  for (let plane = 0; plane <= names.length; plane++) planes.push(new Int32Array(columns * (rows + 1)));
+  const { names } = colouring(index, query.colour);
+  const planeOf = planes(index, query, names.length);
+  const cells = new Int32Array((names.length + 1) * columns * (rows + 1));
   const flushes = new Uint32Array(columns);
-  const last = firstAtOrAfter(index.at, index.table.count, query.to);
-  const perSector = rows / Math.max(1, query.sectorTo - query.sectorFrom);
-  const { at, group, op: ops, table: { sector, bytes } } = index;
-  const { from, sectorFrom } = query;
-  const perNs = columns / (query.to - from);
+  const edges = edgesOf(index.at, index.table.count, query, columns);
   let matched = 0;
-  for (let row = firstAtOrAfter(at, index.table.count, from); row < last; row++) {
-    if (pass[group[row]!] === 0) continue;
-    matched++;
-    // rounding may reach the column after the last
-    const x = Math.min(columns - 1, Math.floor((at[row]! - from) * perNs));
-    const op = ops[row]!;
-    if (op === FLUSH) {
-      flushes[x]!++;
-      continue;
-    }
-    const begins = sector[row]! - sectorFrom;
-    const low = Math.floor(begins * perSector);
-    const high = Math.ceil((begins + bytes[row]! / SECTOR_BYTES) * perSector);
-    if (high <= 0 || low >= rows) continue;
-    const plane = planes[op === DISCARD ? names.length : Math.min(column[row]!, names.length - 1)]!;
-    const top = Math.max(0, low);
-    const begin = x * (rows + 1) + top;
-    plane[begin]!++;
-    plane[x * (rows + 1) + Math.min(rows, Math.max(top + 1, high))]!--;
-  }
-  return { classes: names, rows, ...occupied(planes, columns, rows), flushes, matched };
+  for (let column = 0; column < columns; column++) matched += markColumn(index, query, planeOf, edges, column, cells, flushes);
+  return { classes: names, rows, ...occupied(cells, names.length + 1, columns, rows), flushes, matched };
 }
 
-function occupied(planes: readonly Int32Array[], columns: number, rows: number): Pick<ScatterBins, 'x' | 'y' | 'kind' | 'hits'> {
-  let count = 0;
-  for (const plane of planes) count += sumUp(plane, columns, rows);
+/** Returns how many requests count. */
+function markColumn(
+  { group, table: { sector, bytes } }: IoIndex, { columns, rows, sectorFrom, sectorTo }: ScatterQuery, planeOf: Uint8Array,
+  edges: Uint32Array, column: number, cells: Int32Array, flushes: Uint32Array,
+): number {
+  const perSector = rows / Math.max(1, sectorTo - sectorFrom);
+  const planeCells = columns * (rows + 1);
+  const last = edges[column + 1]!;
+  let [matched, flushed] = [0, 0];
+  for (let row = edges[column]!; row < last; row++) {
+    const plane = planeOf[group[row]!]!;
+    if (plane === PASSED_OVER) continue;
+    matched++;
+    if (plane === FLUSHED) {
+      flushed++;
+      continue;
+    }
+    const begin = sector[row]! - sectorFrom;
+    const begins = begin * perSector;
+    const ends = (begin + bytes[row]! / SECTOR_BYTES) * perSector;
+    if (ends <= 0 || begins >= rows) continue;
+    // both are small by now: `| 0` is the quickest way to a whole number
+    const top = begins > 0 ? begins | 0 : 0;
+    const below = ends < rows ? rows - ((rows - ends) | 0) : rows;
+    const base = plane * planeCells + column * (rows + 1);
+    cells[base + top]!++;
+    cells[base + (below > top ? below : top + 1)]!--;
+  }
+  flushes[column] = flushed;
+  return matched;
+}
+
+/** By group: the class that its requests are drawn as, or FLUSHED, or PASSED_OVER. */
+function planes(index: IoIndex, { colour, filter }: ScatterQuery, classes: number): Uint8Array {
+  const pass = compileFilter(index, filter);
+  return Uint8Array.from(index.groups, ({ op, device, process }, group) => {
+    if (pass[group] === 0) return PASSED_OVER;
+    if (op === FLUSH) return FLUSHED;
+    return op === DISCARD ? classes : Math.min(classes - 1, { op, layer: device, process }[colour]);
+  });
+}
+
+function occupied(cells: Int32Array, planeCount: number, columns: number, rows: number): Pick<ScatterBins, 'x' | 'y' | 'kind' | 'hits'> {
+  const count = sumUp(cells, rows);
   const x = new Uint16Array(count);
   const y = new Uint16Array(count);
   const kind = new Uint8Array(count);
   const hits = new Uint16Array(count);
-  let next = 0;
-  planes.forEach((plane, of) => {
-    for (let column = 0, place = 0; column < columns; column++, place++) {
+  let [next, place] = [0, 0];
+  for (let plane = 0; plane < planeCount; plane++) {
+    for (let column = 0; column < columns; column++, place++) {
       for (let row = 0; row < rows; row++, place++) {
-        const found = plane[place]!;
+        const found = cells[place]!;
         if (found === 0) continue;
         x[next] = column;
         y[next] = row;
-        kind[next] = of;
+        kind[next] = plane;
         hits[next++] = Math.min(found, 0xffff);
       }
     }
-  });
+  }
   return { x, y, kind, hits };
 }
 
-function sumUp(plane: Int32Array, columns: number, rows: number): number {
+/** Of each column; returns how many cells are not empty. */
+function sumUp(cells: Int32Array, rows: number): number {
   let count = 0;
-  for (let column = 0, place = 0; column < columns; column++, place++) {
+  for (let place = 0; place < cells.length; place++) {
     let sum = 0;
-    for (let row = 0; row < rows; row++, place++) {
-      sum += plane[place]!;
-      plane[place] = sum;
+    for (const end = place + rows; place < end; place++) {
+      sum += cells[place]!;
+      cells[place] = sum;
       if (sum > 0) count++;
     }
   }

@@ -1,9 +1,11 @@
-import { BUCKETS_PER_ROW, LATENCY_BUCKETS, NO_LATENCY, latencyAt, percentile } from './buckets.js';
+import { BUCKETS_PER_ROW, LATENCY_BUCKETS, latencyAt, percentile } from './buckets.js';
 import { compileFilter } from './filter.js';
-import type { IoIndex } from './io-index.js';
+import type { Endings, IoIndex } from './io-index.js';
 import { OPS } from './operations.js';
-import { firstAtOrAfter } from './order.js';
-import type { BinQuery } from './window.js';
+import { edgesOf, type BinQuery } from './window.js';
+
+/** Buckets of a column, and NO_LATENCY. */
+const STRIDE = LATENCY_BUCKETS + 1;
 
 export type LatencyKind = 'q2c' | 'd2c';
 
@@ -41,28 +43,53 @@ export interface HeatMap {
 }
 
 export function binTraffic(index: IoIndex, query: TrafficQuery): Traffic {
-  const { times, groups, bytes: lengths, [query.latency]: latency } = index.ends;
-  const { columns, heatColumns, from } = query;
+  const { columns, heatColumns } = query;
+  const { times } = index.ends;
   const pass = compileFilter(index, query.filter);
-  const ops = Uint8Array.from(index.groups, ({ op }) => op);
+  const edges = edgesOf(times, times.length, query, columns);
+  const { ios, bytes } = sums(index, pass, edges);
+  const fine = latencies(index, pass, heatColumns === columns ? edges : edgesOf(times, times.length, query, heatColumns), index.ends[query.latency]);
+  return { ios, bytes, totalIos: totals(ios, columns), totalBytes: totals(bytes, columns), heat: heatMap(fine, heatColumns) };
+}
+
+function sums({ groups, ends }: IoIndex, pass: Uint8Array, edges: Uint32Array): Pick<Traffic, 'ios' | 'bytes'> {
+  const columns = edges.length - 1;
   const ios = new Uint32Array(OPS.length * columns);
   const bytes = new Float64Array(OPS.length * columns);
-  const fine = new Uint32Array(heatColumns * LATENCY_BUCKETS);
-  const perNs = columns / (query.to - from);
-  const heatPerColumn = heatColumns / columns;
-  const last = firstAtOrAfter(times, times.length, query.to);
-  for (let place = firstAtOrAfter(times, times.length, from); place < last; place++) {
-    const group = groups[place]!;
-    if (pass[group] === 0) continue;
-    const at = (times[place]! - from) * perNs;
-    // rounding may reach the column after the last
-    const cell = ops[group]! * columns + Math.min(columns - 1, Math.floor(at));
-    ios[cell]!++;
-    bytes[cell] = bytes[cell]! + lengths[place]!;
-    const bucket = latency[place]!;
-    if (bucket !== NO_LATENCY) fine[Math.min(heatColumns - 1, Math.floor(at * heatPerColumn)) * LATENCY_BUCKETS + bucket]!++;
+  const found = new Uint32Array(groups.length);
+  const moved = new Float64Array(groups.length);
+  for (let column = 0; column < columns; column++) {
+    sumColumn(ends, edges[column]!, edges[column + 1]!, found.fill(0), moved.fill(0));
+    for (let group = 0; group < groups.length; group++) {
+      if (pass[group] === 0) continue;
+      const cell = groups[group]!.op * columns + column;
+      ios[cell] = ios[cell]! + found[group]!;
+      bytes[cell] = bytes[cell]! + moved[group]!;
+    }
   }
-  return { ios, bytes, totalIos: totals(ios, columns), totalBytes: totals(bytes, columns), heat: heatMap(fine, heatColumns) };
+  return { ios, bytes };
+}
+
+/** By group: to add up all is quicker than to ask which of them count. A function of its own, see depth's `walkColumn`. */
+function sumColumn({ groups, bytes }: Endings, first: number, last: number, found: Uint32Array, moved: Float64Array): void {
+  for (let place = first; place < last; place++) {
+    const group = groups[place]!;
+    found[group] = found[group]! + 1;
+    moved[group] = moved[group]! + bytes[place]!;
+  }
+}
+
+/** Per column, how many took how long; and beside that, of how many it is not known. */
+function latencies({ ends: { groups } }: IoIndex, pass: Uint8Array, edges: Uint32Array, buckets: Uint16Array): Uint32Array {
+  const fine = new Uint32Array((edges.length - 1) * STRIDE);
+  for (let column = 0; column < edges.length - 1; column++) countColumn(groups, buckets, edges[column]!, edges[column + 1]!, pass, fine, column * STRIDE);
+  return fine;
+}
+
+function countColumn(groups: Uint32Array, buckets: Uint16Array, first: number, last: number, pass: Uint8Array, fine: Uint32Array, base: number): void {
+  for (let place = first; place < last; place++) {
+    if (pass[groups[place]!] === 1) fine[base + buckets[place]!]!++;
+  }
 }
 
 function totals(cells: Uint32Array | Float64Array, columns: number): Float64Array {
@@ -79,9 +106,9 @@ function heatMap(fine: Uint32Array, columns: number): HeatMap {
   const perColumn = new Float64Array(columns);
   let low = LATENCY_BUCKETS;
   let high = -1;
-  for (let column = 0, place = 0; column < columns; column++) {
-    for (let bucket = 0; bucket < LATENCY_BUCKETS; bucket++, place++) {
-      const count = fine[place]!;
+  for (let column = 0; column < columns; column++) {
+    for (let bucket = 0; bucket < LATENCY_BUCKETS; bucket++) {
+      const count = fine[column * STRIDE + bucket]!;
       if (count === 0) continue;
       all[bucket] = all[bucket]! + count;
       perColumn[column] = perColumn[column]! + count;
@@ -96,10 +123,10 @@ function heatMap(fine: Uint32Array, columns: number): HeatMap {
   for (let column = 0; column < columns; column++) {
     for (let bucket = lowRow * BUCKETS_PER_ROW; bucket <= high; bucket++) {
       const cell = column * rows + Math.floor(bucket / BUCKETS_PER_ROW) - lowRow;
-      counts[cell] = counts[cell]! + fine[column * LATENCY_BUCKETS + bucket]!;
+      counts[cell] = counts[cell]! + fine[column * STRIDE + bucket]!;
     }
   }
-  const quantiles = (share: number): Float64Array => perColumn.map((count, column) => percentile(fine, column * LATENCY_BUCKETS, count, share));
+  const quantiles = (share: number): Float64Array => perColumn.map((count, column) => percentile(fine, column * STRIDE, count, share));
   return {
     columns, rows, counts, from: latencyAt(lowRow * BUCKETS_PER_ROW), factor: latencyAt(BUCKETS_PER_ROW), p50: quantiles(0.5), p99: quantiles(0.99),
     overall: { p50: percentile(all, 0, total, 0.5), p99: percentile(all, 0, total, 0.99), max: percentile(all, 0, total, 1) },

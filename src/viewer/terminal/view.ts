@@ -136,7 +136,7 @@ export function nextColour(view: View): View {
 export function nextFilter(view: View, model: TraceModel, part: keyof Filter): View {
   const { filter } = view;
   if (part === 'ops') {
-    const used = new Set(model.index.op);
+    const used = new Set(model.index.groups.map(({ op }) => op));
     return refiltered(view, { ...filter, ops: nextOf(filter.ops, OPS.filter((_, op) => used.has(op))) });
   }
   if (part === 'pids') return refiltered(view, { ...filter, pids: nextOf(filter.pids, model.processes.map(({ pid }) => pid)) });
