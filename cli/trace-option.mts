@@ -1,10 +1,7 @@
-/**
- * `-T` and `--trace`: checked as QEMU checks them. There are no trace events of QEMU's kind here, so none that is named
- * exists, none is listed, and the log file stays empty.
- */
-import { closeSync, openSync, readFileSync } from 'node:fs';
-import { BlockError, errnoOf, errnoText, parseQemuOpts, wrapHostError } from '../src/index.js';
-import { complain, print, ProgramError } from './program.mjs';
+/** `-T` and `--trace`: checked as QEMU checks them. The events are those of `--trace-events` elsewhere; QEMU has more. */
+import { openSync, readFileSync } from 'node:fs';
+import { BlockError, errnoOf, errnoText, EventLog, events, matchingEvents, parseQemuOpts, wrapHostError } from '../src/index.js';
+import { complain, print, ProgramError, writeNow } from './program.mjs';
 
 const KNOWN = new Set(['enable', 'events', 'file']);
 /** QEMU reads an events file in pieces of so many bytes, and takes each for a line. */
@@ -13,10 +10,14 @@ const LINE_BYTES = 1023;
 /** `end`: the events were listed, and that is all. `file` is for `openTraceFile`. */
 export type TraceAction = 'end' | { readonly file: string | null };
 
-/** `warn`: a line on standard error about this option. */
+/** By name, as all options so far have it. */
+const enabled = new Set<string>();
+let logFile = 2;
+
+/** `warn`: a line on standard error about this option. What it enables is told from here on. */
 export function takeTrace(text: string, warn: (text: string) => void): TraceAction {
   // what the parser does not take for the value of `enable`
-  if (/^(help|\?)(,|$)/.test(text)) return 'end';
+  if (/^(help|\?)(,|$)/.test(text)) return listEvents();
   const { values, help } = parseQemuOpts(text, { impliedKey: 'enable', known: KNOWN, warn: (deprecated) => warn(`warning: ${deprecated}`) });
   if (help) {
     print('trace options:\n  enable=<str>\n  events=<str>\n  file=<str>\n');
@@ -24,25 +25,38 @@ export function takeTrace(text: string, warn: (text: string) => void): TraceActi
   }
   const enable = values.get('enable');
   if (enable !== undefined && enableEvent(enable, (message) => warn(`warning: ${message}`)) === 'end') return 'end';
-  const events = values.get('events');
-  if (events !== undefined && enableFrom(events) === 'end') return 'end';
+  const list = values.get('events');
+  if (list !== undefined && enableFrom(list) === 'end') return 'end';
+  const unknown = (name: string): Error => new BlockError('NOT_FOUND', `no trace event is called '${name}'`);
+  events.log = enabled.size === 0 ? null : new EventLog([...enabled], (line) => writeNow(logFile, `${line}\n`), unknown);
   return { file: values.get('file') ?? null };
 }
 
-/** Makes or empties the log file; `%d` in its name is the process. */
+function listEvents(): 'end' {
+  print(`${matchingEvents().join('\n')}\n`);
+  return 'end';
+}
+
+/** Makes or empties the log file, which gets all lines from here on; `%d` in its name is the process. */
 export function openTraceFile(name: string): void {
   if (/%(?!d)|%.*%/.test(name)) throw new BlockError('INVALID_ARGUMENT', `Bad logfile template: ${name}`);
   try {
-    closeSync(openSync(name.replace('%d', String(process.pid)), 'w'));
+    logFile = openSync(name.replace('%d', String(process.pid)), 'w');
   } catch (error) {
     throw wrapHostError(error, `Error opening logfile ${name}`);
   }
 }
 
 function enableEvent(word: string, warn: (text: string) => void): 'end' | void {
-  if (word === 'help' || word === '?') return 'end';
-  const name = word.startsWith('-') ? word.slice(1) : word;
-  if (!name.includes('*')) warn(`trace event '${name}' does not exist`);
+  if (word === 'help' || word === '?') return listEvents();
+  const isOff = word.startsWith('-');
+  const name = isOff ? word.slice(1) : word;
+  const found = matchingEvents(name);
+  if (found.length === 0 && !name.includes('*')) warn(`trace event '${name}' does not exist`);
+  for (const event of found) {
+    if (isOff) enabled.delete(event);
+    else enabled.add(event);
+  }
 }
 
 /** A file of such words, one per line. */

@@ -35,9 +35,9 @@ function beginEvents({ traceEvents, traceLog }: ParsedArgs): Tracing | null {
     if (file !== null) writeSync(file, lines);
     lines = '';
   };
-  events.log = new EventLog(patterns, (line) => {
-    if (file === null) return void process.stderr.write(`${line}\n`);
-    lines += `${line}\n`;
+  events.log = new EventLog(patterns, (line, stamp) => {
+    if (file === null) return void process.stderr.write(`${stamp}${line}\n`);
+    lines += `${stamp}${line}\n`;
     if (lines.length > LOG_BUFFER_CHARACTERS) flush();
   }, unknown);
   process.on('exit', flush);

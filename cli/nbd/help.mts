@@ -31,7 +31,8 @@ General:
       --tls-creds=ID        TLS with the credentials of that object
       --tls-hostname=NAME   name to verify the server's certificate with (-L)
       --tls-authz=ID        who may connect
-  -T, --trace=...           accepted; there are no such events here
+  -T, --trace=PATTERN       log these trace events: see -T help; also
+                            [enable=]PATTERN,events=FILE,file=LOG
       --fork                go to the background as soon as clients can connect
       --pid-file=PATH       write the server's process id
       --selinux-label=LABEL not available

@@ -39,9 +39,9 @@ async function main(argv: readonly string[]): Promise<number> {
   });
 }
 
-/** Told once: the process in the background reads the same command line again. */
+/** What is wrong is told once: the process in the background reads the same command line again. */
 function trace(text: string): TraceAction {
-  return isBackground ? { file: null } : takeTrace(text, complain);
+  return takeTrace(text, isBackground ? () => undefined : complain);
 }
 
 function credentialsOf(objects: ObjectModel, id: string, endpoint: 'client' | 'server'): TlsCredentials {

@@ -9,7 +9,8 @@ Options take effect in the order in which they stand.
 
   -h, --help                show this text and end
   -V, --version             show the version and end
-  -T, --trace ...           accepted; there are no such events here
+  -T, --trace [[enable=]PATTERN][,events=FILE][,file=LOG]
+                            log these trace events: see -T help
 
   --blockdev [driver=]DRIVER[,node-name=NAME][,cache.direct=on|off]
              [,cache.no-flush=on|off][,read-only=on|off]

@@ -14,12 +14,15 @@ export const events: { log: EventLog | null } = { log: null };
 
 export class EventLog {
   readonly #enabled: ReadonlySet<string>;
-  readonly #print: (line: string) => void;
+  readonly #print: (line: string, stamp: string) => void;
   readonly #numbers = new WeakMap<object, number>();
   #numbered = 0;
 
-  /** `patterns`: names with `*` for any part. Throws the first that matches nothing, as `unknown`. */
-  constructor(patterns: readonly string[], print: (line: string) => void, unknown: (pattern: string) => Error) {
+  /**
+   * `patterns`: names with `*` for any part. Throws the first that matches nothing, as `unknown`. `print` gets each line, and the process and
+   * moment that may stand before it: QEMU tells them only where it is asked to.
+   */
+  constructor(patterns: readonly string[], print: (line: string, stamp: string) => void, unknown: (pattern: string) => Error) {
     const enabled = new Set<string>();
     for (const pattern of patterns) {
       const found = matchingEvents(pattern);
@@ -36,7 +39,7 @@ export class EventLog {
     const wallMs = systemClock.wallMs();
     let next = 0;
     const fields = EVENT_FIELDS[name].replaceAll(/%[pxdsb]/g, (form) => this.#text(form, values[next++]));
-    this.#print(`${process.pid}@${(wallMs / 1000).toFixed(6)}:${name} ${fields}`);
+    this.#print(`${name} ${fields}`, `${process.pid}@${(wallMs / 1000).toFixed(6)}:`);
   }
 
   #text(form: string, value: Value): string {

@@ -1,5 +1,5 @@
 /** Trace events of guests' requests, for the driver. */
-import { actFor, type BlockRequest } from '../../block/request.js';
+import { acting, actFor, type BlockRequest } from '../../block/request.js';
 import { errnoOf } from '../../base/errors.js';
 import { events } from '../../trace/events.js';
 
@@ -17,4 +17,21 @@ export async function logged(request: BlockRequest, work: () => Promise<void>): 
   } finally {
     if (op === 'write') events.log?.emit('qcow2_writev_done_req', id, result);
   }
+}
+
+/** A part of a write for which all clusters are there. */
+export function tellInPlace(offset: number, hostOffset: number, bytes: number): void {
+  const id = acting()?.id;
+  const { log } = events;
+  log?.emit('qcow2_writev_start_part', id);
+  log?.emit('qcow2_alloc_clusters_offset', id, offset, bytes);
+  log?.emit('qcow2_handle_copied', id, offset, 0, bytes);
+  log?.emit('qcow2_writev_data', id, hostOffset);
+}
+
+/** To be called where it is begun. */
+export async function tellPart(writing: Promise<void>, bytes: number): Promise<void> {
+  const id = acting()?.id;
+  await writing;
+  events.log?.emit('qcow2_writev_done_part', id, bytes);
 }

@@ -17,6 +17,7 @@ import type { Extent, Mapping } from './mapping.js';
 import { prepareSpace } from './preallocate.js';
 import type { CachedTable } from './table-cache.js';
 import { events } from '../../trace/events.js';
+import { tellInPlace, tellPart } from './event-points.js';
 
 const PARALLEL_EXTENTS = 8;
 
@@ -97,7 +98,7 @@ export class GuestIo {
   /** Null where it takes more than one write to one place that is the range's own already. Throws where that place is a wrong one. */
   writeInPlace(offset: number, data: Uint8Array, flags: number, pipe?: PipeBuffer): Promise<void> | null {
     const first = this.#image.writing ? this.#mapping.lookup(offset, data.byteLength) : null;
-    return first !== null && first.bytes === data.byteLength && this.#inPlace(first) ? this.#writeInPlace(first, data, flags, pipe) : null;
+    return first !== null && first.bytes === data.byteLength && this.#inPlace(first) ? this.#writeInPlace(offset, first, data, flags, pipe) : null;
   }
 
   /** The pipe goes to the one that writes all of it; it is memory for parts. */
@@ -108,7 +109,7 @@ export class GuestIo {
     await actFor(parent, () => this.#eachExtent(offset, data.byteLength, async (extent, done, pool) => {
       if (!this.#inPlace(extent)) return this.#writeAllocating(offset + done, data.subarray(done), pipe);
       if (extent.bytes < data.byteLength) pipe?.spill();
-      await pool.add(this.#writeInPlace(extent, data.subarray(done, done + extent.bytes), 0, pipe));
+      await pool.add(this.#writeInPlace(offset + done, extent, data.subarray(done, done + extent.bytes), 0, pipe));
       return extent.bytes;
     }), reason);
   }
@@ -203,12 +204,13 @@ export class GuestIo {
     return backing.read(offset, into.subarray(0, covered), undefined, pipe);
   }
 
-  #writeInPlace(extent: Extent, data: Uint8Array, flags = 0, pipe?: PipeBuffer): Promise<void> {
-    events.log?.emit('qcow2_writev_data', acting()?.id, extent.hostOffset);
+  #writeInPlace(offset: number, extent: Extent, data: Uint8Array, flags = 0, pipe?: PipeBuffer): Promise<void> {
+    if (events.log !== null) tellInPlace(offset, extent.hostOffset, data.byteLength);
     this.#image.overlap.assertFree(extent.hostOffset, data.byteLength);
     this.#image.file.debugEvent('write_aio');
     const epoch = this.#image.epochs.enter();
-    return this.#leaveAfter(this.#image.file.write(extent.hostOffset, data, flags, undefined, pipe), epoch);
+    const writing = this.#leaveAfter(this.#image.file.write(extent.hostOffset, data, flags, undefined, pipe), epoch);
+    return events.log === null ? writing : tellPart(writing, data.byteLength);
   }
 
   /** Leaves the epoch when the host I/O has ended: at once where it ended at once. */
