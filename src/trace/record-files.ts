@@ -1,13 +1,14 @@
 /**
- * The memory between those who record and the files: buffers of equal size, made once, which all files share. A file that has something to
- * hold takes one, and gives it back when it is written. Where none is free, what comes is dropped, and counted: recording never waits, and
- * nobody waits for it.
+ * The memory between those who record and the files: buffers that all files share. A file that has something to hold takes one, and gives it
+ * back when it is written. Where none is free, what comes is dropped, and counted: recording never waits, and nobody waits for it.
  */
 import { closeSync, fstatSync, ftruncateSync, lstatSync, openSync, unlinkSync, write, writeSync } from 'node:fs';
 import { wrapHostError, type BlockError } from '../base/errors.js';
 
 const FLUSH_MS = 200;
 export const BUFFER_BYTES = 256 * 1024;
+/** Of those that come with a file, where files are many. */
+const SMALL_BUFFER_BYTES = 32 * 1024;
 
 /** The same memory in two forms. */
 interface RecordBuffer {
@@ -89,6 +90,11 @@ export class RecordFile {
   }
 }
 
+function makeBuffer(size: number): RecordBuffer {
+  const memory = new ArrayBuffer(size);
+  return { words: new Int32Array(memory), bytes: new Uint8Array(memory) };
+}
+
 export class RecordFiles {
   /** Why nothing is recorded any more. */
   failure: BlockError | null = null;
@@ -100,16 +106,16 @@ export class RecordFiles {
   readonly #free: RecordBuffer[] = [];
   readonly #filled: Filled[] = [];
   readonly #timer: NodeJS.Timeout;
+  /** So many files find two buffers each. */
+  readonly #filesServed: number;
   #writing: Promise<void> | null = null;
   #closed = false;
 
   /** `name` without `.blktrace.N`. What an older trace of that name left is removed, where it would count as part of this one. */
   constructor(name: string, buffers: number) {
     this.#name = name;
-    for (let made = 0; made < buffers; made++) {
-      const memory = new ArrayBuffer(BUFFER_BYTES);
-      this.#free.push({ words: new Int32Array(memory), bytes: new Uint8Array(memory) });
-    }
+    for (let made = 0; made < buffers; made++) this.#free.push(makeBuffer(BUFFER_BYTES));
+    this.#filesServed = buffers / 2;
     this.#timer = setInterval(() => this.#flush(), FLUSH_MS).unref();
   }
 
@@ -128,6 +134,8 @@ export class RecordFiles {
     } catch (error) {
       throw wrapHostError(error, `Could not make the trace '${file.name}'`);
     }
+    // however little a file has, it holds one buffer, and another one is being written
+    if (this.#open.length > this.#filesServed) this.#free.push(makeBuffer(SMALL_BUFFER_BYTES), makeBuffer(SMALL_BUFFER_BYTES));
     return file;
   }
 

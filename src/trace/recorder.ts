@@ -13,7 +13,7 @@ import type { TracedNode, TracedOp, TracedRequest, TraceLayer, TraceSink, TraceT
 export interface TraceRecorderOptions {
   /** What the program is called in the trace; at most 15 bytes are shown by blkparse. Default `quiesce`. */
   readonly process?: string | undefined;
-  /** Memory for events that are not in the files yet, in buffers of 256 KiB. Default 8 MiB, at least 1 MiB. */
+  /** Memory for events that are not in the files yet, in buffers of 256 KiB. Default 8 MiB, at least 1 MiB; 64 KiB more for each of many devices. */
   readonly ringBytes?: number | undefined;
   /** Monotonic milliseconds with a fraction. */
   readonly now?: (() => number) | undefined;
@@ -39,8 +39,8 @@ export interface TraceSummary {
 const HEADER_WORDS = 12;
 const HEADER = MAGIC + 7;
 const REMAP_WORDS = HEADER_WORDS + 4;
-/** Devices beyond have no file of their own: they share the last one. */
-const MAX_FILES = 64;
+/** Programs may open 1024 at once, mostly. Devices beyond have no file of their own: they share the last one, which only blkrawverify minds. */
+const MAX_FILES = 512;
 /** Of the first event. Tools take time 0 for the beginning again and again. */
 const START_NS = 1e9;
 const WORD = 2 ** 32;
