@@ -62,7 +62,9 @@ export async function judge(name: string, { picture = true } = {}): Promise<Judg
     expect(existsSync(path.join(folder, 'picture.svg'))).toBe(true);
   }
   await replay(folder, merged, counts);
-  return { counts, table: await buildIoTable(await openTrace(name)) };
+  const table = await buildIoTable(await openTrace(name));
+  expect(table.counts).toMatchObject({ withoutQueue: 0, passedOver: 0 });
+  return { counts, table };
 }
 
 async function replay(folder: string, merged: string, counts: ActionCounts): Promise<void> {

@@ -1,4 +1,4 @@
-import { Action, Category, CGROUP_FLAG, type RecordBatch } from '../record.js';
+import { Action, Category, CGROUP_FLAG, majorOf, QUIESCE_MAJOR, type RecordBatch } from '../record.js';
 import { Annotations } from './annotations.js';
 import { Matching } from './matching.js';
 import { Kind, NO_SECTOR, NONE, State, type OpenIos } from './open-ios.js';
@@ -185,7 +185,7 @@ export class Pairing {
    */
   private issueFlush(device: number, category: number, pid: number, time: number): void {
     const { ios } = this;
-    const forDevice = (category & Category.WRITE) === 0;
+    const forDevice = servesAll(device, category);
     if (forDevice) this.endFlushes(device);
     let slot = this.matching.find(device, NO_SECTOR, 0, category, State.QUEUED, State.INSERTED);
     if (slot === NONE && forDevice) {
@@ -249,7 +249,7 @@ export class Pairing {
     let slot = this.matching.find(device, NO_SECTOR, 0, category, State.ISSUED, State.ISSUED);
     if (slot === NONE) slot = this.matching.find(device, NO_SECTOR, 0, category, State.QUEUED, State.INSERTED);
     if (slot === NONE) slot = this.openLate(device, NO_SECTOR, 0, category, 0, time);
-    const forDevice = (category & Category.WRITE) === 0;
+    const forDevice = servesAll(device, category);
     for (let other = ios.first(device, NO_SECTOR), next: number; other !== NONE; other = next) {
       next = ios.next(other);
       const isOne = ios.device[other] === device && ios.start[other] === NO_SECTOR && (forDevice ? ios.state[other] === State.ISSUED : other === slot);
@@ -399,3 +399,7 @@ export class Pairing {
   }
 }
 
+/** The kernel has one flush of a device for all that wait, and tells it as a read; in recordings of ours each is issued and ends by itself. */
+function servesAll(device: number, category: number): boolean {
+  return (category & Category.WRITE) === 0 && majorOf(device) !== QUIESCE_MAJOR;
+}

@@ -264,6 +264,20 @@ describe('flushes', () => {
       6 C FWS`)).toEqual(['0+0: 1 . . 3 4', '0+0: 2 . . 5 6']);
   });
 
+  test('of our own recordings: several at once, each with an end of its own', async () => {
+    const device = deviceOf(4000, 3);
+    const table = await paired(`
+      1 Q FWS 0+0 dev=${device}
+      2 D FN 0+0 dev=${device}
+      3 Q FWS 0+0 dev=${device}
+      4 D FN 0+0 dev=${device}
+      5 C FN 0+0 dev=${device}
+      9 C FN 0+0 dev=${device}`);
+    expect([...table.issued]).toEqual([2, 4]);
+    expect([...table.completed]).toEqual([5, 9]);
+    expect(table.counts).toMatchObject({ withoutQueue: 0, withoutEnd: 0 });
+  });
+
   test('for data: the flush is a request that nobody queued, the data are their own', async () => {
     const table = await paired(`
       1 Q FWFS 64+8
