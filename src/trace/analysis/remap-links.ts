@@ -1,4 +1,4 @@
-import type { RecordBatch } from '../record.js';
+import { Category, majorOf, QUIESCE_MAJOR, type RecordBatch } from '../record.js';
 import type { Matching } from './matching.js';
 import { Kind, NO_SECTOR, NONE, State, type OpenIos } from './open-ios.js';
 import { payloadDevice, payloadSector } from './payload.js';
@@ -22,6 +22,8 @@ export class RemapLinks {
     let parent = NONE;
     let slot = this.matching.find(upper, start, bytes, batch.category[at]!, State.QUEUED, State.ISSUED);
     if (slot === NONE) slot = this.matching.containing(upper, start, bytes, batch.category[at]!);
+    // a flush of a disk of ours has its tables written, and lies at no sector itself
+    if (slot === NONE && start === 0 && majorOf(upper) === QUIESCE_MAJOR) slot = this.matching.find(upper, NO_SECTOR, 0, Category.FLUSH, State.QUEUED, State.ISSUED);
     if (slot !== NONE) {
       const io = this.matching.wholeOf(slot);
       parent = ios.id[io]!;

@@ -264,6 +264,19 @@ describe('flushes', () => {
       6 C FWS`)).toEqual(['0+0: 1 . . 3 4', '0+0: 2 . . 5 6']);
   });
 
+  test('of our own recordings: the tables that they have written are theirs', async () => {
+    const [disk, metadata] = [deviceOf(4000, 0), deviceOf(4000, 2)];
+    const { parent } = await paired(`
+      1 Q FWS 0+0 dev=${disk}
+      2 D FN 0+0 dev=${disk}
+      3 A WSM 512+8 dev=${metadata} <0@${disk}
+      4 Q WSM 512+8 dev=${metadata}
+      5 D WSM 512+8 dev=${metadata}
+      6 C WSM 512+8 dev=${metadata}
+      9 C FN 0+0 dev=${disk}`);
+    expect([...parent]).toEqual([-1, 0]);
+  });
+
   test('of our own recordings: several at once, each with an end of its own', async () => {
     const device = deviceOf(4000, 3);
     const table = await paired(`
