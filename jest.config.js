@@ -1,4 +1,4 @@
-/** Tests run as native ES modules; swc only strips the types, so `tsc` is a gate of its own in `npm test`. */
+/** Tests run as native ES modules; the types are only stripped, so `tsc` is a gate of its own in `npm test`. */
 export default {
   testEnvironment: 'node',
   testSequencer: '<rootDir>/test/support/long-first.mjs',
@@ -11,11 +11,11 @@ export default {
     '^(\\.{1,2}/.*)\\.mjs$': ['$1.mts', '$1.mjs'],
   },
   transform: {
-    '^.+\\.m?ts$': ['@swc/jest', {
+    '^.+\\.m?ts$': ['<rootDir>/test/support/transform.cjs', {
       jsc: { target: 'es2022', parser: { syntax: 'typescript' } },
       module: { type: 'es6' },
       sourceMaps: 'inline',
     }],
   },
-  testTimeout: 60_000,
+  testTimeout: 180_000,
 };
