@@ -70,12 +70,14 @@ async function mirrorScene(world: ModelWorld): Promise<Scene> {
   world.break(source, 'source');
   world.break(target, 'target');
   const both = async (): Promise<void> => equal('the target', await contentOf(target.node), await contentOf(source.node));
+  const atEnd: { target: Buffer | null; source: Buffer | null } = { target: null, source: null };
   if (source.format === 'raw' && target.format === 'raw') {
-    lab.onStatus = (_id, status) => { if (status === 'waiting') equal('the target, at the end', target.storage.content(), source.storage.content()); };
+    lab.onStatus = (id, status) => { if (id === 'j' && status === 'waiting') Object.assign(atEnd, { target: target.storage.content(), source: source.storage.content() }); };
   }
   return {
     source, disk: await contentOf(source.node), apart: true, inspect: both, holder: () => null,
     ended: async (end, guests) => {
+      if (atEnd.target !== null) equal('the target, at the end', atEnd.target, atEnd.source!);
       if (end === 'completed') return; // the source is nobody's any more
       // no bit was lost, however it ended; and what it sent last does not overtake what comes now
       const options = byBitmap ? { sync: 'incremental', bitmap: 'b' } as const : { sync: 'full' } as const;
