@@ -92,6 +92,7 @@ export { createFromQemu } from './job/snapshot-qemu.js';
 export {
   deleteSnapshot, extractSnapshot, listSnapshots, loadSnapshot, revertSnapshot, type SendStateRequest, type UseSnapshotRequest,
 } from './job/snapshot-use.js';
+export { restoreOpened } from './job/interrupted-load.js';
 export { BASE_ALLOCATION, NbdClient, type NbdClientOptions, type NbdExtent, type ZeroOptions } from './nbd/client.js';
 export type { NbdAddress } from './nbd/client-socket.js';
 export {

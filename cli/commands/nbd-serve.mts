@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { loadTlsPsk, loadTlsX509, openByName, type BlockGraph, type BlockNode, type NbdListenAddress, type OpenedByName, type OptionTree, type TlsCredentials } from '../../src/index.js';
+import { loadTlsPsk, loadTlsX509, openByName, restoreOpened, type BlockGraph, type BlockNode, type NbdListenAddress, type OpenedByName, type OptionTree, type TlsCredentials } from '../../src/index.js';
 import { CACHE_CHOICES, FORMAT_CHOICES, TRACING } from '../common-options.mjs';
 import { defineCommand, UsageError } from '../command.mjs';
 import { refuseLiveSocket } from '../live-socket.mjs';
@@ -51,6 +51,8 @@ export const command = defineCommand({
       const openWith = (more: OptionTree): Promise<OpenedByName> => openByName(graph, image, format ?? null, { ...options, ...more });
       const { node, guessedRaw } = await openWith({});
       if (guessedRaw !== null && !readOnly) warn(`'${image}' is taken as raw; clients cannot write the header of another format into it (--format raw lets them)`);
+      const restored = await restoreOpened(node);
+      if (restored !== null) warn(restored);
       return snapshot === undefined ? node : withSnapshot(graph, node, snapshot, openWith);
     };
     await serveImage({

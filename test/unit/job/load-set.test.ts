@@ -9,6 +9,8 @@ import { drained } from '../../../src/block/drain.js';
 import { BlockGraph } from '../../../src/block/graph.js';
 import { openBlockdev } from '../../../src/image/blockdev.js';
 import { createImage, openImage } from '../../../src/image/open.js';
+import { openByName } from '../../../src/image/open-name.js';
+import { restoreOpened } from '../../../src/job/interrupted-load.js';
 import { loadSet } from '../../../src/job/load-set.js';
 import { createSnapshot } from '../../../src/job/snapshot-create.js';
 import { deleteSnapshot, listSnapshots, revertSnapshot } from '../../../src/job/snapshot-use.js';
@@ -165,7 +167,17 @@ test('opened again by a daemon', async () => {
   expect(mixed).toBeGreaterThan(0); // or nothing was tried
 }, 120_000);
 
-test('of files, met by the next snapshot command', async () => {
+/** As a server does with the one image that it is for. */
+async function openedAlone(): Promise<void> {
+  for (const name of IMAGES) {
+    const graph = new BlockGraph();
+    const { node } = await openByName(graph, tmp(name), 'qcow2', {});
+    await restoreOpened(node);
+    await graph.closeAll();
+  }
+}
+
+test('of files, met by the next snapshot command, or by servers of one image each', async () => {
   const count = await loadWithCopies(loadFiles);
   let mixed = 0;
   const amid = picked(count, Infinity).filter(crashedAt);
@@ -173,8 +185,12 @@ test('of files, met by the next snapshot command', async () => {
     crashedAt(index);
     if (new Set(await content()).size > 1) mixed++;
     const [image, ...also] = [...IMAGES].toReversed().map((name) => tmp(name));
-    await createSnapshot({ image: image!, also, tag: 'next' });
-    await deleteSnapshot({ image: image!, also, tag: 'next' });
+    if (index % 2 === 0) {
+      await openedAlone();
+    } else {
+      await createSnapshot({ image: image!, also, tag: 'next' });
+      await deleteSnapshot({ image: image!, also, tag: 'next' });
+    }
     await expectWhole(index);
   }
   expect(mixed).toBeGreaterThan(0);
