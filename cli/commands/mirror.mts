@@ -35,6 +35,9 @@ export const command = defineCommand({
     'throttle-below': { type: 'size', value: 'BYTES', help: 'for auto: when so little is left to copy, guests may be slowed down. Default: what the target takes in 2 s' },
     'min-guest-rate': { type: 'size', value: 'BYTES', help: 'for auto: bytes per second that guests may always write. Default 0' },
     speed: { type: 'size', value: 'BYTES', help: 'copy no more than so many bytes per second' },
+    granularity: { type: 'size', min: 512, max: 64 * 1024 * 1024, value: 'BYTES', help: "what is copied at least where something was written, a power of two. Default: the target's clusters, 4K to 64K" },
+    'buf-size': { type: 'size', min: 1, value: 'BYTES', help: 'memory for what is in flight. Default 16M' },
+    operations: { type: 'number', min: 1, max: 1024, value: 'N', help: 'copies in flight. Default 16. Not with --qmp' },
     verify: { type: 'boolean', help: 'compare both before the end; where they differ, say where first, fail, and leave everybody on the source. Not with --qmp' },
     forecast: { type: 'boolean', help: 'copy nothing: measure for a few seconds, and tell whether it would end, and when' },
     'source-format': { type: 'string', alias: 'f', choices: FORMAT_CHOICES, help: 'do not probe: the source, a file, has this format' },
@@ -73,6 +76,9 @@ interface MirrorArgs {
   readonly pivot: boolean;
   readonly copyMode: 'auto' | 'background' | 'write-blocking';
   readonly speed: number | undefined;
+  readonly granularity: number | undefined;
+  readonly bufSize: number | undefined;
+  readonly operations: number | undefined;
   readonly verify: boolean;
   readonly sourceFormat: 'qcow2' | 'raw' | undefined;
   readonly targetFormat: 'qcow2' | 'raw' | undefined;
@@ -84,6 +90,7 @@ interface MirrorArgs {
 
 function refuseMixed({ daemon, qmp, copyMode, verify, forecast }: { daemon: string | undefined; qmp: string | undefined; copyMode: string; verify: boolean; forecast: boolean }, context: CommandContext): void {
   if (daemon !== undefined && qmp !== undefined) throw new UsageError('--daemon and --qmp exclude each other');
+  if (qmp !== undefined) refuseGiven(context, ['operations'], () => 'does not go with --qmp: QEMU has 16 in flight, always');
   if (qmp !== undefined && verify) throw new UsageError('--verify does not go with --qmp: QEMU has both disks open, and cannot compare them');
   if (daemon === undefined && qmp === undefined) {
     refuseGiven(context, ['pivot', 'copy-mode', ...forecast ? [] : STEERING], (plural) => `${plural ? 'go' : 'goes'} with --daemon or --qmp: nobody else writes to a file that is mirrored`);
@@ -91,7 +98,7 @@ function refuseMixed({ daemon, qmp, copyMode, verify, forecast }: { daemon: stri
     refuseGiven(context, ['source-format', 'cache', 'backing'], FOR_FILES);
   }
   if (copyMode !== 'auto') refuseGiven(context, STEERING, (plural) => `${plural ? 'go' : 'goes'} with --copy-mode auto`);
-  if (forecast) refuseGiven(context, ['pivot', 'verify', 'existing', 'copy-mode', 'sync', 'bitmap', 'cache', 'backing', 'target-format'], (plural) => `${plural ? 'do' : 'does'} not go with --forecast: nothing is copied`);
+  if (forecast) refuseGiven(context, ['pivot', 'verify', 'existing', 'copy-mode', 'sync', 'bitmap', 'granularity', 'buf-size', 'operations', 'cache', 'backing', 'target-format'], (plural) => `${plural ? 'do' : 'does'} not go with --forecast: nothing is copied`);
 }
 
 function refuseSync({ daemon, qmp, sync, bitmap, verify }: Pick<MirrorArgs, 'sync' | 'bitmap' | 'verify'> & { readonly daemon: string | undefined; readonly qmp: string | undefined }): void {
@@ -129,21 +136,22 @@ async function tell(json: boolean, { out, progress }: CommandContext): Promise<T
 }
 
 async function mirrorFiles(args: MirrorArgs, told: Told, { signal }: CommandContext): Promise<void> {
-  const { source, target, sync, bitmap, existing, verify, sourceFormat, targetFormat, speed, cache, backing } = args;
+  const { source, target, sync, bitmap, existing, verify, sourceFormat, targetFormat, speed, granularity, bufSize, operations, cache, backing } = args;
   refuseSame(source, target);
   const { onProgress, onEvent, end } = told;
   const mirrored = await mirrorImage(source, target, {
-    sync: sync === 'none' ? undefined : sync, bitmap, speed, verify, sourceFormat, targetFormat, createTarget: !existing, cache, backing, signal, onProgress, onEvent,
+    sync: sync === 'none' ? undefined : sync, bitmap, speed, granularity, bufSize, operations, verify, sourceFormat, targetFormat, createTarget: !existing, cache,
+    backing, signal, onProgress, onEvent,
   }).catch(hintExisting);
   end({ source, target, ...bitmap === undefined ? {} : { bitmap }, ...mirrored, verified: verify }, (took) =>
     `'${target}' is a copy of '${source}': ${formatSize(mirrored.bytes)}, ${formatSize(mirrored.written)} of it written, in ${took}${verify ? '; both are equal' : ''}`);
 }
 
 async function mirrorLive(qmp: string, args: MirrorArgs & { readonly convergence: ConvergenceOptions }, told: Told, { signal, warn }: CommandContext): Promise<void> {
-  const { source, target, sync, bitmap, pivot, copyMode, convergence, speed, verify, existing, targetFormat } = args;
+  const { source, target, sync, bitmap, pivot, copyMode, convergence, speed, granularity, bufSize, operations, verify, existing, targetFormat } = args;
   const { onProgress, onEvent, end } = told;
   const { written } = await mirrorOverQmp({
-    qmp, source, target, sync, bitmap, targetFormat, createTarget: !existing, pivot, copyMode, convergence, speed, verify, signal, onProgress, onEvent, onWarning: warn,
+    qmp, source, target, sync, bitmap, targetFormat, createTarget: !existing, pivot, copyMode, convergence, speed, granularity, bufSize, operations, verify, signal, onProgress, onEvent, onWarning: warn,
   }).catch(hintExisting);
   end({ source, target, ...bitmap === undefined ? {} : { bitmap }, written, pivoted: pivot, verified: verify }, (took) =>
     `'${target}' ${pivot ? `has taken the place of '${source}'` : sync === 'none' ? `has what was written to '${source}' meanwhile` : `is what '${source}' was`}: ${formatSize(written)} copied in ${took}${verify ? '; both were equal' : ''}`);

@@ -19,6 +19,14 @@ async function source(size = '64M'): Promise<string> {
 const equal = (one: string, other: string, format: string): Promise<string> => runOk('qemu-img', ['compare', '-U', '-f', 'qcow2', '-F', format, one, other]);
 
 peers('qemu-img', 'qemu-io')('files', () => {
+  test('what is in flight can be said; a granularity must be a power of two', async () => {
+    const image = await source();
+    await expectRefused(['mirror', image, tmp('copy'), '--granularity', '5000'], "Parameter 'granularity' expects a power of 2");
+    expect(existsSync(tmp('copy'))).toBe(false);
+    await quiesceOk(['mirror', image, tmp('copy'), '--granularity', '4k', '--buf-size', '64k', '--operations', '2']);
+    await equal(image, tmp('copy'), 'raw');
+  });
+
   test.each([['copy.raw', 'raw'], ['copy.qcow2', 'qcow2']])('%s is equal to the source', async (name, format) => {
     const image = await source();
     expect(await quiesceOk(['mirror', image, tmp(name)])).toMatch(/copy\.\w+' is a copy of '.*disk\.qcow2': 64 MiB, .* of it written, in [^;]*\n$/);
@@ -64,6 +72,8 @@ test.each([
   [['--daemon', 'sock', '--cache', 'none', '--backing=deny', 'a', 'b'], '--cache and --backing are for files: a daemon has its nodes open', 2],
   [['--daemon', 'sock', '-f', 'raw', 'a', 'b'], '--source-format is for files', 2],
   [['--qmp', 'sock', '--verify', 'a', 'b'], '--verify does not go with --qmp', 2],
+  [['--qmp', 'sock', '--operations', '4', 'a', 'b'], '--operations does not go with --qmp', 2],
+  [['a', 'b', '--granularity', '100'], '--granularity', 2],
   [['--qmp', 'sock', '--daemon', 'sock', 'a', 'b'], '--daemon and --qmp exclude each other', 2],
   [['--daemon', 'sock', '--copy-mode', 'background', '--deadline', '5', 'a', 'b'], '--deadline goes with --copy-mode auto', 2],
   [['--forecast', '--existing', 'a', 'b'], '--existing does not go with --forecast', 2],
@@ -99,7 +109,7 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
       slow.child.kill('SIGINT');
       expect(await slow.done).toMatchObject({ code: 130 });
       expect(existsSync(tmp('gone.raw'))).toBe(false);
-      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('copy.raw')])).toContain("is what 'disk0' was: 20.1 MiB copied in ");
+      expect(await quiesceOk(['mirror', '--daemon', tmp('qmp'), 'disk0', tmp('copy.raw'), '--granularity', '64k', '--buf-size', '1M', '--operations', '3'])).toContain("is what 'disk0' was: 20.1 MiB copied in ");
       await equal(image, tmp('copy.raw'), 'raw');
       // what it takes is not what it shows
       await expectRefused(['mirror', '--daemon', tmp('qmp'), 'disk0', 'liar', '--pivot', '--verify'], /^the mirror failed: Source and target differ in \d+ bytes at 1048576$/);

@@ -49,6 +49,10 @@ export interface MirrorOverQmpRequest {
   readonly convergence?: ControllerOptions | undefined;
   /** Bytes per second; 0 = no limit. */
   readonly speed?: number | undefined;
+  /** As of `MirrorOptions`; how many operations may be in flight is for our daemons only. */
+  readonly granularity?: number | undefined;
+  readonly bufSize?: number | undefined;
+  readonly operations?: number | undefined;
   /** Compare both at the end; where they differ, nobody goes on with the target. Of our daemons only. */
   readonly verify?: boolean | undefined;
   readonly jobId?: string | undefined;
@@ -178,6 +182,7 @@ class MirrorOverQmp {
     const commands = new Set(expectList('query-commands', await this.#qmp.execute('query-commands')).map(({ name }) => name));
     if (commands.has('x-quiesce-snapshot-create')) return steerOurs(copyMode, convergence, verify);
     if (verify) throw new BlockError('NOT_SUPPORTED', 'QEMU cannot compare the disks of a mirror, and nobody else can while it has them open');
+    if (this.#request.operations !== undefined) throw new BlockError('NOT_SUPPORTED', "QEMU's mirrors have 16 operations in flight, always");
     if (this.#sync === 'bitmap' || this.#sync === 'incremental') throw new BlockError('NOT_SUPPORTED', "QEMU's mirrors do not copy by a bitmap, but with sync modes full, top and none");
     const parts = { qmp: this.#qmp, jobId: this.#jobId, canChange: commands.has('block-job-change'), clock: this.#clock, onEvent, onWarning };
     return steerQemu(parts, { node, device, copyMode, convergence });
@@ -219,7 +224,7 @@ class MirrorOverQmp {
 
   /** Resolves with how much was copied, when it has completed. */
   async #mirror(source: string, target: string): Promise<number> {
-    const { speed, bitmap, signal } = this.#request;
+    const { speed, bitmap, granularity, bufSize, operations, signal } = this.#request;
     this.#qmp.subscribe(({ name, data }) => {
       if (data['device'] !== this.#jobId && data['id'] !== this.#jobId) return;
       this.#request.onEvent?.(name, data);
@@ -230,8 +235,8 @@ class MirrorOverQmp {
     });
     signal?.throwIfAborted();
     await this.#qmp.execute('blockdev-mirror', {
-      'job-id': this.#jobId, device: source, target, sync: this.#sync, ...bitmap === undefined ? {} : { 'x-quiesce-bitmap': bitmap },
-      ...speed === undefined ? {} : { speed }, ...this.#steering!.args,
+      'job-id': this.#jobId, device: source, target, sync: this.#sync,
+      ...given({ 'x-quiesce-bitmap': bitmap, speed, granularity, 'buf-size': bufSize, 'x-quiesce-operations': operations }), ...this.#steering!.args,
     }).catch((error: unknown) => {
       if (!(error instanceof QmpError)) this.#outcome = 'unknown';
       throw error;
@@ -293,6 +298,10 @@ class MirrorOverQmp {
     if (name === 'BLOCK_JOB_CANCELLED') throw new BlockError('CANCELLED', `somebody cancelled the mirror '${this.#jobId}'`);
     throw new BlockError(String(error).startsWith('Source and target differ') ? 'CORRUPT' : 'PEER', `the mirror failed: ${String(error)}`);
   }
+}
+
+function given(args: Readonly<Record<string, string | number | undefined>>): JsonObject {
+  return Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as JsonObject;
 }
 
 function exportOptions(name: string): JsonObject {
