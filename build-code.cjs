@@ -6,13 +6,13 @@
  */
 const { writeFileSync } = require('node:fs');
 const { join } = require('node:path');
-const { codePath, isBrief, loadCompiled, optimiseLate } = require('./cli/compiled.cjs');
+const { budgetOf, codePath, loadCompiled, optimiseLate } = require('./cli/compiled.cjs');
 
 const [folder, entry] = process.argv.splice(2, 2);
-const brief = isBrief(process.argv.slice(2)) && optimiseLate();
+const budget = optimiseLate(budgetOf(entry, process.argv.slice(2)));
 const scripts = new Map();
 // at the end, since a function is compiled when it first runs
 process.on('exit', () => {
-  for (const [file, script] of scripts) writeFileSync(codePath(file, brief), script.createCachedData());
+  for (const [file, script] of scripts) writeFileSync(codePath(file, budget), script.createCachedData());
 });
-loadCompiled(join(folder, `${entry}.cjs`), { brief, onScript: (file, script) => scripts.set(file, script) });
+loadCompiled(join(folder, `${entry}.cjs`), { budget, onScript: (file, script) => scripts.set(file, script) });

@@ -6,18 +6,15 @@
  *   node build.js --if-stale   build only where a source is newer than the last build
  *   node build.js --prepare    npm's `prepare`: like --if-stale, and no failure where the devDependencies are missing
  */
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const dist = join(root, 'dist');
 const stamp = join(dist, '.built');
-const SOURCES = ['src', 'cli', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'rolldown.config.js', 'build.js', 'build-code.cjs', 'build-page.js'];
+const SOURCES = ['src', 'cli', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'rolldown.config.js', 'build.js', 'build-ahead.js', 'build-code.cjs', 'build-page.js'];
 
 function newestChange(path) {
   const stat = statSync(path, { throwIfNoEntry: false });
@@ -52,48 +49,6 @@ async function buildCli(fresh) {
   writeFileSync(join(fresh, 'trace-page.html'), await buildPage());
 }
 
-/** What scripts call hundreds of times: the functions these commands run are compiled ahead. */
-const FREQUENT = [
-  ['--version'],
-  ['image', 'create', 'a', '1M'],
-  ['image', 'info', 'a'],
-  ['image', 'resize', 'a', '+1M'],
-  ['image', 'bitmap', 'a', 'b', '--add', '--remove'],
-  ['image', 'check', 'a'],
-  ['nbd', 'copy', 'a', 'b'],
-  ['snapshot', 'create', 'a', 's', '--vm-state', 'b'],
-  ['snapshot', 'list', 'a'],
-  ['snapshot', 'load', 'a', 's', '--vm-state', 'b'],
-  ['snapshot', 'delete', 'a', 's'],
-];
-
-/** And a copy between servers, whose functions are compiled ahead too: their sockets and images. */
-const SERVED = [['from', 'served'], ['to', 'empty']];
-const ON_SERVERS = ['nbd', 'copy', ...SERVED.map(([socket]) => `nbd+unix:///?socket=${socket}`)];
-
-/** Compiles ahead into the folder of the bundle. Whatever fails here costs start-up time, and nothing else. */
-async function compileAhead(cli) {
-  const images = mkdtempSync(join(tmpdir(), 'quiesce-build-'));
-  const program = (entry, args) => [process.execPath, [join(root, 'build-code.cjs'), cli, entry, ...args], { cwd: images, stdio: 'ignore' }];
-  try {
-    for (const command of FREQUENT) spawnSync(...program('main', command));
-    for (const [, image] of SERVED) writeFileSync(join(images, image), Buffer.alloc(4 * 1024 * 1024, image));
-    const servers = SERVED.map(([socket, image]) => spawn(...program('nbd', ['-k', join(images, socket), '-f', 'raw', '-t', '-e', '8', image])));
-    try {
-      const ended = () => servers.some(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null);
-      for (let tries = 0; tries < 1200 && !ended() && SERVED.some(([socket]) => !existsSync(join(images, socket))); tries++) await sleep(25);
-      spawnSync(...program('main', ON_SERVERS));
-    } finally {
-      for (const server of servers) {
-        server.kill();
-        if (server.exitCode === null && server.signalCode === null) await once(server, 'exit');
-      }
-    }
-  } finally {
-    rmSync(images, { recursive: true, force: true });
-  }
-}
-
 function buildLibrary(fresh) {
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
   const result = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', fresh], { cwd: root, stdio: 'inherit' });
@@ -107,6 +62,7 @@ export async function build() {
   const freshLib = join(dist, `.lib-${process.pid}`);
   try {
     await buildCli(freshCli);
+    const { compileAhead } = await import('./build-ahead.js');
     await compileAhead(freshCli);
     swapIn(freshCli, join(dist, 'cli'));
     buildLibrary(freshLib);

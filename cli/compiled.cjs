@@ -2,7 +2,7 @@
 /**
  * Loads the bundle with its code compiled ahead: reading and compiling a few hundred kilobytes of JavaScript costs more
  * than most commands take. build.js keeps what V8 compiled beside each file; V8 itself takes it only if it is of its
- * own version and flags (so brief programs have code of their own), and otherwise compiles as usual. Newer Nodes do the same for every module (module.enableCompileCache).
+ * own version and flags (so those that optimise late have code of their own), and otherwise compiles as usual. Newer Nodes do the same for every module (module.enableCompileCache).
  */
 const { readFileSync } = require('node:fs');
 const { createRequire } = require('node:module');
@@ -10,20 +10,30 @@ const { dirname, join } = require('node:path');
 const vm = require('node:vm');
 
 /** Where the compiled code of `file` is kept: code of another Node, or of another processor, is not even looked at. */
-const codePath = (file, brief) => `${file}.${process.version}-${process.arch}${brief ? '-brief' : ''}.code`;
+const codePath = (file, budget) => `${file}.${process.version}-${process.arch}${budget === 0 ? '' : `-${budget}`}.code`;
+
+/** V8's own is 132 KiB: a function that has run so many bytes of its code is looked at, whether it should be optimised. */
+const BUDGET_OF_MOVERS = 1_000_000;
+/** Guests use what a daemon serves for long: it shall not stay slow for seconds. */
+const BUDGET_OF_DAEMONS = 350_000;
 
 /**
- * Whether these arguments of `quiesce` move much data within a second or so, and that is all. V8's optimiser would then
- * compete with the I/O for the processors and come too late to help.
+ * How late a program optimises its code; 0: as V8 does by itself. What moves much data within a second or so and that is
+ * all, or in its first seconds, needs the processors for that: V8's optimiser would compete with the I/O for them, and
+ * come too late to help. What stays hot for longer is still optimised.
  */
-const isBrief = ([command, verb]) => command === 'snapshot' || command === 'demo' || (command === 'nbd' && verb === 'copy');
+function budgetOf(entry, [command, verb]) {
+  if (entry === 'storage-daemon' || command === 'daemon') return BUDGET_OF_DAEMONS;
+  const moves = command === 'snapshot' || command === 'demo' || (command === 'nbd' && verb === 'copy');
+  return entry === 'main' && moves ? BUDGET_OF_MOVERS : 0;
+}
 
-/** For those: functions that stay hot for longer are still optimised. False on a newer Node, which may lack the flag and complain aloud. */
-function optimiseLate() {
-  if (Number.parseInt(process.versions.node, 10) > 24) return false;
-  // Loading node:v8 costs 5 ms, so only those that gain pay for it.
-  require('node:v8').setFlagsFromString('--interrupt-budget=1000000');
-  return true;
+/** What there is from now on: 0 on a newer Node, which may lack the flag and complain aloud. */
+function optimiseLate(budget) {
+  if (budget === 0 || Number.parseInt(process.versions.node, 10) > 24) return 0;
+  // loading node:v8 costs 5 ms, so only those that gain pay for it
+  require('node:v8').setFlagsFromString(`--interrupt-budget=${budget}`);
+  return budget;
 }
 
 function readIfThere(path) {
@@ -34,8 +44,8 @@ function readIfThere(path) {
   }
 }
 
-/** Loads the CommonJS file as `require` would. `brief`: after optimiseLate. `onScript(file, script)` hears of each file of the bundle. */
-function loadCompiled(main, { brief = false, onScript = () => {} } = {}) {
+/** Loads the CommonJS file as `require` would. `budget`: what optimiseLate gave. `onScript(file, script)` hears of each file of the bundle. */
+function loadCompiled(main, { budget = 0, onScript = () => {} } = {}) {
   const folder = dirname(main);
   const requireOther = createRequire(main);
   const loaded = new Map();
@@ -45,7 +55,7 @@ function loadCompiled(main, { brief = false, onScript = () => {} } = {}) {
     const module = { exports: {} };
     loaded.set(file, module);
     const script = new vm.Script(`(function (exports, require, module, __filename, __dirname) {${readFileSync(file, 'utf8')}\n})`, {
-      filename: file, cachedData: readIfThere(codePath(file, brief)),
+      filename: file, cachedData: readIfThere(codePath(file, budget)),
     });
     onScript(file, script);
     script.runInThisContext()(module.exports, requireFrom, module, file, folder);
@@ -56,4 +66,4 @@ function loadCompiled(main, { brief = false, onScript = () => {} } = {}) {
   return load(main);
 }
 
-module.exports = { codePath, isBrief, loadCompiled, optimiseLate };
+module.exports = { budgetOf, codePath, loadCompiled, optimiseLate };

@@ -5,7 +5,7 @@
  */
 const { existsSync, realpathSync } = require('node:fs');
 const { dirname, join } = require('node:path');
-const { loadCompiled, optimiseLate } = require('./compiled.cjs');
+const { budgetOf, loadCompiled, optimiseLate } = require('./compiled.cjs');
 
 /** Newer Nodes keep compiled code; in the user's own cache, since a shared directory would be a way in. False on older ones. */
 function enableCompileCache() {
@@ -18,11 +18,11 @@ function enableCompileCache() {
 
 /**
  * Runs dist/cli/`entry`.cjs of this package as `name`. `threads`: how many host calls are in flight at most, unless the
- * user says otherwise. `brief`: see isBrief.
+ * user says otherwise.
  */
-exports.launch = ({ entry, name, threads, brief }) => {
+exports.launch = ({ entry, name, threads }) => {
   process.env.UV_THREADPOOL_SIZE ||= String(threads);
-  const late = brief && optimiseLate();
+  const budget = optimiseLate(budgetOf(entry, process.argv.slice(2)));
   const root = dirname(dirname(realpathSync(__filename)));
   const main = join(root, 'dist', 'cli', `${entry}.cjs`);
   const complain = (text) => {
@@ -32,7 +32,7 @@ exports.launch = ({ entry, name, threads, brief }) => {
   if (!existsSync(main)) return complain(`not built yet, ${main} is missing: run 'npm ci && npm run build' in ${root}`);
   try {
     if (enableCompileCache()) require(main);
-    else loadCompiled(main, { brief: late });
+    else loadCompiled(main, { budget });
   } catch (error) {
     complain(`${main} cannot be loaded: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
     if (process.env.QUIESCE_DEBUG === '1') process.stderr.write(`${error instanceof Error ? error.stack : ''}\n`);

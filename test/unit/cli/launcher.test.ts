@@ -78,19 +78,19 @@ function copyOfBuild(): { readonly launcher: string; readonly compiled: readonly
 
 test.each([
   ['--version', '', ['--version']],
-  ['snapshot list', '-brief', ['snapshot', 'list', 'IMAGE']],
-  ['snapshot create', '-brief', ['snapshot', 'create', 'IMAGE', 's']],
+  ['snapshot list', '-1000000', ['snapshot', 'list', 'IMAGE']],
+  ['snapshot create', '-1000000', ['snapshot', 'create', 'IMAGE', 's']],
 ])('code compiled ahead is of this Node and its flags, and %s takes it', async (_, kind, command) => {
   const { launcher, compiled } = copyOfBuild();
   await runOk(launcher, ['image', 'create', '-f', 'qcow2', tmp('image'), '1M']);
   expect(compiled).toContain(tmp(`dist/cli/main.cjs.${process.version}-${process.arch}${kind}.code`));
   // as the launcher does where Node keeps no compiled code itself
   const script = `
-    const { isBrief, loadCompiled, optimiseLate } = require(${JSON.stringify(tmp('cli/compiled.cjs'))});
+    const { budgetOf, loadCompiled, optimiseLate } = require(${JSON.stringify(tmp('cli/compiled.cjs'))});
     const rejected = [];
     process.on('exit', () => console.log('\\n' + JSON.stringify(rejected)));
-    const brief = isBrief(process.argv.slice(2)) && optimiseLate();
-    loadCompiled(${JSON.stringify(tmp('dist/cli/main.cjs'))}, { brief, onScript: (file, script) => rejected.push(script.cachedDataRejected) });`;
+    const budget = optimiseLate(budgetOf('main', process.argv.slice(2)));
+    loadCompiled(${JSON.stringify(tmp('dist/cli/main.cjs'))}, { budget, onScript: (file, script) => rejected.push(script.cachedDataRejected) });`;
   const args = command.map((word) => word === 'IMAGE' ? tmp('image') : word);
   const taken = (await runOk(process.execPath, ['-e', script, '--', 'quiesce', ...args])).trim().split('\n').at(-1);
   const rejected = JSON.parse(taken!) as boolean[];
