@@ -44,8 +44,8 @@ const IN_PARTS = 3;
 const NONE = -1;
 /** How many requests are being issued in the synchronous stretch at hand: what happens below happens at the same moment. */
 let depth = 0;
-/** The request that was queued last, at the time that the sink still holds. */
-let latest: BlockRequest | null = null;
+/** The id of the request that was queued last, at the time that the sink still holds; 0 for none. */
+let latest = 0;
 
 let everywhere: TraceSink | null = null;
 
@@ -119,7 +119,7 @@ export class NodeTrace implements TracedNode {
     const { lane } = request;
     if (lane === null) return;
     this.sink.tick();
-    latest = null;
+    latest = 0;
     if (request.stage === QUEUED) this.sink.wait(this.#own, request);
   }
 
@@ -132,18 +132,8 @@ export class NodeTrace implements TracedNode {
   issue(driver: BlockDriver, request: BlockRequest): Promise<void> {
     const { sink } = this;
     const part = driver.queues !== true && this.#tellIssued(request);
-    const above = acting();
-    const reason = actingReason();
-    let running: Promise<void>;
-    setActing(request, '');
-    depth++;
-    try {
-      running = driver.submit(request);
-    } catch (error) {
-      running = rejected(error);
-    }
-    depth--;
-    setActing(above, reason);
+    // a protocol has nobody below whom it would ask for anything
+    const running = this.#kind === 'protocol' ? submitted(driver, request) : submittedFor(driver, request);
     if (driver.queues === true && running !== DONE && request.stage === QUEUED && request.lane?.node === this) sink.wait(this.#own, request);
     if (!part) return running;
     if (running !== DONE) return this.#completePart(running, request);
@@ -219,7 +209,7 @@ export class NodeTrace implements TracedNode {
 
   #queueOwn(lane: TraceLane, request: BlockRequest, from: number, parentOffset: number): void {
     const { sink } = this;
-    latest = request;
+    latest = request.id;
     if (!this.#goesWhole(request)) {
       request.stage = IN_PARTS;
       return;
@@ -231,8 +221,8 @@ export class NodeTrace implements TracedNode {
 
   /** Returns true for a part that is told as a request of its own, and of which nobody else tells the end. */
   #tellIssued(request: BlockRequest): boolean {
-    if (latest !== request && depth === 0) this.sink.tick();
-    latest = null;
+    if (latest !== request.id && depth === 0) this.sink.tick();
+    latest = 0;
     const { parent } = request;
     const whole = parent?.lane?.node === this ? parent : null;
     if (request.lane?.node === this) this.#issueWhole(request);
@@ -277,6 +267,26 @@ export class NodeTrace implements TracedNode {
     let device = this.#devices.get(layer);
     if (device === undefined) this.#devices.set(layer, device = this.sink.device(this, layer, this.#file));
     return device;
+  }
+}
+
+/** Whatever the driver asks of others at once is for the request. */
+function submittedFor(driver: BlockDriver, request: BlockRequest): Promise<void> {
+  const above = acting();
+  const reason = actingReason();
+  setActing(request, '');
+  depth++;
+  const running = submitted(driver, request);
+  depth--;
+  setActing(above, reason);
+  return running;
+}
+
+function submitted(driver: BlockDriver, request: BlockRequest): Promise<void> {
+  try {
+    return driver.submit(request);
+  } catch (error) {
+    return rejected(error);
   }
 }
 
