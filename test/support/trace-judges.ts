@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect } from '@jest/globals';
 import { buildIoTable, openTrace, type IoTable } from '../../src/index.js';
+import { expectSameText } from './blkparse.js';
 import { run, runOk } from './run.js';
 
 /** How often an action occurs, by `4000,0 QR`: the device, blkparse's letter, and whether it is a read, write, discard or flush. */
@@ -37,7 +38,10 @@ export function sums(table: IoTable, device: number, direction: 'read' | 'write'
   return { total_ios: ios, io_bytes: bytes };
 }
 
-/** All of them read it without a word on standard error, and count what we recorded. `name` is without `.blktrace.N`; `picture`: ask iowatcher too. */
+/**
+ * All of them read it without a word on standard error, and count what we recorded; `trace parse` prints it as blkparse does. `name` is without
+ * `.blktrace.N`; `picture`: ask iowatcher too.
+ */
 export async function judge(name: string, { picture = true } = {}): Promise<Judged> {
   const folder = `${name}-judged`;
   mkdirSync(folder);
@@ -51,6 +55,7 @@ export async function judge(name: string, { picture = true } = {}): Promise<Judg
   const counts = countLines(parsed);
   expect(counts).toEqual(countRecords(name));
   expect(parsed).toMatch(/Skips: 0 forward/);
+  for (const options of [[], ['-s', '-a', 'issue']]) await expectSameText(['-i', path.basename(name), ...options], path.dirname(name));
   const stream = await quiet('btt', ['-i', merged]);
   expect(stream).toMatch(/Q2C +\d/);
   await quiet('blkrawverify', [name]);
