@@ -12,7 +12,7 @@ import type { EventLog } from '../trace/events.js';
 import type { TracedNode, TracedOp, TraceLayer, TraceSink, TraceTask } from '../trace/sink.js';
 import type { BlockChild } from './child.js';
 import type { BlockDriver } from './driver.js';
-import { acting, actingReason, setActing, type BlockRequest } from './request.js';
+import { acting, actingReason, IN_PARTS, setActing, type BlockRequest } from './request.js';
 
 /** How a request came to a node: `via` is the layer of the edge, -1 for none; `from` is the device above all of that. */
 export interface TraceLane {
@@ -36,10 +36,9 @@ export interface EdgeLanes {
   readonly metadata: TraceLane;
 }
 
-/** How far a request has come at a node: queued as it is; with the driver; or not told, as it goes on in parts. */
+/** How far a request has come at a node: queued as it is; with the driver; or (IN_PARTS) not told, as it goes on in parts. */
 const QUEUED = 1;
 const ISSUED = 2;
-const IN_PARTS = 3;
 
 const NONE = -1;
 /** How many requests are being issued in the synchronous stretch at hand: what happens below happens at the same moment. */

@@ -54,6 +54,9 @@ export interface BlockRequest {
   stage: number;
 }
 
+/** A `stage`: the node tells its parts instead. */
+export const IN_PARTS = 3;
+
 let lastId = 0;
 let actingFor: BlockRequest | null = null;
 let actingCause = '';
@@ -119,9 +122,14 @@ export function makePart(
 export function remakeRequest(request: BlockRequest, flags: number, op = request.op, buffer = request.buffer): BlockRequest {
   const { offset, bytes, ioClass, pipe, parent } = request;
   const remade = makeRequest(op, offset, bytes, buffer, flags, ioClass, pipe);
-  remade.parent = parent;
   remade.cause = request.cause;
   remade.task = request.task;
+  if (request.stage === IN_PARTS && op !== request.op) {
+    // now it goes whole: the one part of what came
+    remade.parent = request;
+    return remade;
+  }
+  remade.parent = parent;
   remade.lane = request.lane;
   remade.stage = request.stage;
   return remade;

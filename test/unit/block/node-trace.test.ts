@@ -95,6 +95,18 @@ test('at a door, where who waits is refused after the change', async () => {
   expect(log.of('C', 'disk').map(({ errno }) => errno)).not.toContain(0);
 });
 
+test('at a node that makes zeros of what it would have had to copy', async () => {
+  const log = new IoLog();
+  const node = new BlockNode({ name: 'file', driver: new MemoryDriver({ bytes: BYTES, growable: false, limits: { memoryAlignment: 4096 } }), trace: log, detectZeroes: 'on' });
+  const door = new BlockBackend('', node);
+  const unaligned = new Uint8Array(8193).subarray(1);
+  await door.submit(makeRequest('write', 4096, 8192, unaligned));
+  await door.submit(makeRequest('write', 4096, 8192, unaligned.fill(1)));
+  expectEnds(log);
+  expect(log.of('D', 'file').map(({ request: { op, offset, bytes } }) => [op, offset, bytes])).toEqual([['write-zeroes', 4096, 8192], ['write', 4096, 8192]]);
+  expect(log.of('C', 'disk').map(({ request: { op } }) => op)).toEqual(['write', 'write']);
+});
+
 test.each([1, 2, 3])('under load, while nodes come and go at random (seed %d)', async (seed) => {
   const random = new Random(seed);
   const pick = <T>(of: readonly T[]): T => of[random.below(of.length)]!;
