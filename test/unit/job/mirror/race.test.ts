@@ -1,6 +1,11 @@
-/** Mirrors under a guest that never rests: at the end source and target are equal, whatever happened. */
+/**
+ * Mirrors under a guest that never rests: at the end source and target are equal, whatever happened. The writer that races each
+ * iteration does so for a few seconds; `QUIESCE_RACE_SECONDS=60` is what trap J-1 asks for, `QUIESCE_RACE_SEED` takes another seed.
+ */
 import { describe, expect, test } from '@jest/globals';
 import { startMirror, type Mirror } from '../../../../src/job/mirror/mirror.js';
+import { Random } from '../../../../src/base/clock.js';
+import { makeRequest, type BlockRequest } from '../../../../src/block/request.js';
 import { JobLab, LabDisk, RandomGuest, turn } from '../../../support/job-lab.js';
 
 const KiB = 1024;
@@ -64,3 +69,51 @@ describe('at completion the target is what the source was', () => {
     }, 60_000);
   }
 });
+
+const RACE_SECONDS = Number(process.env['QUIESCE_RACE_SECONDS'] ?? 3);
+const RACE_SEED = Number(process.env['QUIESCE_RACE_SEED'] ?? 1);
+
+/** Each time the job reads a range, or writes it to the target, a guest writes into it: before, meanwhile or right afterwards. */
+test(`a write in each iteration of the copy is never lost (J-1), for ${RACE_SECONDS} s, seed ${RACE_SEED}`, async () => {
+  const lab = new JobLab();
+  const random = new Random(RACE_SEED);
+  const bytes = 4096 * KiB;
+  const disks = { source: new LabDisk({ bytes, seed: RACE_SEED }), target: new LabDisk({ bytes, seed: RACE_SEED + 1 }) };
+  const [source, target] = [lab.add('source', disks.source), lab.add('target', disks.target, { discard: 'ignore' })];
+  const door = await lab.guest(source);
+  let [raced, under, racing] = [0, 0, true];
+  const race = ({ offset, bytes: length, ioClass }: BlockRequest): void => {
+    if (!racing || ioClass !== 'background' || length === 0 || under > 32) return;
+    raced++;
+    under++;
+    const at = offset + random.below(length);
+    const data = Buffer.alloc(Math.min(bytes - at, 1 + random.below(6000)), 1 + random.below(255));
+    const late = random.below(6);
+    void (async () => {
+      for (let left = late; left > 0; left--) await turn();
+      await door.submit(makeRequest('write', at, data.byteLength, data));
+      under--;
+    })();
+  };
+  await source.write(0, Buffer.alloc(bytes, 0x55));
+  disks.source.before = race;
+  disks.target.before = race;
+  const mirror = await startMirror(lab.graph, lab.jobs, { jobId: 'j', source, target, sync: 'full', granularity: 64 * KiB });
+  const { job } = mirror.blockJob;
+  let equal: boolean | null = null;
+  lab.onStatus = (_id, status) => { if (status === 'waiting') equal = disks.source.content().equals(disks.target.content()); };
+  const end = performance.now() + RACE_SECONDS * 1000;
+  while (performance.now() < end) {
+    mirror.setCopyMode(random.chance(0.7) ? 'background' : 'write-blocking');
+    // where all writes went to the target as well, there is no iteration to be raced any more
+    await door.submit(makeRequest('write', random.below(bytes - 1), 1, Buffer.alloc(1, 1 + random.below(255))));
+    for (let left = 50; left > 0; left--) await turn();
+    disks.source.log.length = disks.target.log.length = 0;
+  }
+  racing = false;
+  while (!job.isReady || under > 0) await turn();
+  job.complete();
+  await job.ended;
+  expect([job.error, equal]).toEqual([null, true]);
+  expect(raced).toBeGreaterThan(100 * RACE_SECONDS / 3);
+}, RACE_SECONDS * 1000 + 60_000);
