@@ -12,6 +12,9 @@ const tmp = useTmp();
 const startDaemon = useDaemonLives(tmp);
 const startPeer = useNbdPeers();
 const BYTES = 32 * MiB;
+/** At this speed, the middle is far from the end, where the target is flushed and may forget nothing any more. */
+const SPEED = 4 * MiB;
+const MIDDLE = BYTES / 4;
 
 async function startServer(): Promise<NbdPeer> {
   return startPeer('qemu-nbd', qemuNbdArgs(tmp('peer'), tmp('target')), tmp('peer'));
@@ -32,7 +35,11 @@ async function startBoth(reconnectDelay: number): Promise<{ readonly daemon: Dae
 }
 
 async function mirror({ qmp }: DaemonLife, more: Readonly<Record<string, string | number>> = {}): Promise<void> {
-  await qmp.execute('blockdev-mirror', { 'job-id': 'j', device: 'source', target: 'target', sync: 'full', speed: 16 * MiB, ...more });
+  await qmp.execute('blockdev-mirror', { 'job-id': 'j', device: 'source', target: 'target', sync: 'full', speed: SPEED, ...more });
+}
+
+async function fullSpeed({ qmp }: DaemonLife): Promise<void> {
+  await qmp.execute('block-job-set-speed', { device: 'j', speed: 0 });
 }
 
 async function hasReached(daemon: DaemonLife, bytes: number): Promise<void> {
@@ -44,7 +51,7 @@ async function complete(daemon: DaemonLife): Promise<void> {
     const job = await daemon.job();
     if (job === undefined) throw new Error('the mirror ended');
     return job.ready;
-  }, 60_000);
+  });
   const over = daemon.qmp.waitEvent('BLOCK_JOB_COMPLETED', () => true, { timeoutMs: 30_000 });
   await daemon.qmp.execute('block-job-complete', { device: 'j' });
   expect((await over).data).not.toHaveProperty('error');
@@ -57,42 +64,45 @@ peers('qemu-img', 'qemu-nbd')('the server of a mirror is killed, and started aga
     const { daemon, server } = await startBoth(30);
     const guest = startGuest(tmp('nbd'), BYTES / 4, 5);
     await mirror(daemon);
-    await hasReached(daemon, BYTES / 2);
+    await hasReached(daemon, MIDDLE);
     await server.stop('SIGKILL');
+    expect((await daemon.job())!.ready).toBe(false);
     if (forgets) emptyTarget();
     await startServer();
+    await fullSpeed(daemon);
     await hasReached(daemon, BYTES - MiB);
     await guest.stop();
     await complete(daemon);
     await equal();
-  }, 60_000);
+  });
 
   test.each(['stop', 'ignore'])('without one, on-target-error=%s tries again', async (policy) => {
     const { daemon, server } = await startBoth(0);
     await mirror(daemon, { 'on-target-error': policy });
-    await hasReached(daemon, BYTES / 2);
+    await hasReached(daemon, MIDDLE);
     const told = daemon.qmp.waitEvent('BLOCK_JOB_ERROR', () => true, { timeoutMs: 30_000 });
     await server.stop('SIGKILL');
     expect((await told).data).toMatchObject({ device: 'j', operation: 'write', action: policy });
     emptyTarget();
     await startServer();
+    await fullSpeed(daemon);
     if (policy === 'stop') await daemon.qmp.execute('block-job-resume', { device: 'j' });
     if (policy === 'stop') await resumeUntilReady(daemon);
     await complete(daemon);
     await equal();
-  }, 60_000);
+  });
 
   test('by default the mirror fails, and the source stays as it is', async () => {
     const { daemon, server } = await startBoth(0);
     await mirror(daemon);
-    await hasReached(daemon, BYTES / 2);
+    await hasReached(daemon, MIDDLE);
     const over = daemon.qmp.waitEvent('BLOCK_JOB_COMPLETED', () => true, { timeoutMs: 30_000 });
     await server.stop('SIGKILL');
     expect((await over).data).toHaveProperty('error');
     const guest = startGuest(tmp('nbd'), MiB, 3);
     await waitFor('the guest writes', async () => true);
     expect(await guest.stop()).toBeGreaterThanOrEqual(0);
-  }, 60_000);
+  });
 });
 
 /** Each error that comes after the server was found again stops it once more. */
@@ -101,7 +111,7 @@ async function resumeUntilReady(daemon: DaemonLife): Promise<void> {
     const job = await daemon.job();
     if (job?.status === 'paused') await daemon.qmp.execute('block-job-resume', { device: 'j' });
     return job?.ready === true;
-  }, 60_000);
+  });
 }
 
 peers('qemu-img', 'qemu-nbd')('a server that hangs', () => {
@@ -118,10 +128,10 @@ peers('qemu-img', 'qemu-nbd')('a server that hangs', () => {
       const before = performance.now();
       await daemon.qmp.execute('block-job-cancel', { device: 'j', force: true });
       await over;
-      expect(performance.now() - before).toBeLessThan(1000);
+      expect(performance.now() - before).toBeLessThan(10_000);
       expect(await guest.stop()).toBeGreaterThan(0);
     } finally {
       server.process.kill('SIGCONT');
     }
-  }, 60_000);
+  });
 });
