@@ -21,7 +21,7 @@ function listens(path: string): boolean {
 }
 
 export async function appears(path: string): Promise<void> {
-  for (let tries = 0; tries < 1500; tries++) {
+  for (let tries = 0; tries < 6000; tries++) {
     if (isThere(path)) return;
     await sleep(10);
   }

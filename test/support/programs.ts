@@ -30,7 +30,7 @@ export async function disappears(path: string): Promise<void> {
 }
 
 export async function until(holds: () => boolean | Promise<boolean>, otherwise: string): Promise<void> {
-  const deadline = Date.now() + 15_000;
+  const deadline = Date.now() + 60_000;
   while (!await holds()) {
     if (Date.now() > deadline) throw new Error(otherwise);
     await new Promise((resolve) => { setTimeout(resolve, 20); });

@@ -34,7 +34,7 @@ function findRepository(from: string): string {
 /** Runs to the end. Any exit code is a result; only a missing binary or the timeout reject. */
 export async function run(binary: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   const child = start(binary, args, options);
-  const { timeoutMs = 60_000 } = options;
+  const { timeoutMs = 120_000 } = options;
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   // a child that ends without reading its input is its own affair

@@ -29,6 +29,9 @@ export interface Transcript {
 /** Stands for the reply to a command that ended the process. */
 export const DIED = '{"error" the end';
 
+/** Long, since a message that comes late is a machine with much to do. */
+const MESSAGE_MS = 60_000;
+
 const CAPABILITIES = '{"execute":"qmp_capabilities"}';
 
 /** A script that negotiates first. */
@@ -132,7 +135,7 @@ class Messages {
   }
 
   async next(): Promise<string> {
-    const deadline = AbortSignal.timeout(10_000);
+    const deadline = AbortSignal.timeout(MESSAGE_MS);
     for (;;) {
       const end = this.#pretty ? this.#text.indexOf('\r\n}\r\n') + 3 : this.#text.indexOf('\r\n');
       if (end >= (this.#pretty ? 3 : 0)) {
@@ -140,7 +143,7 @@ class Messages {
         this.#text = this.#text.slice(end + 2);
         return message;
       }
-      if (this.#ended || deadline.aborted) throw new Error(`no message came ${this.#ended ? 'before the end' : 'in 10 s'}; so far: '${this.#text}'`);
+      if (this.#ended || deadline.aborted) throw new Error(`no message came ${this.#ended ? 'before the end' : `in ${MESSAGE_MS} ms`}; so far: '${this.#text}'`);
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
         deadline.addEventListener('abort', () => resolve(), { once: true });
