@@ -43,5 +43,5 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('links below an active commi
     const ours = await play(ourReplies);
     expect(theirs.join('\n')).toContain("Cannot change frozen 'backing' link from 'mid' to 'base'");
     for (const [index, step] of steps(folder).entries()) expect([step, ours[index]]).toEqual([step, theirs[index]]);
-  }, 60_000);
+  });
 });

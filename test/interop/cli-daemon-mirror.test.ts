@@ -49,5 +49,5 @@ peers('qemu-img', 'qemu-io')('killed', () => {
     qmp.close();
     await kill(daemon!.child, 'SIGTERM');
     await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'qcow2', tmp('source'), tmp('target')]);
-  }, 60_000);
+  });
 });

@@ -62,7 +62,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
     expect(await job('show', 'm')).toContain("it has ended: 'job dismiss m' forgets it");
     expect(await job('dismiss', 'm')).toBe('m: gone\n');
     expect(JSON.parse(await job('list', '--json'))).toEqual([]);
-  }, 60_000);
+  });
 
   test.each(['ours', "QEMU's"])('that ends otherwise, at a daemon of %s: watch tells, and fails', async (whose) => {
     await daemon(whose);
@@ -81,7 +81,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
     await expectRefused(['job', 'watch', '--daemon', tmp('qmp'), 'c'], /^the job 'c' failed: Could not create/);
     await expectRefused(['job', 'set-speed', '--daemon', tmp('qmp'), 'c', '1M'], 'c');
     expect(await job('dismiss', 'c')).toBe('c: gone\n');
-  }, 60_000);
+  });
 
   test('in copy mode auto: phases, and the mode changed by hand', async () => {
     await daemon('ours');
@@ -94,7 +94,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
     await job('change', 'm', '--copy-mode', 'auto');
     await expectRefused(['job', 'change', '--daemon', tmp('qmp'), 'm'], "option '--copy-mode' is required", 2);
     expect(await job('cancel', 'm', '--force')).toMatch(/^m: /);
-  }, 60_000);
+  });
 });
 
 test('without --daemon it is the daemon of the user, who may have none', async () => {

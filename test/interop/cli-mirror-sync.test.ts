@@ -125,7 +125,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('live', () => {
     if (!ours) return;
     await write(disk, 'write -P 8 14M 1k');
     await expectSame(tmp('moved.qcow2'));
-  }, 60_000);
+  });
 
   test('a daemon of ours brings a copy up to date by a bitmap that QEMU made, under writes', async () => {
     const disk = await images();
@@ -142,7 +142,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('live', () => {
       }
       await end();
     });
-  }, 60_000);
+  });
 });
 
 test.each([

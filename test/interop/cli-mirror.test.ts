@@ -127,5 +127,5 @@ peers('qemu-img', 'qemu-io')('a daemon', () => {
       await kill(daemon);
     }
     await runOk('qemu-io', ['-f', 'qcow2', '-c', 'read -P 9 1M 2M', '-c', 'read -P 3 50M 1M', '-c', 'read -P 7 40M 3k', tmp('new.qcow2')]);
-  }, 60_000);
+  });
 });

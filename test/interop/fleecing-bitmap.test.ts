@@ -90,5 +90,5 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('fleecing by a bitmap', () =
     const expected = await theirs(folder);
     expect(expected.join('\n')).toMatch(/read failed/);
     expect(await ours(folder)).toEqual(expected);
-  }, 60_000);
+  });
 });

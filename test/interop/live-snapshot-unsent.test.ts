@@ -24,7 +24,7 @@ test('a state that was announced and not sent holds nobody up', async () => {
   const started = performance.now();
   await expect(Promise.all([take(client), disk.qmp.execute('query-version')])).rejects.toThrow(/no VM state came: nobody has connected to '.*vm-state'/);
   // 30 s is what the end of a stream is waited for
-  expect(performance.now() - started).toBeLessThan(15_000);
+  expect(performance.now() - started).toBeLessThan(25_000);
   client.close();
 
   // who has connected, if only just, is waited for

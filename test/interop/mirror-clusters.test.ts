@@ -62,5 +62,5 @@ peers('qemu-img', 'qemu-io')('sync=top to clusters larger than the granularity',
     const map = JSON.parse(await runOk('qemu-img', ['map', '--output=json', '-f', 'qcow2', tmp('copy')])) as readonly { readonly start: number; readonly length: number; readonly depth: number }[];
     const own = (offset: number): boolean => map.find(({ start, length }) => start <= offset && offset < start + length)!.depth === 0;
     expect([1.5, 3, 5, 8.5, 9, 10.5].map((at) => own(Math.floor(at * CLUSTER)))).toEqual([false, false, true, false, true, false]);
-  }, 30_000);
+  });
 });

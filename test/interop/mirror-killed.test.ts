@@ -96,7 +96,7 @@ peers('qemu-img')('after kill -9', () => {
     await complete(daemon);
     await daemon.end();
     await compare('raw');
-  }, 60_000);
+  });
 
   test('what QEMU finds in the image meanwhile is a bitmap that it cannot use; when it wrote to the image, all of it is copied', async () => {
     await makeDisks('qcow2');
@@ -113,7 +113,7 @@ peers('qemu-img')('after kill -9', () => {
     await daemon.end('SIGTERM');
     await compare('qcow2');
     expect(await bitmaps()).toEqual([]);
-  }, 60_000);
+  });
 
   test('another image under the name of the source is copied as a whole', async () => {
     await makeDisks('raw');
@@ -129,7 +129,7 @@ peers('qemu-img')('after kill -9', () => {
     await complete(daemon);
     await daemon.end();
     await runOk('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', tmp('other'), tmp('target')]);
-  }, 60_000);
+  });
 });
 
 peers('qemu-img')('a daemon that is told to end', () => {
@@ -150,5 +150,5 @@ peers('qemu-img')('a daemon that is told to end', () => {
     await compare(format);
     daemon = await startDaemon(nodes(format));
     expect(daemon.said()).not.toContain('goes on');
-  }, 60_000);
+  });
 });

@@ -72,7 +72,7 @@ peers('nbdkit')('on nbdkit', () => {
   });
 
   test('delays of replies do not mix them up', async () => {
-    const socket = await serve('--filter=delay', 'pattern', '16M', 'delay-read=30ms');
+    const socket = await serve('--filter=delay', 'pattern', '16M', 'delay-read=300ms');
     const client = await open(socket, { connections: 4 });
     const begun = performance.now();
     await Promise.all(Array.from({ length: 64 }, async (_, index) => {
@@ -80,8 +80,8 @@ peers('nbdkit')('on nbdkit', () => {
       await client.read(index * 4096, buffer);
       expect(isPattern(buffer, index * 4096)).toBe(true);
     }));
-    // one after the other they would take two seconds
-    expect(performance.now() - begun).toBeLessThan(1200);
+    // one after the other they would take 19 seconds
+    expect(performance.now() - begun).toBeLessThan(10_000);
     await client.close();
   });
 

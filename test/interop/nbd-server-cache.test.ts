@@ -51,5 +51,5 @@ peers('qemu-storage-daemon', 'qemu-img', 'qemu-io')('a cache request', () => {
     // where nothing lies below, QEMU marks clusters as zero that read as zeros anyway
     const told = (result: unknown): unknown => (name.includes('alone') ? (result as { errors: unknown }).errors : result);
     expect(told(ours)).toEqual(told(theirs));
-  }, 60_000);
+  });
 });

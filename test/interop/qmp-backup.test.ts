@@ -104,7 +104,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('blockdev-backup gives the m
   test('while it runs, paused, cancelled, pending and finalized', async () => {
     const folder = await compare(RUNNING);
     expect(await runOk('qemu-img', ['compare', `${folder}/s.qcow2`, `${folder}/t.qcow2`])).toContain('identical');
-  }, 60_000);
+  });
   test('with bitmaps', async () => { await compare(BITMAPS); }, 60_000);
   test('in transactions', async () => { await compare(TRANSACTIONS); }, 60_000);
   test('for its filter and what shows the old content', async () => { await compare(FILTERS); }, 60_000);
@@ -119,6 +119,6 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('blockdev-backup gives the m
         backup({ ...ONE, target: 't2', 'on-source-error': policy }), ...onRead!, CONCLUDED, ...JOBS, ['job-dismiss', { id: 'j' }],
         backup({ ...ONE, device: 's-image', 'on-target-error': policy }), ...onWrite!, CONCLUDED, ...JOBS, ['job-dismiss', { id: 'j' }], GRAPH,
       ], (folder) => [failing(folder, 's', 'read', 5), failing(folder, 't', 'write', 28), add(folder, 't2')]);
-    }, 60_000);
+    });
   }
 });

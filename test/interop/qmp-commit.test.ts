@@ -57,7 +57,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('block-commit gives the mess
     const folder = tmp('chain');
     await compareOnChain(folder, RUNNING, '2M');
     expect(await runOk('qemu-io', ['-r', '-f', 'qcow2', '-c', 'read -P 1 0 1M', '-c', 'read -P 2 1M 2M', '-c', 'read -P 3 3M 64k', '-c', 'read -P 0 3136k 960k', `${folder}/top.qcow2`])).not.toContain('failed');
-  }, 60_000);
+  });
   test('pending, finalized, cancelled and dismissed', async () => { await compareOnChain(tmp('chain'), PENDING); }, 60_000);
   test('paused and resumed', async () => { await compareOnChain(tmp('chain'), PAUSED); }, 60_000);
   test('of the active layer', async () => { await compareOnChain(tmp('chain'), ACTIVE, '2M'); }, 60_000);

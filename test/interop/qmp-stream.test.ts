@@ -49,7 +49,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('block-stream gives the mess
     await compareOnChain(folder, RUNNING, '2M');
     const reads = ['read -P 1 0 1M', 'read -P 2 1M 2M', 'read -P 3 3M 64k', 'read -P 0 3136k 960k'].flatMap((read) => ['-c', read]);
     expect(await runOk('qemu-io', ['-r', '-f', 'qcow2', ...reads, `${folder}/top.qcow2`])).not.toContain('failed');
-  }, 60_000);
+  });
   test('of all: nothing is left of the format below, whatever lies below later', async () => {
     const folder = tmp('chain');
     await compareOnChain(folder, [stream({}), { until: '"null"' }]);
@@ -66,7 +66,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('block-stream gives the mess
     await graph.closeAll();
     expect(await runOk('qemu-img', ['info', top])).toContain('backing file: other.raw (actual path: ' + folder + '/other.raw)\nbacking file format: raw');
     expect(await runOk('qemu-img', ['check', top])).toContain('No errors');
-  }, 60_000);
+  });
   test('pending, finalized, cancelled and dismissed', async () => { await compareOnChain(tmp('chain'), PENDING); }, 60_000);
   test('down to a bottom node, and of a read-only image', async () => { await compareOnChain(tmp('chain'), BOTTOM); }, 60_000);
 });

@@ -68,5 +68,5 @@ peers('qemu-img', 'qemu-io')('what README shows', () => {
     expect(await runOk('qemu-img', ['info', tmp('overlay.qcow2')])).not.toContain('backing file');
     await runOk('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 99 6M 64k', tmp('live.qcow2')]);
     await compare('live.qcow2', 'moved.qcow2');
-  }, 60_000);
+  });
 });

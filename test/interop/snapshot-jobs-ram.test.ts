@@ -22,7 +22,7 @@ async function ended({ qmp }: LiveDisk): Promise<string | null> {
   await waitFor('the job ends', async () => {
     jobs = await qmp.execute('query-jobs') as typeof jobs;
     return jobs[0]!.status === 'concluded';
-  }, 60_000);
+  });
   await qmp.execute('job-dismiss', { id: 'job' });
   return jobs[0]!.error ?? null;
 }

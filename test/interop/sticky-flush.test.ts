@@ -51,7 +51,7 @@ host(['loop', 'mount'])('a disk that lost what it had taken', () => {
       for (let times = 0; times < 2; times++) expect(await outcome(client.flush())).toBe('EIO');
       expect(await outcome(client.write(2048 * KiB, block(2), { fua: true }))).toBe('EIO');
       await client.close();
-    }, 60_000);
+    });
 
     test.each([['qemu-storage-daemon', 'qemu-storage-daemon'], ['ours', storageDaemonLauncher]])('flushes fail although the disk has room again: %s', async (_name, program) => {
       const folder = devices.mount(tmp('small'), '-t', 'tmpfs', '-o', 'size=256K', 'quiesce-test');
@@ -67,7 +67,7 @@ host(['loop', 'mount'])('a disk that lost what it had taken', () => {
       expect(await outcome(client.write(2048 * KiB, block(2), { fua: true }))).toBe('EIO');
       expect(await outcome(client.flush())).toBe('EIO');
       await client.close();
-    }, 60_000);
+    });
   });
 });
 
@@ -93,7 +93,7 @@ peers('qemu-img', 'qemu-io')('a qcow2 image over a disk that fails once', () => 
     expect(back).toEqual(block(1));
     await kill(child, 'SIGKILL');
     expect((await run('qemu-img', ['check', '-q', tmp('disk.qcow2')])).code).not.toBe(2);
-  }, 60_000);
+  });
 
   test('in a write of the header, so does everything', async () => {
     await image('-o', 'lazy_refcounts=on');
@@ -105,7 +105,7 @@ peers('qemu-img', 'qemu-io')('a qcow2 image over a disk that fails once', () => 
     }
     await kill(child, 'SIGKILL');
     expect((await run('qemu-img', ['check', '-q', tmp('disk.qcow2')])).code).toBe(0);
-  }, 60_000);
+  });
 
   test.each(['refblock_update_part', 'l2_update'])('in a write of a table (%s), which the next flush writes again: what that calls durable survives', async (event) => {
     await image();
@@ -118,5 +118,5 @@ peers('qemu-img', 'qemu-io')('a qcow2 image over a disk that fails once', () => 
     await kill(child, 'SIGKILL');
     await runOk('qemu-img', ['check', '-q', tmp('disk.qcow2')]);
     await runOk('qemu-io', ['-r', '-c', 'read -P 1 0 4k', '-c', 'read -P 2 64k 4k', tmp('disk.qcow2')]);
-  }, 60_000);
+  });
 });

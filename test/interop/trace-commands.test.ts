@@ -26,7 +26,7 @@ peers('blkparse', 'btt', 'blkrawverify', 'iowatcher', 'fio', 'qemu-img', 'qemu-i
     await quiesceOk(['snapshot', 'load', image, 's', '--vm-state', tmp('back'), '--trace', tmp('l')]);
     const loaded = await judge(tmp('l'));
     expect(sums(loaded.table, FIRST + 1, 'read').io_bytes).toBe(8 * MiB);
-  }, 60_000);
+  });
 
   test('a copy: every byte that one image gave and the other took', async () => {
     const source = await makeImage(tmp('a.qcow2'), '64M');
@@ -39,7 +39,7 @@ peers('blkparse', 'btt', 'blkrawverify', 'iowatcher', 'fio', 'qemu-img', 'qemu-i
     expect(bytes['b.qcow2']).toBeGreaterThanOrEqual(4 * MiB);
     expect(Object.values(counts).reduce((sum, count) => sum + count, 0)).toBeGreaterThan(50);
     await runOk('qemu-img', ['compare', source, tmp('b.qcow2')]);
-  }, 60_000);
+  });
 
   test('what a killed server had recorded', async () => {
     const image = await makeImage(tmp('disk.qcow2'), '16M');
@@ -51,7 +51,7 @@ peers('blkparse', 'btt', 'blkrawverify', 'iowatcher', 'fio', 'qemu-img', 'qemu-i
     await kill(server.child, 'SIGKILL');
     const { counts } = await judge(tmp('t'));
     expect(counts['4000,0 QW']).toBe(8);
-  }, 60_000);
+  });
 });
 
 test('a trace that cannot be made is refused before anything is done', async () => {

@@ -32,5 +32,5 @@ peers('blkparse', 'btt', 'blkrawverify', 'iowatcher', 'fio', 'qemu-img')('tools 
     expect(data.length).toBeGreaterThan(500);
     expect(data.filter((parent) => parent === -1 || table.device[parent] !== DISK)).toEqual([]);
     expect(existsSync(tmp('t.blktrace.3'))).toBe(true);
-  }, 60_000);
+  });
 });

@@ -51,5 +51,5 @@ peers('blkparse')('a capture prints as blkparse prints it', () => {
         if (!options.includes('-O')) expect(Buffer.compare(readFileSync(tmp('ours.txt')), readFileSync(tmp('theirs.txt')))).toBe(0);
       }
     }
-  }, 60_000);
+  });
 });

@@ -41,5 +41,5 @@ peers('blkparse')('random records', () => {
     const feeding = run('sh', ['-c', `cat '${tmp('x.all')}' > '${viaFifo}'`]);
     expect(await ours([viaFifo], PLAIN)).toBe(streamed.stdout);
     await feeding;
-  }, 30_000);
+  });
 });

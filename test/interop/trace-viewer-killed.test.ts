@@ -46,5 +46,5 @@ peers('tmux', 'qemu-img')('a killed viewer', () => {
     expect(existsSync(tmp('again.blktrace.0'))).toBe(false);
     refusing.close();
     await life.end('SIGTERM');
-  }, 60_000);
+  });
 });
