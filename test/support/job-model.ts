@@ -83,7 +83,7 @@ async function mirrorScene(world: ModelWorld): Promise<Scene> {
       const options = byBitmap ? { sync: 'incremental', bitmap: 'b' } as const : { sync: 'full' } as const;
       if (byBitmap || random.chance(0.5)) await world.until(guests.hold());
       let instant: Buffer | null = null;
-      watchInstant(source.node, (content) => { instant ??= content; });
+      watchInstant(source.node, (content) => { instant = content; });
       const { job } = await startBackup(lab.graph, lab.jobs, { ...options, jobId: 'k', source: source.node, target: target.node });
       await world.until(job.ended);
       if (job.error !== null) throw new Error(`the backup that followed failed: ${job.error}`);
@@ -204,7 +204,7 @@ async function backupScene(world: ModelWorld): Promise<Scene> {
       for (let left = random.below(60); left > 0; left--) await turn();
       world.break(source, 'source');
       world.break(target, 'target');
-      watchInstant(source.node, (content) => { instant ??= content; });
+      watchInstant(source.node, (content) => { instant = content; });
       const sync = random.pick(['full', 'top', 'bitmap', 'incremental'] as const);
       const bitmapMode = sync === 'incremental' ? 'on-success' : random.pick(sync === 'bitmap' ? ['on-success', 'never', 'always'] as const : ['on-success', 'always'] as const);
       return { blockJob: await startBackup(lab.graph, lab.jobs, {
@@ -223,14 +223,17 @@ async function backupScene(world: ModelWorld): Promise<Scene> {
   };
 }
 
-/** What the node holds at the end of the next drained section. */
+/** What the node holds at the end of the next drained section; in later ones, reads may fail. */
 function watchInstant(node: BlockNode, tell: (content: Buffer) => void): void {
   const drained = node.drained.bind(node);
-  node.drained = (section) => drained(async () => {
-    const result = await section();
-    tell(await contentOf(node));
-    return result;
-  });
+  node.drained = (section) => {
+    node.drained = drained;
+    return drained(async () => {
+      const result = await section();
+      tell(await contentOf(node));
+      return result;
+    });
+  };
 }
 
 const SCENES: Readonly<Record<ModelKind, (world: ModelWorld) => Promise<Scene>>> = {
