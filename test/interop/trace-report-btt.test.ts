@@ -22,11 +22,11 @@ async function dumpOf(name: string, directory: string): Promise<string> {
   return dump;
 }
 
-/** btt leaves files beside what it is told to write. */
+/** btt leaves files where it stands. */
 async function bttOf(dump: string, directory: string): Promise<BttText> {
   const beside = join(directory, 'btt');
   await mkdir(beside, { recursive: true });
-  await runOk('btt', ['-i', dump, '-o', join(beside, 'x')]);
+  await runOk('btt', ['-i', dump, '-o', join(beside, 'x')], { cwd: beside });
   return parseBtt(await readFile(join(beside, 'x.avg'), 'utf8'));
 }
 
