@@ -34,12 +34,12 @@ export interface TimedRun {
 }
 
 /** From start to end of a process whose output goes nowhere (or to `stdout`); `stdin` is a file. */
-export async function timed(command: string, args: readonly string[], files: { readonly stdin?: string; readonly stdout?: string } = {}, env: Readonly<Record<string, string>> = {}): Promise<number> {
+export async function timed(command: string, args: readonly string[], files: { readonly stdin?: string; readonly stdout?: string; readonly cwd?: string } = {}, env: Readonly<Record<string, string>> = {}): Promise<number> {
   const stdin = openSync(files.stdin ?? '/dev/null', 'r');
   const stdout = openSync(files.stdout ?? '/dev/null', 'w');
   try {
     const started = performance.now();
-    const child = spawn(command, args, { stdio: [stdin, stdout, 'inherit'], env: { ...process.env, ...env } });
+    const child = spawn(command, args, { cwd: files.cwd, stdio: [stdin, stdout, 'inherit'], env: { ...process.env, ...env } });
     const code = await new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve));
     const seconds = (performance.now() - started) / 1000;
     if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}`);

@@ -16,8 +16,8 @@ export async function benchReport(setup: TraceSetup): Promise<TraceFigures> {
     const run = await timedOurs(setup, ['trace', 'report', capture], {});
     peakRss = Math.max(peakRss, run.peakRss);
     ours.add(run.seconds, events);
-    // btt leaves files where it stands, unless they have a name
-    theirs.add(await timed('blkparse', ['-O', '-i', capture, '-d', dump]) + await timed('btt', ['-i', dump, '-o', join(directory, 'btt')]), events);
+    // btt leaves files where it stands
+    theirs.add(await timed('blkparse', ['-O', '-i', capture, '-d', dump]) + await timed('btt', ['-i', dump, '-o', join(directory, 'btt')], { cwd: directory }), events);
   }
   return {
     rows: [{ what: 'report: findings and numbers', series: [ours, theirs] }],
