@@ -21,8 +21,8 @@ export const command = defineCommand({
     qmp: { type: 'string', value: 'SOCK', help: 'QMP socket of the QEMU (a machine or qemu-storage-daemon) that has the source open' },
     sync: {
       type: 'string', choices: ['full', 'top', 'none', 'bitmap', 'incremental'], value: 'MODE',
-      help: 'what is copied, beside what is written meanwhile: all; what the first image of a chain holds, into an overlay of the image below it; nothing (until Ctrl-C, ' +
-        'unless there is --pivot); or what a bitmap says, which with incremental starts anew at the end. Default: full, or incremental with --bitmap',
+      help: 'what is copied, beside what is written meanwhile. full: all; top: what the first image of a chain holds, into an overlay of the image below it; none: nothing, ' +
+        'until Ctrl-C or the --pivot; bitmap: what --bitmap says; incremental: the same, and the bitmap starts anew at the end. Default: full, or incremental with --bitmap',
     },
     bitmap: { type: 'string', value: 'NAME', help: 'a bitmap of the source (image bitmap add): brings a copy up to date that is there. Not with --qmp' },
     pivot: { type: 'boolean', help: 'with --daemon or --qmp: at the end the users of the source go on with the target' },
