@@ -73,21 +73,23 @@ async function drive(daemon) {
 }
 
 /** Ends it where it has not ended by itself. */
-async function ended(child, signal) {
+async function ended(child) {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = once(child, 'exit');
-  child.kill(signal);
+  child.kill('SIGTERM');
+  const limit = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
   await gone;
+  clearTimeout(limit);
 }
 
-async function copyBetweenServers(program, images) {
+async function copyBetweenServers(program, run, images) {
   const servers = SERVED.map(([socket, image]) => spawn(...program('nbd', ['-k', join(images, socket), '-f', 'raw', '-t', '-e', '8', image]), { cwd: images, stdio: 'ignore' }));
   try {
     const gone = () => servers.some(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null);
     for (let tries = 0; tries < 1200 && !gone() && SERVED.some(([socket]) => !existsSync(join(images, socket))); tries++) await sleep(25);
-    spawnSync(...program('main', ON_SERVERS), { cwd: images, stdio: 'ignore' });
+    run(ON_SERVERS);
   } finally {
-    await Promise.all(servers.map((server) => ended(server, 'SIGTERM')));
+    await Promise.all(servers.map((server) => ended(server)));
   }
 }
 
@@ -96,27 +98,32 @@ async function runJobs(program, images) {
     '--chardev', 'stdio,id=m', '--monitor', 'chardev=m', '--nbd-server', `addr.type=unix,addr.path=${join(images, 'export')}`,
     ...NODES.flatMap((name) => ['--blockdev', `qcow2,node-name=${name},file.driver=file,file.filename=${name}`]),
   ]), { cwd: images, stdio: ['pipe', 'pipe', 'ignore'] });
+  daemon.stdin.on('error', () => {}); // where it ends early, its output ends too
   const limit = setTimeout(() => daemon.kill('SIGKILL'), LIMIT_MS);
   try {
     await drive(daemon);
   } finally {
-    await ended(daemon, 'SIGTERM');
+    await ended(daemon);
     clearTimeout(limit);
   }
 }
 
 /** Compiles ahead into the folder of the bundle. */
 export async function compileAhead(cli) {
-  const images = mkdtempSync(join(tmpdir(), 'quiesce-build-'));
-  const program = (entry, args) => [process.execPath, [join(root, 'build-code.cjs'), cli, entry, ...args]];
-  const run = (command) => spawnSync(...program('main', command), { cwd: images, stdio: 'ignore' });
   try {
-    for (const [, image] of SERVED) writeFileSync(join(images, image), Buffer.alloc(4 * MiB, image));
-    FREQUENT.forEach(run);
-    await copyBetweenServers(program, images);
-    IMAGES.forEach(run);
-    await runJobs(program, images).catch((error) => console.error(`quiesce: jobs are not compiled ahead: ${error.message}`));
-  } finally {
-    rmSync(images, { recursive: true, force: true });
+    const images = mkdtempSync(join(tmpdir(), 'quiesce-build-'));
+    await runOften(cli, images).finally(() => rmSync(images, { recursive: true, force: true }));
+  } catch (error) {
+    console.error(`quiesce: not all is compiled ahead: ${error.message}`);
   }
+}
+
+async function runOften(cli, images) {
+  const program = (entry, args) => [process.execPath, [join(root, 'build-code.cjs'), cli, entry, ...args]];
+  const run = (command) => spawnSync(...program('main', command), { cwd: images, stdio: 'ignore', timeout: LIMIT_MS, killSignal: 'SIGKILL' });
+  for (const [, image] of SERVED) writeFileSync(join(images, image), Buffer.alloc(4 * MiB, image));
+  FREQUENT.forEach(run);
+  await copyBetweenServers(program, run, images);
+  IMAGES.forEach(run);
+  await runJobs(program, images);
 }

@@ -53,8 +53,17 @@ export class DaemonTrace {
     socket.resume();
     socket.once('close', () => {
       if (this.#recorder !== recorder) return;
-      void this.#end(recorder).then(({ files }) => { for (const file of files) rmSync(file, { force: true }); });
+      void this.#end(recorder).then(({ files }) => this.#remove(files));
     });
+  }
+
+  /** What cannot be removed stays, and is told of. */
+  #remove(files: readonly string[]): void {
+    try {
+      for (const file of files) rmSync(file, { force: true });
+    } catch (error) {
+      this.#daemon.tellTraceFailure(wrapHostError(error, 'Could not remove a trace that nobody watches any more'));
+    }
   }
 
   async #end(recorder: TraceRecorder): Promise<TraceSummary> {

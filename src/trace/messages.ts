@@ -17,6 +17,8 @@ import type { TraceLayer } from './sink.js';
 export const FIRST_TASK_PID = 5_000_000;
 
 const PREFIX = 'quiesce ';
+/** A record has so much room; QMP's names are shorter, the library's may be of any length. */
+const MOST_NODE = 255;
 
 export interface DeviceMessage {
   readonly kind: 'device';
@@ -49,7 +51,7 @@ interface DroppedMessage {
 export type QuiesceMessage = DeviceMessage | ProcessMessage | RequestMessage | DroppedMessage;
 
 export function deviceMessage(device: number, layer: TraceLayer, driver: string, node: string, name: string): string {
-  return `${PREFIX}device=${majorOf(device)},${minorOf(device)} layer=${layer} driver=${driver} node=${node} name=${oneLine(name)}`;
+  return `${PREFIX}device=${majorOf(device)},${minorOf(device)} layer=${layer} driver=${driver} node=${node.slice(0, MOST_NODE)} name=${oneLine(name)}`;
 }
 
 export function processMessage(pid: number, name: string): string {

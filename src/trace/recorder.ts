@@ -139,9 +139,18 @@ export class TraceRecorder implements TraceSink {
     this.#now = now;
     this.#startMs = now();
     // the first device that is used gets this file
-    this.#lastLane = { lane: new Lane(0, 0, this.#files.add()), used: false };
+    this.#lastLane = { lane: new Lane(0, 0, this.#firstFile()), used: false };
     this.#timestamp();
     this.#process(this.#lastLane.lane, this.#pid, comm);
+  }
+
+  #firstFile(): RecordFile {
+    try {
+      return this.#files.add();
+    } catch (error) {
+      this.#files.closeNow();
+      throw error;
+    }
   }
 
   get summary(): TraceSummary {
