@@ -1,6 +1,6 @@
 /** Opens the image, listens, and stays until the last client has gone or a signal comes. */
 import {
-  addressForListening, badSize, BlockError, openByOptions, openByQemuName, PidFile, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
+  addressForListening, badSize, BlockError, openByOptions, openByQemuName, PidFile, restoreOpened, type BlockdevContext, type BlockGraph, type BlockNode, type NbdListenAddress,
   type OpenedByName, type OptionTree, type TlsCredentials,
 } from '../../src/index.js';
 import { tellReady } from '../background.mjs';
@@ -66,6 +66,8 @@ async function openImageOf(graph: BlockGraph, options: NbdProgramOptions, contex
   const opened = await checkedAio(options, () => open({})).catch((error: unknown) => { throw ProgramError.of(`Failed to blk_new_open '${options.file}'`, error); });
   if (opened.guessedRaw !== null && !options.readOnly && !options.snapshot) writeNow(2, rawWarning(opened.guessedRaw));
   let { node } = opened;
+  const restored = await restoreOpened(node).catch((error: unknown) => { throw ProgramError.of(`Failed to blk_new_open '${options.file}'`, error); });
+  if (restored !== null) complain(restored);
   if (options.snapshot) node = await overlayOn(graph, node);
   if (options.offset > 0n) node = await windowOf(graph, node, options);
   if (options.loadSnapshot !== null) node = await withSnapshot(graph, node, options.loadSnapshot, open);
