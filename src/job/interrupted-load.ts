@@ -2,6 +2,7 @@
  * What a crash left of a load of one snapshot on several images is taken back: each becomes what it was before, which its
  * undo snapshot holds. Where one of them was written since, somebody has used the images as they are, and nothing is changed.
  */
+import { BlockError } from '../base/errors.js';
 import type { SnapshotInfo, SnapshotTable } from '../block/driver.js';
 import type { BlockNode } from '../block/node.js';
 import { lookUpSnapshot } from '../block/snapshot-lookup.js';
@@ -17,6 +18,18 @@ interface Restorable {
 /** `before`: as it was before the load. `loaded`: as the load left it. */
 type State = 'before' | 'loaded' | 'changed';
 
+/**
+ * Only with all images at hand can they become the same again: what is done to one could not be done to the others, and
+ * without the deciding one nobody knows how far it went.
+ */
+export function refuseIncomplete({ note, image, path, decided, missing }: FoundNote): void {
+  const lacking = decided ? missing : missing.filter((one) => one === note.images[0]);
+  if (note.loads === undefined || lacking.length === 0) return;
+  const more = lacking.length === 1 ? '' : ` and ${lacking.length - 1} more`;
+  throw new BlockError('NOT_FOUND', `loading snapshot '${note.loads}' on several images was interrupted, and '${lacking[0]}'${more} of them cannot be found: ` +
+    `bring it back, or remove '${path}' to use '${image}' as it is now, without the others (its snapshot '${note.tag}', if it has that, is what it was before)`);
+}
+
 /** Of images that are open for writing, all of the set. False where nothing was changed, since somebody else has written; the notes are gone then. */
 export async function restoreAll(images: readonly Restorable[], note: Note, warn: (message: string) => void): Promise<boolean> {
   const states = await Promise.all(images.map((image) => stateOf(image, note)));
@@ -31,16 +44,21 @@ export async function restoreAll(images: readonly Restorable[], note: Note, warn
 
 /**
  * For an image that was just opened for writing, before it has users: as long as its set is not whole again, it must not
- * be used as the crash left it. Returns what happened, null where nothing did.
+ * be used as the crash left it. Returns what happened, null where nothing did. NOT_FOUND where others of the set, which
+ * have to become the same, are not there.
  */
 export async function restoreOpened(node: BlockNode): Promise<string | null> {
   const table = node.driver.snapshots;
   const filename = table === undefined || node.readOnly ? null : fileOf(node);
   const found = filename === null ? null : await findNote(filename).catch(() => null);
-  // without the deciding note nothing had begun, or all is over
-  if (found?.decided === false) await removeDurably(found.path);
-  if (found === null || !found.decided || found.note.loads === undefined) return null;
+  if (found === null) return null;
   const { note } = found;
+  // this one is as it is to be, and its note stays for those that are not there
+  if (note.loads !== undefined && found.missing.length > 0 && (found.done || note.restored === true)) return null;
+  refuseIncomplete(found);
+  // without the deciding note nothing had begun, or all is over
+  if (!found.decided) await removeDurably(found.path);
+  if (!found.decided || note.loads === undefined) return null;
   const image: Restorable = { filename: found.image, node, table: table! };
   let told: string | null = null;
   if (!found.done && note.restored !== true) {

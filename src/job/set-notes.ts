@@ -36,6 +36,8 @@ export interface FoundNote {
   /** It is the set's deciding note, or that one is there as well. */
   readonly decided: boolean;
   readonly done: boolean;
+  /** Images of the set that are not there now, as on a file system that is not mounted. */
+  readonly missing: readonly string[];
 }
 
 const MAX_NOTE_BYTES = 1024 * 1024;
@@ -49,9 +51,9 @@ export class SetNotes {
     this.#paths = paths;
   }
 
-  /** Writes the notes, the deciding one last: without it the others mean nothing. */
+  /** Writes the notes, the deciding one last: without it the others mean nothing. The names are all of files. */
   static async begin(filenames: readonly string[], { tag, dateSeconds, dateNanoseconds }: Identity, loads?: string): Promise<SetNotes> {
-    const images = await Promise.all(filenames.map(async (filename) => realpath(await fileInName(filename) ?? filename)));
+    const images = await Promise.all(filenames.map(async (filename) => realpath((await fileInName(filename))!)));
     const note: Note = { set: randomUUID(), tag, dateSeconds, dateNanoseconds, images, loads };
     const notes = new SetNotes(note, await Promise.all(images.map(notePath)));
     for (const file of notes.#paths.toReversed()) await writeDurably(file, JSON.stringify(note));
@@ -76,6 +78,15 @@ export class SetNotes {
   get set(): string { return this.#note.set; }
 }
 
+/**
+ * The names that lead to no file here, like that of an NBD export: there is no place for a note beside them, so a set that
+ * they are in does without notes, and what a crash leaves of it is found by nobody.
+ */
+export async function namesWithoutFile(filenames: readonly string[]): Promise<readonly string[]> {
+  const files = await Promise.all(filenames.map(fileInName));
+  return filenames.filter((_, index) => files[index] === null);
+}
+
 export function isSame({ name, dateSeconds, dateNanoseconds }: SnapshotInfo, note: Identity): boolean {
   return name === note.tag && dateSeconds === note.dateSeconds && dateNanoseconds === note.dateNanoseconds;
 }
@@ -89,7 +100,8 @@ export async function findNote(filename: string): Promise<FoundNote | null> {
   if (note === null) return null;
   const deciding = await readNote(await notePath(note.images[0]!));
   const decided = deciding?.set === note.set;
-  return { image, note, path: file, decided, done: decided && deciding.done === true };
+  const there = await Promise.all(note.images.map((one) => stat(one).then(() => true, () => false)));
+  return { image, note, path: file, decided, done: decided && deciding.done === true, missing: note.images.filter((_, index) => !there[index]) };
 }
 
 /** The deciding one last. */

@@ -7,7 +7,7 @@ import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateInput, type VmStateInput } from '../vmstate/sources.js';
 import { Spool } from '../vmstate/spool.js';
 import { VmStateWriter, type VmStateConsumer } from '../vmstate/writer.js';
-import { halfMadeSnapshots, removeHalfMadeSets } from './half-made.js';
+import { halfMadeSnapshots, isCovered, removeHalfMadeSets } from './half-made.js';
 import { isSame, SetNotes } from './set-notes.js';
 import { ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 
@@ -210,8 +210,9 @@ interface Created {
 async function snapshotAll(set: ImageSet, request: CreateSnapshotRequest, vmStateSize: number): Promise<Created[]> {
   const now = (request.clock ?? systemClock).wallMs();
   const date = { dateSeconds: Math.floor(now / 1000), dateNanoseconds: Math.round((now % 1000) * 1e6) };
-  const notes = set.images.length > 1
-    ? await SetNotes.begin(set.images.map(({ filename }) => filename), { tag: request.tag, ...date }) : null;
+  const filenames = set.images.map(({ filename }) => filename);
+  const noted = filenames.length > 1 && await isCovered(filenames, request.onWarning ?? (() => {}));
+  const notes = noted ? await SetNotes.begin(filenames, { tag: request.tag, ...date }) : null;
   const created: Created[] = [];
   try {
     // The image with the RAM state comes last: without it the others are worth nothing

@@ -5,7 +5,7 @@ import type { CreateSnapshot, SnapshotInfo, SnapshotTable } from '../block/drive
 import { drained } from '../block/drain.js';
 import type { BlockNode } from '../block/node.js';
 import { halfMadeSnapshots } from './half-made.js';
-import { fileOf, SetNotes } from './set-notes.js';
+import { fileOf, namesWithoutFile, SetNotes } from './set-notes.js';
 
 export interface SnapshotTarget {
   readonly node: BlockNode;
@@ -59,7 +59,7 @@ export async function beginNotes(
 ): Promise<SetNotes | null> {
   if (targets.length === 1) return null;
   const files = targets.map(({ node, filename }) => filename ?? fileOf(node)).filter((file) => file !== null);
-  if (files.length < targets.length) return null;
+  if (files.length < targets.length || (await namesWithoutFile(files)).length > 0) return null;
   const [half] = await halfMadeSnapshots(files);
   if (half !== undefined) {
     throw new BlockError('BUSY', `an interrupted run left the snapshot '${half.tag}' half made: the next snapshot command on its images removes it, once no daemon has them open`);

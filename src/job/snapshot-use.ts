@@ -5,7 +5,7 @@ import type { SnapshotInfo, VmStateSource } from '../block/driver.js';
 import { VmStateReader } from '../vmstate/reader.js';
 import { openVmStateOutput, sendState, type VmStateOutput } from '../vmstate/sinks.js';
 import { drained } from '../block/drain.js';
-import { removeHalfMadeSets } from './half-made.js';
+import { isCovered, removeHalfMadeSets } from './half-made.js';
 import { findSnapshot, ImageSet, refuseImageAsState, type OpenedImage, type SetOptions } from './image-set.js';
 import { loadSet } from './load-set.js';
 import type { OnProgress } from './snapshot-create.js';
@@ -119,8 +119,9 @@ function checkRevert({ images, primary }: ImageSet, tag: string): SnapshotInfo {
   return findSnapshot(primary, tag);
 }
 
-async function revertAll({ images }: ImageSet, { tag, signal }: UseSnapshotRequest): Promise<void> {
+async function revertAll({ images }: ImageSet, { tag, signal, onWarning }: UseSnapshotRequest): Promise<void> {
   signal?.throwIfAborted();
+  await isCovered(images.map(({ filename }) => filename), onWarning ?? (() => {}));
   const targets = images.map(({ node, snapshots, filename }) => ({ node, table: snapshots, filename }));
   await drained(images.map(({ node }) => node), () => loadSet(targets, tag, systemClock));
 }

@@ -1,12 +1,13 @@
 /** A snapshot over several images is all or none, also where the run is killed at any moment. */
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { watch } from 'node:fs/promises';
 import { expect, test } from '@jest/globals';
 import { Random } from '../../src/index.js';
 import { expectRefused, leaksAtMost, makeImage, MiB, quiesceOk, sleep, snapshotNames, startQuiesce } from '../support/cli.js';
 import { peers } from '../support/peers.js';
 import { randomBytes } from '../support/random-bytes.js';
-import { kill, quiesce, runOk } from '../support/run.js';
+import { appears } from '../support/listening.js';
+import { kill, nbdLauncher, quiesce, run, runOk, start } from '../support/run.js';
 import { useTmp } from '../support/tmp.js';
 
 const tmp = useTmp();
@@ -25,7 +26,7 @@ async function noteAppears(): Promise<void> {
   for await (const { filename } of watch(tmp())) if (filename === '.a.qcow2.quiesce-set') return;
 }
 
-peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
+peers('qemu-img', 'qemu-io', 'qemu-nbd')('snapshot create --also', () => {
   test('V-12: makes the snapshot in all images, or in none where one of them refuses', async () => {
     const [a, b] = await twoImages();
     writeFileSync(tmp('ram'), randomBytes(MiB, 1));
@@ -61,6 +62,39 @@ peers('qemu-img', 'qemu-io')('snapshot create --also', () => {
     await quiesceOk(['snapshot', 'delete', a, 't', '--also', b]);
     expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['only-a'], []]);
   });
+
+  test('an image behind an NBD export has no place for notes: it goes on, and says what a kill would leave', async () => {
+    const [a, b] = await twoImages();
+    truncateSync(b, 16 * MiB); // an export does not grow
+    const server = start('qemu-nbd', ['-f', 'raw', '-t', '-k', tmp('socket'), b]);
+    try {
+      await appears(tmp('socket'));
+      const uri = `nbd+unix:///?socket=${tmp('socket')}`;
+      for (const verb of ['create', 'revert']) {
+        const { code, stderr } = await quiesce(['snapshot', verb, a, 't', '--also', uri]);
+        expect([code, stderr]).toEqual([0, `quiesce: warning: '${uri}': no file here, so if this run is killed, some images may be changed and others not, and nothing makes up for it\n`]);
+      }
+      expect(notes()).toEqual([]);
+    } finally {
+      await kill(server);
+    }
+    expect([await snapshotNames(a), await snapshotNames(b)]).toEqual([['t'], ['t']]);
+  }, 60_000);
+
+  test('an image of an interrupted load is not changed while the others are not there', async () => {
+    const [a] = await twoImages();
+    const note = tmp('.a.qcow2.quiesce-set');
+    writeFileSync(note, JSON.stringify({ set: 's', tag: 'undo', dateSeconds: 1, dateNanoseconds: 2, images: [tmp('away'), a], loads: 't' }));
+    const refused = `loading snapshot 't' on several images was interrupted, and '${tmp('away')}' of them cannot be found: bring it back, or remove '${note}' to use '${a}'`;
+    await expectRefused(['snapshot', 'create', a, 'new'], refused);
+    await expectRefused(['nbd', 'serve', a, '--socket', tmp('socket')], refused);
+    const { code, stderr } = await run(nbdLauncher, ['-f', 'qcow2', '-k', tmp('socket'), a]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining(`Failed to blk_new_open '${a}': ${refused}`)]);
+    await quiesceOk(['snapshot', 'list', a]);
+    await quiesceOk(['image', 'info', a]);
+    expect(notes()).toEqual(['.a.qcow2.quiesce-set']);
+    expect(await snapshotNames(a)).toEqual([]);
+  }, 60_000);
 
   test(`killed at ${KILLS} moments, it leaves leaks at most, and the next run names and removes a half-made set`, async () => {
     const [a, b] = await twoImages();

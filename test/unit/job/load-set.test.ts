@@ -1,6 +1,6 @@
 /** Loading one snapshot on several nodes: a crash at any moment leaves, once the images are opened again, all of them loaded or none. */
 import { createHash } from 'node:crypto';
-import { copyFileSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { VirtualClock } from '../../support/virtual-clock.js';
 import { run } from '../../support/run.js';
@@ -240,6 +240,80 @@ test('what was written since stays: nobody knows any more which moment the image
     return;
   }
   throw new Error('no moment at which the images differ');
+}, 60_000);
+
+/** All but the last are loaded. */
+async function crashedAmid(): Promise<void> {
+  await prepare();
+  const targets = await open();
+  const { node, table } = targets[2]!;
+  const crashing = async (): Promise<never> => {
+    for (const name of files()) copyOne(name, 0);
+    throw new Error('no more');
+  };
+  const last = new Proxy(table, { get: (_table, name) => (name === 'apply' ? crashing : (Reflect.get(table, name) as () => unknown).bind(table)) });
+  await expect(drained(targets.map((target) => target.node), () => loadSet([targets[0]!, targets[1]!, { node, table: last }], 't', new VirtualClock()))).rejects.toThrow('no more');
+  await close();
+  expect(crashedAt(0)).toBe(true);
+  expect(await content()).toEqual(['loaded', 'loaded', 'before']);
+}
+
+const bytesOfAll = (): Map<string, Buffer> => new Map(files().map((name) => [name, readFileSync(tmp(name))]));
+
+test('while one of the images is not there, nothing is changed: it is all of them or none', async () => {
+  await crashedAmid();
+  const warnings: string[] = [];
+  const onWarning = (message: string): void => { warnings.push(message); };
+  // the one whose note decides, and another; as where their file systems are not mounted
+  for (const [missing, there] of [['a', 'b'], ['b', 'a'], ['c', 'b']] as const) {
+    const away = [missing, `.${missing}.quiesce-set`];
+    for (const name of away) renameSync(tmp(name), tmp(`${name}-left-away`));
+    const before = bytesOfAll();
+    const refused = `interrupted, and '${tmp(missing)}' of them cannot be found: bring it back, or remove '${tmp(`.${there}.quiesce-set`)}'`;
+    await expect(revertSnapshot({ image: tmp(there), tag: 't', onWarning })).rejects.toThrow(refused);
+    await expect(createSnapshot({ image: tmp(there), tag: 'next', onWarning })).rejects.toThrow(refused);
+    await expect(deleteSnapshot({ image: tmp(there), tag: 't', onWarning })).rejects.toThrow(refused);
+    const graph = new BlockGraph();
+    const { node } = await openByName(graph, tmp(there), 'qcow2', {});
+    await expect(restoreOpened(node)).rejects.toThrow(refused);
+    await graph.closeAll();
+    expect((await listSnapshots(tmp(there))).map(({ name }) => name)).toEqual(['t', expect.stringContaining('quiesce-undo-')]);
+    for (const [name, bytes] of bytesOfAll()) expect([name, before.get(name)?.equals(bytes)]).toEqual([name, true]);
+    for (const name of away) renameSync(tmp(`${name}-left-away`), tmp(name));
+  }
+  expect(warnings).toEqual([]);
+  await createSnapshot({ image: tmp('b'), tag: 'next', onWarning });
+  await deleteSnapshot({ image: tmp('b'), tag: 'next', onWarning });
+  expect(warnings).toEqual(["loading snapshot 't' was interrupted: the images are what they were before it"]);
+  expect(await expectWhole(0)).toBe('before');
+}, 60_000);
+
+test('one that was taken back already is used without the others, which follow once they are there', async () => {
+  await crashedAmid();
+  const restored = async (name: string): Promise<string | null> => {
+    const graph = new BlockGraph();
+    const { node } = await openByName(graph, tmp(name), 'qcow2', {});
+    try {
+      return await restoreOpened(node);
+    } finally {
+      await graph.closeAll();
+    }
+  };
+  expect(await restored('b')).toContain(`'${tmp('b')}' is what it was before it`);
+  const away = ['a', '.a.quiesce-set'];
+  for (const name of away) renameSync(tmp(name), tmp(`${name}-left-away`));
+  expect(await restored('b')).toBe(null);
+  await expect(restored('c')).rejects.toThrow(`'${tmp('a')}' of them cannot be found`);
+  for (const name of away) renameSync(tmp(`${name}-left-away`), tmp(name));
+  for (const name of ['c', 'b', 'a']) await restored(name);
+  expect(await expectWhole(0)).toBe('before');
+}, 60_000);
+
+test('removing the note lets one go on without the others', async () => {
+  await crashedAmid();
+  for (const name of ['b', '.b.quiesce-set', '.a.quiesce-set']) rmSync(tmp(name));
+  await createSnapshot({ image: tmp('a'), tag: 'next' });
+  expect((await listSnapshots(tmp('a'))).map(({ name }) => name)).toEqual(['t', expect.stringContaining('quiesce-undo-'), 'next']);
 }, 60_000);
 
 test('where one cannot be loaded, those before it are taken back', async () => {
