@@ -100,6 +100,26 @@ test.each([['background'], ['write-blocking']] as const)('guests that write mean
   expect(targetReads(where)).toBeGreaterThan(SIZE);
 });
 
+test('a write that was let go in the drained section is compared when the target has it', async () => {
+  const where = await lab();
+  await where.start({ verify: true, copyMode: 'write-blocking', granularity: 64 * KiB });
+  await where.ready();
+  const held = gate();
+  where.disks.target.before = ({ op }) => (op === 'write' ? held.opened : undefined);
+  const writing = where.door.submit(makeRequest('write', 0, 64 * KiB, Buffer.alloc(64 * KiB, 1)));
+  where.job.complete();
+  while (!where.door.node.draining) await where.turns(1);
+  where.mirror.setCopyMode('background');
+  await writing;
+  await where.turns(200);
+  expect([where.job.error, where.job.ran]).toEqual([null, false]);
+  expect(where.mirror.figures().unverified).toBeGreaterThan(0);
+  held.open();
+  await where.job.ended;
+  expect([where.job.error, where.equal, where.mirror.figures().unverified]).toEqual([null, true, 0]);
+  expect(where.door.node).toBe(where.target);
+});
+
 test('a forced cancel while a target does not answer: nobody waits for the comparison', async () => {
   const where = await lab();
   await where.start({ verify: true });
