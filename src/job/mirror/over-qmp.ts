@@ -9,12 +9,12 @@ import { syncDirectory } from '../../base/directory.js';
 import { BlockError, messageOf } from '../../base/errors.js';
 import { formatByName, type FormatName } from '../../image/formats.js';
 import { treeInName } from '../../image/image-name.js';
-import { createImage } from '../../image/open.js';
+import { createImage, type CreateImageOptions } from '../../image/open.js';
 import { isFileName } from '../../image/tree-name.js';
 import { isNbdName } from '../../nbd/name.js';
 import { parseNbdName } from '../../nbd/uri.js';
 import { QmpClient, QmpError } from '../../qmp/client.js';
-import { expectList, isObject, type JsonObject } from '../../qmp/wire.js';
+import { expectList, type JsonObject } from '../../qmp/wire.js';
 import { giveToPeer } from '../snapshot-qemu.js';
 import type { MirrorSync } from './begin.js';
 import type { ControllerOptions } from './controller.js';
@@ -22,7 +22,7 @@ import { readProgress, type MirrorProgress } from './progress.js';
 import { findDevice } from './qemu-throttle.js';
 import { steerOurs, steerQemu, type Steering } from './steering.js';
 import type { CopyMode } from './state.js';
-import { onTopOf, refuseToMake } from './sync-target.js';
+import { imageBelow, onTopOf, refuseRelative, refuseToMake } from './sync-target.js';
 
 export interface MirrorOverQmpRequest {
   /** The QMP socket of who has the source open. */
@@ -207,19 +207,21 @@ class MirrorOverQmp {
   async #createFile(name: string, format: FormatName, source: JsonObject): Promise<void> {
     if (await stat(name).then(() => true, () => false)) throw new BlockError('EXISTS', `'${this.#request.target}' is there already`, { node: name, errno: 'EEXIST' });
     refuseToMake(this.#request.target, this.#sync);
-    this.#file = name;
     const { 'virtual-size': size } = source['image'] as JsonObject;
-    const below = this.#sync === 'top' ? await this.#imageBelow(source) : null;
-    await createImage(name, { format, size: Number(size), ...below === null ? {} : onTopOf(String(below['filename']), String(below['format'])) });
+    const below = this.#sync === 'top' ? await this.#imageBelow(source) : {};
+    this.#file = name;
+    await createImage(name, { format, size: Number(size), ...below });
     await giveToPeer(this.#qmp.path, [name]);
   }
 
-  /** What the node reads where it holds nothing itself. */
-  async #imageBelow(source: JsonObject): Promise<JsonObject | null> {
+  /** What the node reads where it holds nothing itself, for the new image. */
+  async #imageBelow(source: JsonObject): Promise<Partial<CreateImageOptions>> {
     const nodes = expectList('query-named-block-nodes', await this.#qmp.execute('query-named-block-nodes'));
-    const image = nodes.find((one) => one['node-name'] === source['node-name'])?.['image'];
-    const below = isObject(image) ? image['backing-image'] : undefined;
-    return isObject(below) ? below : null;
+    const below = imageBelow(nodes.find((one) => one['node-name'] === source['node-name'])?.['image']);
+    if (below === null) return {};
+    const filename = String(below['filename']);
+    await refuseRelative(filename, this.#request.source);
+    return onTopOf(filename, String(below['format']));
   }
 
   /** Resolves with how much was copied, when it has completed. */
