@@ -137,18 +137,28 @@ export class MirrorEngine {
     }
     if (!await this.#verify((verifier) => verifier.some())) return false;
     const letGo = await this.#drain();
-    if (state.bitmap.count === 0 && state.unattended === 0 && !state.failed && (this.#options.verifier?.left ?? 0) === 0 && await this.#flush(context) && this.state.bitmap.count === 0) {
-      this.#tell(context);
-      // QEMU tells of a job that keeps its source drained that it is paused
-      this.state.parts.blockJob.job.holdPaused();
-      this.#letGo = () => {
-        this.state.parts.blockJob.job.releasePaused();
-        letGo();
-      };
-      return true;
+    let ended = false;
+    try {
+      ended = await this.#equalNow(context);
+    } finally {
+      if (!ended) letGo(); // users go on, also where a cancel ended the wait for another try
     }
-    letGo();
-    return false;
+    if (!ended) return false;
+    this.#tell(context);
+    // QEMU tells of a job that keeps its source drained that it is paused
+    state.parts.blockJob.job.holdPaused();
+    this.#letGo = () => {
+      state.parts.blockJob.job.releasePaused();
+      letGo();
+    };
+    return true;
+  }
+
+  /** While users wait: nothing is left to be copied or compared, or on its way, and the target has it for good. */
+  async #equalNow(context: JobContext): Promise<boolean> {
+    const { state } = this;
+    if (state.bitmap.count > 0 || state.unattended > 0 || state.failed || (this.#options.verifier?.left ?? 0) > 0) return false;
+    return await this.#flush(context) && state.bitmap.count === 0;
   }
 
   /** Whether it is time to go on: `section` says so, or there is nothing to compare. */
