@@ -87,7 +87,7 @@ peers('qemu-img', 'qemu-io', 'qemu-storage-daemon')('jobs', () => {
     await daemon('ours');
     await mirror({ 'x-quiesce-copy-mode': 'auto' });
     await waitFor('it is steered', async () => (await job('show', 'm')).includes('\nauto: bulk, '));
-    expect(await job('list')).toMatch(/^m {3}mirror {2}running +\d+% {2}bulk {3}-$/m);
+    expect(await job('list')).toMatch(/^m {3}mirror {2}running +\d+% {2}(bulk|converge|sync) +-$/m);
     await job('change', 'm', '--copy-mode', 'background');
     expect(await job('show', 'm')).not.toContain('auto:');
     await job('change', 'm', '--copy-mode', 'write-blocking');
