@@ -116,7 +116,8 @@ export class RecordFiles {
     this.#name = name;
     for (let made = 0; made < buffers; made++) this.#free.push(makeBuffer(BUFFER_BYTES));
     this.#filesServed = buffers / 2;
-    this.#timer = setInterval(() => this.#flush(), FLUSH_MS).unref();
+    // a slow disk shall not come to hold the memory of all: what is full alone is added to what it has to write
+    this.#timer = setInterval(() => { if (this.#writing === null) this.#flush(); }, FLUSH_MS).unref();
   }
 
   get count(): number { return this.#open.length; }
