@@ -70,7 +70,7 @@ function test(args) {
   const files = filesToRepeat(first.report, root);
   if (files.length === 0) return tally(first, null, root);
   console.log(`Once more, alone: ${files.join(', ')}`);
-  const again = jest(['--maxWorkers=1', '--runTestsByPath', ...files], inCi ? Math.max(LEAST_MS, ALL_MS - performance.now()) : undefined);
+  const again = jest(['--maxWorkers=1', '--runTestsByPath', ...files], inCi ? Math.ceil(Math.max(LEAST_MS, ALL_MS - performance.now())) : undefined);
   return tally(first, again, root);
 }
 
