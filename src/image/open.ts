@@ -134,20 +134,29 @@ export async function createImage(filename: string, options: CreateImageOptions)
   if (options.backingUnchecked === true && options.backingFile !== undefined && await isSameFile(resolveBackingName(filename, options.backingFile, 'allow'), filename)) {
     throw ownBacking(filename);
   }
+  if (options.format === 'qcow2') await createQcow2Image(filename, { ...options, size });
+  else await inNewFile(filename, async ({ driver }) => driver.resize?.(size, options.preallocation));
+  return { size };
+}
+
+async function createQcow2Image(filename: string, options: Qcow2CreateOptions): Promise<void> {
   const { createQcow2 } = await import('../format/qcow2/create.js');
   const { preallocateQcow2 } = await import('../format/qcow2/qcow2.js');
   // Refuses bad options before anything is touched
-  if (options.format === 'qcow2') await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver(), trace: null }), { ...options, size });
-  const driver = await openFile(filename, { create: true });
-  const file = new BlockNode({ name: filename, driver });
+  await createQcow2(new BlockNode({ name: filename, driver: new MemoryDriver(), trace: null }), options);
+  await inNewFile(filename, async (file) => {
+    await createQcow2(file, options);
+    await preallocateQcow2(file, options.preallocation);
+  });
+}
+
+async function inNewFile(filename: string, make: (file: BlockNode) => Promise<void>): Promise<void> {
+  const file = new BlockNode({ name: filename, driver: await openFile(filename, { create: true }) });
   try {
-    if (options.format === 'raw') await file.driver.resize?.(size, options.preallocation);
-    else await createQcow2(file, { ...options, size });
-    if (options.format === 'qcow2') await preallocateQcow2(file, options.preallocation);
+    await make(file);
   } finally {
     await file.close();
   }
-  return { size };
 }
 
 /** The size of the backing file; refuses a chain that the new image would be part of, since creating it would empty that file. */
