@@ -23,9 +23,10 @@ const BUDGET_OF_DAEMONS = 350_000;
  * come too late to help. What stays hot for longer is still optimised.
  */
 function budgetOf(entry, [command, verb]) {
-  if (entry === 'storage-daemon' || command === 'daemon') return BUDGET_OF_DAEMONS;
-  const moves = command === 'snapshot' || command === 'demo' || (command === 'nbd' && verb === 'copy');
-  return entry === 'main' && moves ? BUDGET_OF_MOVERS : 0;
+  if (entry === 'storage-daemon') return BUDGET_OF_DAEMONS;
+  if (entry !== 'main') return 0; // its first argument is no command
+  if (command === 'daemon') return BUDGET_OF_DAEMONS;
+  return command === 'snapshot' || command === 'demo' || (command === 'nbd' && verb === 'copy') ? BUDGET_OF_MOVERS : 0;
 }
 
 /** What there is from now on: 0 on a newer Node, which may lack the flag and complain aloud. */
