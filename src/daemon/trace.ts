@@ -33,9 +33,10 @@ export class DaemonTrace {
   }
 
   async #start({ file, 'ring-size': ringBytes, watcher }: JsonDict): Promise<void> {
-    if (this.#recorder !== null) throw new BlockError('BUSY', `a trace is being recorded already, into '${this.#recorder.name}'`);
+    this.#refuseSecond();
     const watched = watcher === undefined ? null : await connectTo(watcher as string);
     try {
+      this.#refuseSecond(); // of another monitor, which began meanwhile
       this.#recorder = new TraceRecorder(file as string, {
         process: 'quiesce daemon', ringBytes: ringBytes as number | undefined, onFailure: (error) => this.#daemon.tellTraceFailure(error),
       });
@@ -45,6 +46,10 @@ export class DaemonTrace {
     }
     this.#daemon.graph.traceTo(this.#recorder);
     if (watched !== null) this.#watch(watched, this.#recorder);
+  }
+
+  #refuseSecond(): void {
+    if (this.#recorder !== null) throw new BlockError('BUSY', `a trace is being recorded already, into '${this.#recorder.name}'`);
   }
 
   /** When the watcher goes, in whatever way, the recording ends, and what was recorded for it alone is removed. */
